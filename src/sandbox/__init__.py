@@ -1,0 +1,1 @@
+"""Local stand-ins that let the whole system run with no account; never deployed."""

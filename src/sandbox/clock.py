@@ -1,0 +1,33 @@
+"""Where the stand-ins get the time from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+
+
+def system_clock() -> int:
+    """The real time, in UTC unix seconds."""
+    return int(time.time())
+
+
+class ManualClock:
+    """A clock that stands still until it is moved, in UTC unix seconds."""
+
+    def __init__(self, now: int) -> None:
+        self._now = now
+
+    def __call__(self) -> int:
+        return self._now
+
+    def advance(self, seconds: int) -> None:
+        """Move forward by seconds; raises ValueError when asked to go back."""
+        if seconds < 0:
+            raise ValueError("a clock does not run backwards: use set")
+        self._now += seconds
+
+    def set(self, now: int) -> None:
+        """Show this instant from now on, earlier or later."""
+        self._now = now
