@@ -1,0 +1,277 @@
+"""The meter query: what is asked, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sandbox.openmeter.aggregates import Aggregate
+from sandbox.openmeter.instants import Instant, instant
+from sandbox.openmeter.meters import ULID, Meter
+from sandbox.openmeter.problems import invalid, invalid_body, not_found
+from sandbox.openmeter.store import HOUR, Bucket, EventIndex
+from sandbox.openmeter.values import Path, number, text_at
+from sandbox.openmeter.windows import WINDOW_SIZES, Windows
+
+if TYPE_CHECKING:
+    from sandbox.openmeter.cloudevents import Event
+
+MAX_ITEMS: Final = 100
+"""The most subjects, customers or dimensions of one POST query."""
+
+_LISTS = ("subject", "groupBy", "filterCustomerId")
+_TEXTS = ("from", "to", "windowSize", "windowTimeZone", "clientId")
+_CLIENT_ID = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A meter query; `subjects` None means not asked, empty means all but grouped."""
+
+    start: Instant | None = None
+    end: Instant | None = None
+    window_size: str | None = None
+    window_time_zone: str | None = None
+    subjects: tuple[str, ...] | None = None
+    group_by: tuple[str, ...] = ()
+    filters: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    customers: tuple[str, ...] = ()
+
+    @property
+    def grouping(self) -> tuple[str, ...]:
+        """What the rows are grouped by: asking for subjects groups by subject."""
+        if self.subjects is None or "subject" in self.group_by:
+            return self.group_by
+        return (*self.group_by, "subject")
+
+    def check(self, meter: Meter) -> None:
+        """Raise Problem (400, 404) if this meter cannot answer it."""
+        for name in self.group_by:
+            if name not in ("subject", "customer_id") and name not in dict(meter.group_by):
+                invalid(f"invalid group by: {name}")
+        for customer in self.customers:
+            raise not_found(f"customer with id {customer} not found")
+        self.zone()
+        for name, _ in self.filters:
+            if name not in dict(meter.group_by):
+                invalid(f"invalid group by filter: {name}")
+        if "customer_id" in self.group_by:
+            invalid("customer filter is required with customer_id group by")
+        if self.start and self.end:
+            bounds = (self.start[:2], self.end[:2])
+            if bounds[0] == bounds[1]:
+                invalid("from and to cannot be equal")
+            if bounds[0] > bounds[1]:
+                invalid("from must be before to")
+
+    def zone(self) -> ZoneInfo | None:
+        """The time zone of the windows. Raises Problem."""
+        if not self.window_time_zone:
+            return None
+        try:
+            return ZoneInfo(self.window_time_zone)
+        except (ValueError, OSError, KeyError):
+            invalid(f"invalid time zone: unknown time zone {self.window_time_zone}")
+
+
+class Row(NamedTuple):
+    """A row of the answer; the window bounds are texts as shown."""
+
+    value: float
+    window_start: str
+    window_end: str
+    subject: str | None
+    group_by: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The answer; the bounds and the window size only repeat what was asked."""
+
+    query: Query
+    rows: list[Row]
+
+    def json(self) -> str:
+        """The body of the answer."""
+        text = cache(json.dumps)
+        head = [
+            f'"{name}":"{value}",'
+            for name, value in (
+                ("from", self.query.start),
+                ("to", self.query.end),
+                ("windowSize", self.query.window_size),
+            )
+            if value is not None
+        ]
+        rows = ",".join(
+            f'{{"value":{number(value)},"windowStart":"{start}","windowEnd":"{end}",'
+            f'"subject":{text(subject)},"groupBy":{json.dumps(groups) if groups else "{}"}}}'
+            for value, start, end, subject, groups in self.rows
+        )
+        return f'{{{"".join(head)}"data":[{rows}]}}'
+
+
+def read_query(document: object, *, most_subjects: int | None = MAX_ITEMS) -> Query:
+    """The query of a request body.
+
+    A GET is read in the form of a body, with any number of subjects. Unlike OpenMeter, unknown
+    fields are refused. Raises Problem (400). Source: OpenMeter API reference, "Query meter".
+    """
+    if not isinstance(document, Mapping):
+        invalid_body("/", "value must be an object")
+    for name, value in document.items():
+        _check_field(name, value, most_subjects)
+    size = document.get("windowSize")
+    if size is not None and size not in WINDOW_SIZES:
+        invalid_body("/windowSize", "value is not one of the allowed values")
+    for customer in document.get("filterCustomerId") or ():
+        if not ULID.fullmatch(customer.upper()):
+            invalid_body("/filterCustomerId", f'"{customer}" is not a ULID')
+    subjects = document.get("subject")
+    return Query(
+        start=_instant("from", document),
+        end=_instant("to", document),
+        window_size=size,
+        window_time_zone=document.get("windowTimeZone"),
+        subjects=None if subjects is None else tuple(subjects),
+        group_by=tuple(document.get("groupBy") or ()),
+        filters=tuple(
+            (name, tuple(values)) for name, values in (document.get("filterGroupBy") or {}).items()
+        ),
+        customers=tuple(document.get("filterCustomerId") or ()),
+    )
+
+
+def _check_field(name: str, value: Any, most_subjects: int | None) -> None:
+    if name in _TEXTS:
+        if not isinstance(value, str):
+            invalid_body(f"/{name}", "value must be a string")
+        if name == "clientId" and not 1 <= len(value) <= _CLIENT_ID:
+            invalid_body(f"/{name}", f"string length must be 1 to {_CLIENT_ID}")
+    elif name in _LISTS:
+        _check_list(name, value, most_subjects if name == "subject" else MAX_ITEMS)
+    elif name == "filterGroupBy":
+        if not isinstance(value, Mapping):
+            invalid_body(f"/{name}", "value must be an object")
+        for key, values in value.items():
+            _check_list(f"{name}/{key}", values, None)
+    else:
+        invalid_body(f"/{name}", f'property "{name}" is unsupported')
+
+
+def _check_list(name: str, value: Any, most: int | None) -> None:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        invalid_body(f"/{name}", "value must be an array of strings")
+    if most is not None and len(value) > most:
+        invalid_body(f"/{name}", f"maximum number of items is {most}")
+
+
+def _instant(name: str, document: Mapping[str, Any]) -> Instant | None:
+    try:
+        return instant(document[name]) if name in document else None
+    except ValueError as error:
+        invalid_body(f"/{name}", str(error))
+
+
+type _Cell = tuple[int, str | None, tuple[str, ...]]
+"""What a row stands for: the window's start (0 without windows), the subject, the dimensions."""
+
+
+class _Run:
+    """One execution of a query over an index."""
+
+    def __init__(self, query: Query, meter: Meter, index: EventIndex) -> None:
+        self.query = query
+        self.meter = meter
+        self.index = index
+        self.kind = (meter.aggregation, meter.value_path)
+        self.windows = Windows(query.window_size, query.zone()) if query.window_size else None
+        paths = meter.group_paths
+        self.by_subject = "subject" in query.grouping
+        self.groups = {name: paths[name] for name in query.grouping if name != "subject"}
+        self.filters: list[tuple[Path, tuple[str, ...]]] = [
+            (paths[name], values) for name, values in query.filters if values
+        ]
+        self.by_event = bool(self.groups or self.filters)
+        froms = [at.seconds for at in (query.start, meter.event_from) if at]
+        self.lower = max(froms, default=0)
+        self.upper = query.end.seconds if query.end else 2**33
+        self.cells: dict[_Cell, Aggregate] = {}
+        self.owned: set[_Cell] = set()
+
+    def rows(self) -> list[Row]:
+        for subject, hour, bucket in self._buckets():
+            self._take(subject, hour * HOUR, bucket)
+        if not self.cells and not self.query.grouping and self.windows is None:
+            self.cells[0, None, ()] = Aggregate(*self.kind)
+        rows = [
+            (cell, aggregate, value)
+            for cell, aggregate in self.cells.items()
+            if (value := aggregate.value()) is not None
+        ]
+        rows.sort(key=lambda row: row[0][0])
+        return [self._row(*row) for row in rows]
+
+    def _buckets(self) -> Iterator[tuple[str, int, Bucket]]:
+        """The hours that overlap the bounds; subject by subject, in no order to rely on."""
+        subjects = self.index.subjects(self.meter.event_type)
+        chosen = sorted(set(self.query.subjects or subjects))
+        random.Random(len(chosen)).shuffle(chosen)
+        first, last = self.lower // HOUR, -(-self.upper // HOUR)
+        for subject in chosen:
+            for hour, bucket in subjects.get(subject, {}).items():
+                if first <= hour < last:
+                    yield subject, hour, bucket
+
+    def _take(self, subject: str, start: int, bucket: Bucket) -> None:
+        name = subject if self.by_subject else None
+        if not self.by_event and self.lower <= start and start + HOUR <= self.upper:
+            window = self.windows.of_hour(start) if self.windows else 0
+            if window is not None:
+                self._merge((window, name, ()), bucket.aggregate(*self.kind))
+                return
+        for event in bucket.events:
+            if self.lower <= event.time < self.upper and self._passes(event):
+                window = self.windows.start(event.time) if self.windows else 0
+                groups = tuple(text_at(event.data, path) for path in self.groups.values())
+                self._own((window, name, groups)).add(event)
+
+    def _passes(self, event: Event) -> bool:
+        return all(text_at(event.data, path) in values for path, values in self.filters)
+
+    def _merge(self, cell: _Cell, part: Aggregate) -> None:
+        """Most cells get one part only: those lend the bucket's own aggregate."""
+        if cell in self.cells:
+            self._own(cell).merge(part)
+        else:
+            self.cells[cell] = part
+
+    def _own(self, cell: _Cell) -> Aggregate:
+        if cell not in self.owned:
+            lent = self.cells.get(cell)
+            self.owned.add(cell)
+            self.cells[cell] = Aggregate(*self.kind)
+            if lent is not None:
+                self.cells[cell].merge(lent)
+        return self.cells[cell]
+
+    def _row(self, cell: _Cell, aggregate: Aggregate, value: float) -> Row:
+        window, subject, dimensions = cell
+        if self.windows:
+            bounds = self.windows.texts(window)
+        else:
+            bounds = (
+                str(self.query.start or Instant(aggregate.first - aggregate.first % 60)),
+                str(self.query.end or Instant(aggregate.last - aggregate.last % 60 + 60)),
+            )
+        return Row(value, *bounds, subject, dict(zip(self.groups, dimensions, strict=False)))
+
+
+def run(query: Query, meter: Meter, index: EventIndex) -> QueryResult:
+    """Answer a checked query."""
+    return QueryResult(query, _Run(query, meter, index).rows())
