@@ -33,7 +33,10 @@ class Aggregate:
 
     def add(self, event: Event) -> None:
         """Count one event."""
-        self._span(event.time, event.time)
+        time = event.time
+        if not self.events or time < self.first:
+            self.first = time
+        self.last = max(self.last, time)
         self.events += 1
         if self.path is None:
             return
@@ -47,14 +50,15 @@ class Aggregate:
         self.total += number
         self.least = min(self.least, number)
         self.most = max(self.most, number)
-        if event.time > self.latest[0]:
-            self.latest = (event.time, number)
+        if time > self.latest[0]:
+            self.latest = (time, number)
 
     def merge(self, other: Aggregate) -> None:
         """Count the events of another aggregate of the same kind."""
         if not other.events:
             return
-        self._span(other.first, other.last)
+        self.first = min(self.first, other.first) if self.events else other.first
+        self.last = max(self.last, other.last)
         self.events += other.events
         self.numbers += other.numbers
         self.total += other.total
@@ -84,7 +88,3 @@ class Aggregate:
                 return self.most
             case _:
                 return self.latest[1]
-
-    def _span(self, first: int, last: int) -> None:
-        self.first = min(self.first, first) if self.events else first
-        self.last = max(self.last, last) if self.events else last

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,7 @@ MAX_ITEMS: Final = 100
 _LISTS = ("subject", "groupBy", "filterCustomerId")
 _TEXTS = ("from", "to", "windowSize", "windowTimeZone", "clientId")
 _CLIENT_ID = 36
+_NO_DIMENSIONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Row(NamedTuple):
     window_start: str
     window_end: str
     subject: str | None
-    group_by: dict[str, str]
+    group_by: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class QueryResult:
         ]
         rows = ",".join(
             f'{{"value":{number(value)},"windowStart":"{start}","windowEnd":"{end}",'
-            f'"subject":{text(subject)},"groupBy":{json.dumps(groups) if groups else "{}"}}}'
+            f'"subject":{text(subject)},"groupBy":{json.dumps(dict(groups)) if groups else "{}"}}}'
             for value, start, end, subject, groups in self.rows
         )
         return f'{{{"".join(head)}"data":[{rows}]}}'
@@ -269,7 +271,9 @@ class _Run:
                 str(self.query.start or Instant(aggregate.first - aggregate.first % 60)),
                 str(self.query.end or Instant(aggregate.last - aggregate.last % 60 + 60)),
             )
-        return Row(value, *bounds, subject, dict(zip(self.groups, dimensions, strict=False)))
+        if not dimensions:
+            return Row(value, *bounds, subject, _NO_DIMENSIONS)
+        return Row(value, *bounds, subject, dict(zip(self.groups, dimensions, strict=True)))
 
 
 def run(query: Query, meter: Meter, index: EventIndex) -> QueryResult:

@@ -159,7 +159,7 @@ class OpenMeterSandbox:
         with self.lock:
             return self._store.release(_match(subject, event_type, ids))
 
-    def query(  # noqa: PLR0913 - the API's own parameters
+    def query(
         self,
         meter: str,
         *,

@@ -45,9 +45,10 @@ def number(value: float) -> str:
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     shortest = repr(value)
+    if "e" not in shortest:
+        return shortest.removesuffix(".0")
     if 1e-6 <= abs(value) < 1e21:
-        plain = format(Decimal(shortest), "f")
-        return plain.rstrip("0").rstrip(".") if "." in plain else plain
+        return format(Decimal(shortest), "f")
     return shortest.replace("e-0", "e-")
 
 
@@ -108,8 +109,8 @@ def number_at(data: Any, path: Path) -> float | None:
     value = find(data, path)
     if isinstance(value, bool):
         return None
-    if isinstance(value, str):
-        value = float(value) if _NUMBER.fullmatch(value) else None
-    if not isinstance(value, int | float):
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    if not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)
