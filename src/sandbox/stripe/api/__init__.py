@@ -1,0 +1,19 @@
+"""Stripe's endpoints, as far as usage-based billing needs them."""
+
+from __future__ import annotations
+
+from sandbox.stripe.api import (
+    catalog,
+    customers,
+    events,
+    invoices,
+    metering,
+    subscriptions,
+    usage_records,
+)
+
+ROUTES = [
+    route
+    for module in (catalog, customers, subscriptions, invoices, metering, usage_records, events)
+    for route in module.ROUTES
+]

@@ -1,0 +1,116 @@
+"""Customers and the account itself."""
+
+from __future__ import annotations
+
+from sandbox.stripe.account import Json
+from sandbox.stripe.api.route import Call, Route, fields
+from sandbox.stripe.changes import merged
+from sandbox.stripe.errors import no_such
+from sandbox.stripe.lifecycle import cancel_now
+from sandbox.stripe.objects import Customer
+from sandbox.stripe.schema import EXPAND, METADATA, PAGE, RANGE, Text, in_range
+
+_TEXTS = ("email", "name", "description", "phone")
+
+
+def _create(call: Call) -> Json:
+    customer = Customer(
+        id=call.account.new_id("cus", 14),
+        created=call.account.now(),
+        metadata=merged({}, call.params.get("metadata", {})),
+        **{name: call.params.get(name) or None for name in _TEXTS},
+    )
+    call.account.customers.add(customer)
+    call.stripe.events.emit("customer.created", customer)
+    return call.show(customer)
+
+
+def _update(call: Call) -> Json:
+    customer = _existing(call)
+    before = call.stripe.events.render(customer)
+    for name in _TEXTS:
+        if name in call.params:
+            setattr(customer, name, call.params[name] or None)
+    customer.metadata = merged(customer.metadata, call.params.get("metadata", {}))
+    call.stripe.events.emit("customer.updated", customer, before)
+    return call.show(customer)
+
+
+def _delete(call: Call) -> Json:
+    """Deleting a customer cancels its subscriptions at once, dropping their usage."""
+    customer = _existing(call)
+    for subscription in call.account.subscriptions:
+        if subscription.customer == customer.id and subscription.is_live:
+            cancel_now(call.books, subscription, invoice_now=False)
+    call.stripe.events.emit("customer.deleted", customer)
+    customer.deleted = True
+    return call.show(customer)
+
+
+def _list(call: Call) -> Json:
+    params = call.params
+    return call.page(
+        call.account.customers,
+        (
+            row
+            for row in call.account.customers.newest()
+            if not row.deleted
+            and params.get("email") in (None, row.email)
+            and in_range(row.created, params.get("created"))
+        ),
+    )
+
+
+def _existing(call: Call) -> Customer:
+    customer = call.account.customers.get(call.id)
+    if customer.deleted:
+        raise no_such("customer", customer.id)
+    return customer
+
+
+def _account(call: Call) -> Json:
+    settings = call.account.settings
+    return {
+        "id": settings.account_id,
+        "object": "account",
+        "business_type": None,
+        "charges_enabled": True,
+        "country": "US",
+        "default_currency": "usd",
+        "details_submitted": True,
+        "email": "sandbox@example.com",
+        "payouts_enabled": True,
+        "settings": None,
+        "type": "standard",
+    }
+
+
+_FIELDS = {
+    "email": Text(512, clearable=True),
+    "name": Text(256, clearable=True),
+    "description": Text(clearable=True),
+    "phone": Text(20, clearable=True),
+    "metadata": METADATA,
+    **EXPAND,
+}
+
+ROUTES = [
+    Route("GET", "/v1/account", "account", _account, fields(EXPAND)),
+    Route("POST", "/v1/customers", "customer", _create, fields(_FIELDS)),
+    Route(
+        "GET",
+        "/v1/customers",
+        "customer",
+        _list,
+        fields(PAGE, email=Text(512), created=RANGE),
+    ),
+    Route(
+        "GET",
+        "/v1/customers/{customer}",
+        "customer",
+        lambda call: call.show(call.account.customers.get(call.id)),
+        fields(EXPAND),
+    ),
+    Route("POST", "/v1/customers/{customer}", "customer", _update, fields(_FIELDS)),
+    Route("DELETE", "/v1/customers/{customer}", "customer", _delete),
+]

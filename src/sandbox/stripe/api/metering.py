@@ -1,0 +1,231 @@
+"""Meter events, their adjustments and summaries."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from decimal import Decimal
+
+from sandbox.stripe.account import Json
+from sandbox.stripe.api.route import Call, Route, fields
+from sandbox.stripe.errors import StripeError, invalid, malformed, no_such
+from sandbox.stripe.meter_ledger import WINDOW_SECONDS, MeterEvent, aggregate
+from sandbox.stripe.objects import Meter
+from sandbox.stripe.render_values import json_number
+from sandbox.stripe.schema import EXPAND, PAGE, Fields, Moment, Pairs, Text, choice
+
+_VALUE = re.compile(r"-?\d+(\.\d+)?")
+_MAX_DIGITS = 15
+_MAX_DECIMALS = 12
+_PAST_SECONDS = 35 * 24 * 3600
+_FUTURE_SECONDS = 5 * 60
+_UNIQUE_SECONDS = 24 * 3600
+_MINUTE = 60
+
+
+def _create_event(call: Call) -> Json:
+    """Accept an event. Whether its customer exists is found out later, after the 200."""
+    params = call.params
+    now = call.account.now()
+    meter = _active_meter(call, params["event_name"])
+    customer, value = _read_payload(meter, params["payload"])
+    timestamp = params.get("timestamp", now)
+    _check_timestamp(timestamp, now)
+    identifier = params.get("identifier") or call.account.new_id("evt_meter", 32)
+    known = call.stripe.meters.received(identifier)
+    if known is not None and now - known.received < _UNIQUE_SECONDS:
+        raise StripeError(
+            400,
+            f"An event already exists with identifier {identifier}.",
+            param="identifier",
+            headers={"Stripe-Should-Retry": "false"},
+        )
+    found = call.account.customers.find(customer)
+    exists = found is not None and not found.deleted
+    call.stripe.meters.record(identifier, meter, customer, value, timestamp, counted=exists)
+    return {
+        "object": "billing.meter_event",
+        "created": now,
+        "event_name": params["event_name"],
+        "identifier": identifier,
+        "livemode": call.account.settings.livemode,
+        "payload": dict(params["payload"]),
+        "timestamp": timestamp,
+    }
+
+
+def _active_meter(call: Call, event_name: str) -> Meter:
+    """The meter of this event name; unknown and archived ones are refused at once, the stricter reading."""
+    named = [row for row in call.account.meters if row.event_name == event_name]
+    active = next((row for row in named if row.status == "active"), None)
+    if active is not None:
+        return active
+    if named:
+        raise invalid(
+            f"The meter for event name '{event_name}' is archived.", "event_name", "archived_meter"
+        )
+    raise invalid(f"No meter found for event name '{event_name}'.", "event_name", "no_meter")
+
+
+def _read_payload(meter: Meter, payload: dict[str, str]) -> tuple[str, Decimal]:
+    customer = payload.get(meter.customer_key, "")
+    if not customer:
+        raise malformed(
+            f"The payload must contain the customer mapping key '{meter.customer_key}'.",
+            f"payload[{meter.customer_key}]",
+            "meter_event_no_customer_defined",
+        )
+    text = payload.get(meter.value_key)
+    if text is None and meter.formula == "count":
+        return customer, Decimal(1)
+    if text is None:
+        raise malformed(
+            f"The payload must contain the value key '{meter.value_key}'.",
+            f"payload[{meter.value_key}]",
+            "meter_event_value_not_found",
+        )
+    return customer, _read_value(text, f"payload[{meter.value_key}]")
+
+
+def _read_value(text: str, param: str) -> Decimal:
+    """A decimal of at most 15 digits (changelog 2026-04-22.dahlia) and 12 places, without exponent."""
+    if not _VALUE.fullmatch(text) or len(text.partition(".")[2]) > _MAX_DECIMALS:
+        raise malformed(
+            f"Invalid value '{text}': must be a decimal number.", param, "meter_event_invalid_value"
+        )
+    if len(text.lstrip("-").replace(".", "").lstrip("0")) > _MAX_DIGITS:
+        raise malformed(
+            f"Invalid value '{text}': must have at most {_MAX_DIGITS} significant digits.",
+            param,
+            "meter_event_value_too_many_digits",
+        )
+    return Decimal(text)
+
+
+def _check_timestamp(timestamp: int, now: int) -> None:
+    earliest, latest = now - _PAST_SECONDS, now + _FUTURE_SECONDS
+    if timestamp < earliest:
+        raise malformed(
+            "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater "
+            f"than or equal to {earliest}.",
+            "timestamp",
+            "timestamp_too_far_in_past",
+        )
+    if timestamp > latest:
+        raise malformed(
+            "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp "
+            f"less than or equal to {latest}.",
+            "timestamp",
+            "timestamp_in_future",
+        )
+
+
+def _create_adjustment(call: Call) -> Json:
+    """Take back one event within 24 hours of its receipt; a final invoice does not change."""
+    identifier = call.params["cancel"]["identifier"]
+    event = call.stripe.meters.received(identifier)
+    now = call.account.now()
+    meter = _active_meter(call, call.params["event_name"])
+    if event is None or event.meter != meter.id:
+        raise no_such("meter event", identifier, "cancel[identifier]", status=400)
+    if now - event.received >= _UNIQUE_SECONDS:
+        raise invalid(
+            "An event can be cancelled within 24 hours of receipt only.", "cancel[identifier]"
+        )
+    call.stripe.meters.cancel(event)
+    return {
+        "object": "billing.meter_event_adjustment",
+        "cancel": {"identifier": identifier},
+        "event_name": call.params["event_name"],
+        "livemode": call.account.settings.livemode,
+        "status": "complete",
+        "type": "cancel",
+    }
+
+
+def _list_summaries(call: Call) -> Json:
+    """Aggregates over [start_time, end_time), newest first.
+
+    Windows without any event are left out, and the single summary as well: the documentation does not
+    say, and a reader that copes with absence copes with zero.
+    """
+    meter = call.account.meters.get(call.id)
+    customer = call.account.customers.refer(call.params["customer"], "customer")
+    start, end = call.params["start_time"], call.params["end_time"]
+    window = call.params.get("value_grouping_window")
+    size = WINDOW_SECONDS[window] if window else _MINUTE
+    for name, instant in (("start_time", start), ("end_time", end)):
+        if instant % size:
+            raise malformed(f"`{name}` must be aligned with {window or 'minute'} boundaries.", name)
+    if start >= end:
+        raise malformed("`start_time` must be before `end_time`.", "start_time")
+    events = call.stripe.meters.events(meter, customer.id, start, end, settled=True)
+    groups: dict[int, list[MeterEvent]] = {}
+    for event in events:
+        first = event.timestamp // size * size if window else start
+        groups.setdefault(first, []).append(event)
+    length = size if window else end - start
+    rows = [
+        _summary(call, meter, customer.id, first, first + length, groups[first])
+        for first in sorted(groups, reverse=True)
+    ]
+    return call.page_of(rows)
+
+
+def _summary(
+    call: Call, meter: Meter, customer: str, start: int, end: int, events: list[MeterEvent]
+) -> Json:
+    name = f"{meter.id}{customer}{start}{end}".encode()
+    return {
+        "id": "mtrusg_" + hashlib.sha256(name).hexdigest()[:32],
+        "object": "billing.meter_event_summary",
+        "aggregated_value": json_number(aggregate(meter.formula, events)),
+        "end_time": end,
+        "livemode": call.account.settings.livemode,
+        "meter": meter.id,
+        "start_time": start,
+    }
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/v1/billing/meter_events",
+        "billing_meter_event",
+        _create_event,
+        fields(
+            EXPAND,
+            {
+                "event_name*": Text(100),
+                "payload*": Pairs(max_pairs=20, max_name=100, clearable=False),
+            },
+            identifier=Text(100),
+            timestamp=Moment(),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/billing/meter_event_adjustments",
+        "billing_meter_event_adjustment",
+        _create_adjustment,
+        fields(
+            EXPAND,
+            {
+                "event_name*": Text(100),
+                "type*": choice("cancel"),
+                "cancel*": Fields({"identifier*": Text(100)}),
+            },
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/billing/meters/{id}/event_summaries",
+        "billing_meter",
+        _list_summaries,
+        fields(
+            PAGE,
+            {"customer*": Text(), "start_time*": Moment(), "end_time*": Moment()},
+            value_grouping_window=choice("hour", "day"),
+        ),
+    ),
+]

@@ -1,0 +1,124 @@
+"""What an endpoint is, and what its function is called with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sandbox.stripe.account import Account, Identified, Json, Table
+from sandbox.stripe.books import Books
+from sandbox.stripe.errors import malformed, no_such
+from sandbox.stripe.events import Event
+from sandbox.stripe.render import render
+from sandbox.stripe.sandbox import StripeSandbox
+from sandbox.stripe.schema import Fields, Kind
+from sandbox.stripe.versions import ApiVersion
+
+DEFAULT_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class Call:
+    """A validated call of an endpoint."""
+
+    stripe: StripeSandbox
+    version: ApiVersion
+    path: str
+    ids: tuple[str, ...]
+    params: Mapping[str, Any]
+
+    @property
+    def account(self) -> Account:
+        return self.stripe.account
+
+    @property
+    def books(self) -> Books:
+        return self.stripe.books
+
+    @property
+    def id(self) -> str:
+        """The first id in the path."""
+        return self.ids[0]
+
+    def show(self, row: Any) -> Json:
+        """The object in the caller's API version; events keep the shape that they were made in."""
+        if isinstance(row, Event):
+            return row.body(self.account.settings.livemode)
+        return render(self.account, row, self.version)
+
+    def page[T: Identified](self, table: Table[T], rows: Iterable[T]) -> Json:
+        """One page of a table's rows, given newest first; cursors may name any row ever made."""
+        rows = list(rows)
+        before = after = None
+        self._one_cursor()
+        if "starting_after" in self.params:
+            after = table.order(self.params["starting_after"], "starting_after")
+            rows = [row for row in rows if table.order(row.id, "id") < after]
+        if "ending_before" in self.params:
+            before = table.order(self.params["ending_before"], "ending_before")
+            rows = [row for row in rows if table.order(row.id, "id") > before]
+        return self.cut(rows, self.show, from_end=before is not None)
+
+    def page_of(self, rows: list[Json]) -> Json:
+        """One page of rows that belong to no table; cursors name rows by id."""
+        self._one_cursor()
+        ids = [row["id"] for row in rows]
+        for name in ("starting_after", "ending_before"):
+            cursor = self.params.get(name)
+            if cursor is not None and cursor not in ids:
+                raise no_such("object", cursor, name, status=400)
+        if "starting_after" in self.params:
+            rows = rows[ids.index(self.params["starting_after"]) + 1 :]
+        if "ending_before" in self.params:
+            rows = rows[: ids.index(self.params["ending_before"])]
+        return self.cut(rows, lambda row: row, from_end="ending_before" in self.params)
+
+    def cut(self, rows: list[Any], show: Callable[[Any], Json], *, from_end: bool) -> Json:
+        """A list object of at most `limit` rows from the start or the end."""
+        limit = self.params.get("limit", DEFAULT_LIMIT)
+        kept = rows[-limit:] if from_end else rows[:limit]
+        return {
+            "object": "list",
+            "data": [show(row) for row in kept],
+            "has_more": len(rows) > limit,
+            "url": self.path,
+        }
+
+    def _one_cursor(self) -> None:
+        if "starting_after" in self.params and "ending_before" in self.params:
+            raise malformed(
+                "You cannot parameterize both starting_after and ending_before.", "starting_after"
+            )
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint. `resource` names the permission that a restricted key needs; `legacy`: before basil only."""
+
+    method: str
+    template: str
+    resource: str
+    run: Callable[[Call], Json]
+    params: Fields = field(default_factory=lambda: Fields({}))
+    legacy: bool = False
+
+    @property
+    def permission(self) -> str:
+        """The restricted-key permission in Stripe's spelling."""
+        return f"rak_{self.resource}_{'read' if self.method == 'GET' else 'write'}"
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\{\w+\}", r"([^/]+)", self.template))
+
+
+def fields(*parts: Mapping[str, Kind], **members: Kind) -> Fields:
+    """Parameters from shared parts and own members."""
+    merged: dict[str, Kind] = {}
+    for part in parts:
+        merged.update(part)
+    merged.update(members)
+    return Fields(merged)

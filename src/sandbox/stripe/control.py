@@ -1,0 +1,98 @@
+"""Routes that steer the stand-in from outside its process; Stripe has nothing like them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from sandbox.stripe.account import Json
+from sandbox.stripe.errors import StripeError
+from sandbox.stripe.sandbox import StripeSandbox
+
+_CHANGEABLE = frozenset(
+    {
+        "aggregation_delay",
+        "enforce_rate_limits",
+        "finalization_grace",
+        "invoice_created_hold",
+        "meter_event_latency",
+        "renewal_delay",
+        "webhook_retry_delays",
+    }
+)
+
+
+def control_routes(stripe: StripeSandbox) -> list[Route]:
+    """`/_sandbox/...`: faults, calls, requests, clock, settings, webhooks, run_due."""
+    actions: dict[tuple[str, str], Callable[[Json], Any]] = {
+        ("GET", "calls"): lambda _: _calls(stripe),
+        ("GET", "requests"): lambda _: [vars(request) for request in stripe.log.requests],
+        ("DELETE", "requests"): lambda _: stripe.log.clear(),
+        ("GET", "faults"): lambda _: [vars(fault) for fault in stripe.faults.struck],
+        ("POST", "faults"): lambda body: vars(stripe.faults.add(**body)),
+        ("DELETE", "faults"): lambda _: stripe.faults.clear(),
+        ("POST", "settings"): lambda body: _change_settings(stripe, body),
+        ("GET", "clock"): lambda _: {"now": stripe.account.clock()},
+        ("POST", "clock"): lambda body: _move_clock(stripe, body),
+        ("POST", "run_due"): lambda _: stripe.run_due(),
+        ("GET", "webhooks"): lambda _: _deliveries(stripe),
+        ("POST", "webhooks/drop"): lambda body: stripe.webhooks.drop_next(**body),
+        ("POST", "webhooks/duplicate"): lambda body: stripe.webhooks.duplicate_next(**body),
+        ("POST", "webhooks/delay"): lambda body: stripe.webhooks.delay_next(**body),
+        ("POST", "webhooks/roll"): lambda body: {"secret": stripe.webhooks.roll_secret(**body)},
+    }
+    return [
+        Route(f"/_sandbox/{path}", _endpoint(action), methods=[method])
+        for (method, path), action in actions.items()
+    ]
+
+
+def _endpoint(action: Callable[[Json], Any]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            body = json.loads(await request.body() or b"{}")
+            return JSONResponse({"result": await run_in_threadpool(action, body)})
+        except (TypeError, ValueError, StripeError) as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+
+    return endpoint
+
+
+def _calls(stripe: StripeSandbox) -> dict[str, int]:
+    return {f"{method} {path}": count for (method, path), count in stripe.calls.items()}
+
+
+def _change_settings(stripe: StripeSandbox, changes: Json) -> None:
+    unknown = set(changes) - _CHANGEABLE
+    if unknown:
+        raise ValueError(f"cannot be changed: {', '.join(sorted(unknown))}")
+    if changes.get("webhook_retry_delays") is not None:
+        changes["webhook_retry_delays"] = tuple(changes["webhook_retry_delays"])
+    stripe.change_settings(**changes)
+
+
+def _move_clock(stripe: StripeSandbox, body: Json) -> Json:
+    """`offset` in seconds against the real clock; entities of the past are made with it."""
+    with stripe.account.lock:
+        stripe.account.offset = int(body["offset"]) if "offset" in body else 0
+    return {"now": stripe.account.clock()}
+
+
+def _deliveries(stripe: StripeSandbox) -> list[Json]:
+    return [
+        {
+            "event": row.event.id,
+            "type": row.event.type,
+            "customer": row.event.customer,
+            "endpoint": row.endpoint,
+            "statuses": list(row.statuses),
+            "due": row.due,
+        }
+        for row in stripe.webhooks.log
+    ]

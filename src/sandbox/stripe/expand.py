@@ -1,0 +1,79 @@
+"""Expansion of ids into objects (API reference, "Expanding responses")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.stripe.account import Json
+from sandbox.stripe.errors import StripeError, malformed
+
+MAX_DEPTH = 4
+_EXPANDABLE = {
+    "customer": "customers",
+    "default_price": "prices",
+    "latest_invoice": "invoices",
+    "price": "prices",
+    "product": "products",
+    "subscription": "subscriptions",
+}
+# Expandable as well, but never set here.
+_ALWAYS_NULL = frozenset(
+    {
+        "application",
+        "default_payment_method",
+        "default_source",
+        "latest_revision",
+        "on_behalf_of",
+        "pending_setup_intent",
+        "schedule",
+        "test_clock",
+    }
+)
+# These carry plain ids.
+_PLAIN = {("subscription_item", "subscription"), ("line_item", "subscription")}
+
+
+def expand(answer: Json, paths: list[str], find: Callable[[str, str], Json]) -> None:
+    """Replace ids by objects in place; `find(table, id)` renders one.
+
+    Raises StripeError (400) for more than four levels and for what is no expandable property.
+    """
+    for path in paths:
+        keys = path.split(".")
+        if len(keys) > MAX_DEPTH:
+            raise malformed(
+                f"You cannot expand more than {MAX_DEPTH} levels of a property. Property: {path}",
+                "expand",
+            )
+        _expand(answer, keys, path, find)
+
+
+def _expand(node: Any, keys: list[str], path: str, find: Callable[[str, str], Json]) -> None:
+    if isinstance(node, list):
+        for row in node:
+            _expand(row, keys, path, find)
+        return
+    key, rest = keys[0], keys[1:]
+    if not isinstance(node, dict) or key not in node:
+        raise _refusal(path)
+    value = node[key]
+    if value is None:
+        if key not in _EXPANDABLE and key not in _ALWAYS_NULL:
+            raise _refusal(path)
+        return
+    if isinstance(value, str):
+        if key not in _EXPANDABLE or (node.get("object"), key) in _PLAIN:
+            raise _refusal(path)
+        value = node[key] = find(_EXPANDABLE[key], value)
+    elif not rest and key not in _EXPANDABLE:
+        raise _refusal(path)
+    if rest:
+        _expand(value, rest, path, find)
+
+
+def _refusal(path: str) -> StripeError:
+    return malformed(
+        f"This property cannot be expanded ({path}). You may want to try expanding another one.",
+        "expand",
+    )

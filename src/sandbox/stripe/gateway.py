@@ -1,0 +1,222 @@
+"""From a request to an answer: keys, versions, parameters, idempotency, faults, and the endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from sandbox.stripe.access import RateLimiter, api_key, authorize, rate_limited
+from sandbox.stripe.account import Json
+from sandbox.stripe.api import ROUTES
+from sandbox.stripe.api.route import Call, Route
+from sandbox.stripe.errors import StripeError
+from sandbox.stripe.expand import expand
+from sandbox.stripe.faults import Fault
+from sandbox.stripe.form import Form, decode
+from sandbox.stripe.messages import Request, Response, json_response
+from sandbox.stripe.render import render
+from sandbox.stripe.request_log import LoggedRequest, without_secrets
+from sandbox.stripe.sandbox import StripeSandbox
+from sandbox.stripe.versions import ApiVersion, api_version
+
+_METER_EVENTS = "/v1/billing/meter_events"
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request that may be executed."""
+
+    route: Route
+    ids: tuple[str, ...]
+    version: ApiVersion
+    form: Form
+    key: str | None
+
+
+class Gateway:
+    """Answers requests to one stand-in."""
+
+    def __init__(self, stripe: StripeSandbox) -> None:
+        self._stripe = stripe
+        self._limiter = RateLimiter()
+        self._metering: set[tuple[str, str]] = set()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request, with whatever fault is due for it; never raises."""
+        encoded = _encoded(request)
+        faults = self._stripe.faults.take(request.method, request.path, encoded)
+        if "delay" in faults:
+            await asyncio.sleep(faults["delay"].seconds)
+        self._stripe.advance()
+        request_id = self._stripe.account.new_id("req", 14)
+        base = {"Request-Id": request_id}
+        try:
+            response = await self._respond(request, encoded, faults, request_id)
+        except StripeError as error:
+            response = _error_response(error)
+        response = replace(response, headers={**base, **response.headers})
+        self._log(request, encoded, response)
+        return response
+
+    async def _respond(
+        self, request: Request, encoded: str, faults: dict[str, Fault], request_id: str
+    ) -> Response:
+        if "drop_before" in faults:
+            return Response(0, {}, b"", dropped=True)
+        if "status" in faults:
+            raise _server_error(faults["status"].status)
+        if "rate_limited" in faults:
+            raise rate_limited(faults["rate_limited"].reason)
+        prepared = self._prepare(request, encoded)
+        idempotency = self._stripe.idempotency
+        if prepared.key is None:
+            response = await self._execute(prepared, request, request_id)
+        else:
+            fingerprint = f"{request.method} {request.path} {encoded}"
+            replay = idempotency.begin(prepared.key, fingerprint)
+            if replay is not None:
+                return replay
+            try:
+                response = await self._execute(prepared, request, request_id)
+            except BaseException:
+                idempotency.forget(prepared.key)
+                raise
+        if "error_after" in faults:
+            response = _error_response(_server_error(faults["error_after"].status))
+        headers = {**response.headers, "Stripe-Version": prepared.version.name}
+        if prepared.key is not None:
+            headers["Idempotency-Key"] = prepared.key
+        response = replace(response, headers={"Request-Id": request_id, **headers})
+        if prepared.key is not None:
+            idempotency.store(prepared.key, response)
+        return replace(response, dropped=True) if "drop" in faults else response
+
+    def _prepare(self, request: Request, encoded: str) -> _Prepared:
+        account = self._stripe.account
+        key = api_key(request.headers)
+        route, ids = _route(request)
+        authorize(account.settings, key, route)
+        name = request.headers.get("stripe-version", account.settings.default_api_version)
+        version = api_version(name)
+        if route.legacy and version.is_basil:
+            raise _unrecognized(request)
+        self._limiter.check(account.settings, route, account.clock())
+        return _Prepared(
+            route,
+            ids,
+            version,
+            decode(encoded),
+            request.headers.get("idempotency-key") if request.method == "POST" else None,
+        )
+
+    async def _execute(self, prepared: _Prepared, request: Request, request_id: str) -> Response:
+        """Run the endpoint; its own errors are answers, earlier ones are raised."""
+        params = prepared.route.params.parse(prepared.form)
+        call = Call(self._stripe, prepared.version, request.path, prepared.ids, params)
+        with self._one_at_a_time(prepared.route, params):
+            if prepared.route.template == _METER_EVENTS:
+                await asyncio.sleep(self._stripe.settings.meter_event_latency)
+            with self._stripe.account.lock:
+                try:
+                    return json_response(200, self._run(prepared, call, request_id))
+                except StripeError as error:
+                    if not error.stored:
+                        raise
+                    return _error_response(error)
+
+    def _run(self, prepared: _Prepared, call: Call, request_id: str) -> Json:
+        account = self._stripe.account
+        account.request_id, account.idempotency_key = request_id, prepared.key
+        try:
+            answer = prepared.route.run(call)
+            expand(answer, call.params.get("expand", []), self._finder(prepared.version))
+            return answer
+        finally:
+            account.request_id = account.idempotency_key = None
+            if prepared.route.method != "GET" and prepared.route.template != _METER_EVENTS:
+                self._stripe.touch()
+
+    def _finder(self, version: ApiVersion) -> Callable[[str, str], Json]:
+        account = self._stripe.account
+
+        def find(table: str, id_: str) -> Json:
+            return render(account, getattr(account, table).get(id_), version)
+
+        return find
+
+    @contextmanager
+    def _one_at_a_time(self, route: Route, params: Json) -> Iterator[None]:
+        """One concurrent meter event per customer and meter (Record usage, "Rate limits")."""
+        if route.template != _METER_EVENTS:
+            yield
+            return
+        meters = self._stripe.account.meters
+        meter = next((row for row in meters if row.event_name == params["event_name"]), None)
+        name = meter.customer_key if meter else "stripe_customer_id"
+        busy = (params["event_name"], params["payload"].get(name, ""))
+        if busy in self._metering:
+            raise rate_limited("resource-specific")
+        self._metering.add(busy)
+        try:
+            yield
+        finally:
+            self._metering.discard(busy)
+
+    def _log(self, request: Request, encoded: str, response: Response) -> None:
+        try:
+            template = _route(request)[0].template
+        except StripeError:
+            template = request.path
+        try:
+            params = decode(encoded)
+        except StripeError:
+            params = {}
+        self._stripe.log.add(
+            LoggedRequest(
+                method=request.method,
+                path=request.path,
+                template=template,
+                params=params,
+                headers=without_secrets(request.headers),
+                status=0 if response.dropped else response.status,
+                at=self._stripe.account.clock(),
+            )
+        )
+
+
+def _encoded(request: Request) -> str:
+    """All parameters in one encoded string: of the query, and of the body of a POST."""
+    parts = [request.query, request.body.decode("utf-8", "replace")]
+    return "&".join(part for part in parts if part)
+
+
+def _route(request: Request) -> tuple[Route, tuple[str, ...]]:
+    content_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip()
+    if request.body and content_type != _FORM_TYPE:
+        raise StripeError(
+            400,
+            f"Invalid request (check that your POST content type is {_FORM_TYPE}).",
+            stored=False,
+        )
+    for route in ROUTES:
+        match = route.pattern.fullmatch(request.path)
+        if match is not None and route.method == request.method:
+            return route, match.groups()
+    raise _unrecognized(request)
+
+
+def _unrecognized(request: Request) -> StripeError:
+    return StripeError(
+        404, f"Unrecognized request URL ({request.method}: {request.path}).", stored=False
+    )
+
+
+def _server_error(status: int) -> StripeError:
+    return StripeError(status, "An unknown error occurred.", type_="api_error", stored=False)
+
+
+def _error_response(error: StripeError) -> Response:
+    return json_response(error.status, error.body(), error.headers)

@@ -1,0 +1,157 @@
+"""What happens to a subscription with time: renewals, ends of trials, cancellations."""
+
+from __future__ import annotations
+
+from sandbox.stripe.books import Books
+from sandbox.stripe.invoices import CYCLE, UPDATE
+from sandbox.stripe.objects import InvoiceLine, Recurring, Subscription, SubscriptionItem
+from sandbox.stripe.periods import next_boundary
+
+
+def next_due(books: Books, subscription: Subscription) -> int | None:
+    """When time changes this subscription next, in UTC unix seconds."""
+    if not subscription.is_live:
+        return None
+    delay = books.account.settings.renewal_delay
+    due = [min(item.period_end for item in subscription.items) + delay]
+    if subscription.cancel_at is not None:
+        due.append(subscription.cancel_at + delay)
+    if subscription.pause_resumes_at is not None:
+        due.append(subscription.pause_resumes_at)
+    return min(due)
+
+
+def step(books: Books, subscription: Subscription) -> None:
+    """Do what is due at the account's present instant."""
+    now = books.account.now()
+    reached = now - books.account.settings.renewal_delay
+    if subscription.pause_resumes_at is not None and subscription.pause_resumes_at <= now:
+        before = books.events.render(subscription)
+        subscription.pause_behavior = subscription.pause_resumes_at = None
+        books.events.emit("customer.subscription.updated", subscription, before)
+    elif subscription.cancel_at is not None and subscription.cancel_at <= reached:
+        end_at(books, subscription, subscription.cancel_at)
+    else:
+        renew(books, subscription, reached)
+
+
+def recurring_of(books: Books, item: SubscriptionItem) -> Recurring:
+    """The recurring part of the item's price; every item has one."""
+    recurring = books.account.prices.get(item.price).recurring
+    if recurring is None:
+        raise AssertionError("a subscription item with a one-time price")
+    return recurring
+
+
+def renew(books: Books, subscription: Subscription, reached: int) -> None:
+    """Advance the items whose period has ended, invoice them, and say so.
+
+    `invoice.created` comes before `customer.subscription.updated`, as observed in practice.
+    """
+    before = books.events.render(subscription)
+    free = in_trial(subscription)
+    ended = [item for item in subscription.items if item.period_end <= reached]
+    started = min(item.period_start for item in ended)
+    metered = [
+        books.invoices.metered_line(subscription, item, item.period_end, free=free)
+        for item in ended
+        if is_metered(books, item)
+    ]
+    for item in ended:
+        item.period_start = item.usage_from = item.period_end
+        item.period_end = next_boundary(
+            subscription.billing_cycle_anchor, recurring_of(books, item), item.period_start
+        )
+    if subscription.trial_end is not None and subscription.trial_end <= reached:
+        subscription.status = "active"
+    licensed = [
+        books.invoices.licensed_line(subscription, item)
+        for item in ended
+        if not is_metered(books, item)
+    ]
+    books.invoices.draft(subscription, in_order(metered + licensed), CYCLE, period_start=started)
+    books.events.emit("customer.subscription.updated", subscription, before)
+
+
+def restart(books: Books, subscription: Subscription) -> None:
+    """End the present period now, bill its usage at once and begin anew with the anchor at this instant."""
+    now = books.account.now()
+    free = in_trial(subscription)
+    started = min(item.period_start for item in subscription.items)
+    metered = [
+        books.invoices.metered_line(subscription, item, now, free=free)
+        for item in subscription.items
+        if is_metered(books, item) and item.usage_from < now
+    ]
+    subscription.billing_cycle_anchor = now
+    subscription.status = "active"
+    if subscription.trial_end is not None:
+        subscription.trial_end = min(subscription.trial_end, now)
+    for item in subscription.items:
+        item.period_start = item.usage_from = now
+        item.period_end = next_boundary(now, recurring_of(books, item), now)
+    licensed = [
+        books.invoices.licensed_line(subscription, item)
+        for item in subscription.items
+        if not is_metered(books, item)
+    ]
+    books.invoices.draft(
+        subscription, in_order(metered + licensed), UPDATE, period_start=started, at_once=True
+    )
+
+
+def end_at(books: Books, subscription: Subscription, instant: int) -> None:
+    """A scheduled end: the last usage goes on a final draft, which waits like any renewal's."""
+    free = in_trial(subscription)
+    lines = [
+        books.invoices.metered_line(subscription, item, min(instant, item.period_end), free=free)
+        for item in subscription.items
+        if is_metered(books, item)
+    ]
+    _close(subscription, instant)
+    if lines or subscription.pending:
+        started = min(item.period_start for item in subscription.items)
+        books.invoices.draft(subscription, in_order(lines), CYCLE, period_start=started)
+    books.events.emit("customer.subscription.deleted", subscription)
+
+
+def cancel_now(books: Books, subscription: Subscription, *, invoice_now: bool) -> None:
+    """An immediate end: usage is dropped, or with `invoice_now` billed as far as it was received."""
+    now = books.account.now()
+    lines: list[InvoiceLine] = []
+    if invoice_now and not in_trial(subscription):
+        lines = [
+            books.invoices.metered_line(subscription, item, now)
+            for item in subscription.items
+            if is_metered(books, item)
+        ]
+    _close(subscription, now)
+    subscription.canceled_at = now
+    if invoice_now and (lines or subscription.pending):
+        started = min(item.period_start for item in subscription.items)
+        books.invoices.draft(
+            subscription, in_order(lines), UPDATE, period_start=started, at_once=True
+        )
+    books.events.emit("customer.subscription.deleted", subscription)
+
+
+def is_metered(books: Books, item: SubscriptionItem) -> bool:
+    """Whether the item is billed by usage."""
+    return books.account.prices.get(item.price).is_metered
+
+
+def in_trial(subscription: Subscription) -> bool:
+    """Whether what is being used is not billed."""
+    return subscription.status == "trialing"
+
+
+def in_order(lines: list[InvoiceLine]) -> list[InvoiceLine]:
+    """Subscription lines newest first, as invoices list them."""
+    return sorted(lines, key=lambda line: -line.period_start)
+
+
+def _close(subscription: Subscription, instant: int) -> None:
+    subscription.status = "canceled"
+    subscription.ended_at = instant
+    if subscription.canceled_at is None:
+        subscription.canceled_at = instant

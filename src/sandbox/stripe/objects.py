@@ -1,0 +1,222 @@
+"""The objects of a Stripe account, named as in Stripe's API reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import ClassVar
+
+
+@dataclass
+class Product:
+    resource: ClassVar[str] = "product"
+    id: str
+    created: int
+    name: str
+    active: bool = True
+    description: str | None = None
+    default_price: str | None = None
+    unit_label: str | None = None
+    statement_descriptor: str | None = None
+    tax_code: str | None = None
+    url: str | None = None
+    images: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    updated: int = 0
+
+
+@dataclass(frozen=True)
+class Recurring:
+    interval: str
+    interval_count: int
+    usage_type: str
+    meter: str | None = None
+    aggregate_usage: str | None = None
+
+
+@dataclass
+class Price:
+    resource: ClassVar[str] = "price"
+    id: str
+    created: int
+    product: str
+    currency: str
+    unit_amount: Decimal
+    recurring: Recurring | None = None
+    active: bool = True
+    lookup_key: str | None = None
+    nickname: str | None = None
+    tax_behavior: str = "unspecified"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_metered(self) -> bool:
+        return self.recurring is not None and self.recurring.usage_type == "metered"
+
+    @property
+    def meter(self) -> str | None:
+        return self.recurring.meter if self.recurring else None
+
+    @property
+    def is_legacy(self) -> bool:
+        """Metered by usage records rather than by a meter."""
+        return self.is_metered and self.meter is None
+
+
+@dataclass
+class Meter:
+    resource: ClassVar[str] = "billing.meter"
+    id: str
+    created: int
+    display_name: str
+    event_name: str
+    formula: str
+    event_time_window: str | None = None
+    customer_key: str = "stripe_customer_id"
+    value_key: str = "value"
+    status: str = "active"
+    deactivated_at: int | None = None
+    updated: int = 0
+
+
+@dataclass
+class Customer:
+    resource: ClassVar[str] = "customer"
+    id: str
+    created: int
+    email: str | None = None
+    name: str | None = None
+    description: str | None = None
+    phone: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
+
+
+@dataclass
+class SubscriptionItem:
+    """`usage_from`: from when on usage is billed on the present price (UTC unix seconds)."""
+
+    resource: ClassVar[str] = "subscription_item"
+    id: str
+    created: int
+    subscription: str
+    price: str
+    period_start: int
+    period_end: int
+    usage_from: int
+    quantity: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Subscription:
+    resource: ClassVar[str] = "subscription"
+    id: str
+    created: int
+    customer: str
+    currency: str
+    billing_mode: str
+    billing_cycle_anchor: int
+    start_date: int
+    status: str = "active"
+    items: list[SubscriptionItem] = field(default_factory=list)
+    trial_start: int | None = None
+    trial_end: int | None = None
+    cancel_at: int | None = None
+    cancel_at_period_end: bool = False
+    canceled_at: int | None = None
+    ended_at: int | None = None
+    latest_invoice: str | None = None
+    collection_method: str = "charge_automatically"
+    days_until_due: int | None = None
+    pause_behavior: str | None = None
+    pause_resumes_at: int | None = None
+    description: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    pending: list[InvoiceLine] = field(default_factory=list)
+
+    @property
+    def is_live(self) -> bool:
+        return self.status != "canceled"
+
+    @property
+    def is_flexible(self) -> bool:
+        return self.billing_mode == "flexible"
+
+
+@dataclass
+class InvoiceLine:
+    """`open`: the quantity is still counted anew when the invoice is finalized."""
+
+    resource: ClassVar[str] = "line_item"
+    id: str
+    subscription: str
+    subscription_item: str
+    price: str
+    period_start: int
+    period_end: int
+    quantity: Decimal
+    amount: int
+    description: str
+    open: bool = False
+    free: bool = False
+    invoice_item: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Invoice:
+    """`held_by`: the event whose delivery finalization waits for, if it waits for any."""
+
+    resource: ClassVar[str] = "invoice"
+    id: str
+    created: int
+    customer: str
+    subscription: str
+    currency: str
+    billing_reason: str
+    collection_method: str
+    period_start: int
+    period_end: int
+    lines: list[InvoiceLine]
+    status: str = "draft"
+    auto_advance: bool = True
+    finalizes_at: int | None = None
+    custom_schedule: bool = False
+    held_by: str | None = None
+    pause_behavior: str | None = None
+    number: str | None = None
+    description: str | None = None
+    due_date: int | None = None
+    days_until_due: int | None = None
+    finalized_at: int | None = None
+    paid_at: int | None = None
+    voided_at: int | None = None
+    marked_uncollectible_at: int | None = None
+    webhooks_delivered_at: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """In the currency's smallest unit."""
+        return sum(line.amount for line in self.lines)
+
+
+@dataclass
+class WebhookSecret:
+    value: str
+    expires_at: int | None = None
+
+
+@dataclass
+class WebhookEndpoint:
+    resource: ClassVar[str] = "webhook_endpoint"
+    id: str
+    created: int
+    url: str
+    enabled_events: list[str]
+    secrets: list[WebhookSecret]
+    api_version: str | None = None
+    description: str | None = None
+    status: str = "enabled"
+    metadata: dict[str, str] = field(default_factory=dict)

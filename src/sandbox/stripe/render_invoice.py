@@ -1,0 +1,194 @@
+"""Invoices and their lines as JSON."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from sandbox.stripe.account import Account, Json
+from sandbox.stripe.objects import Invoice, InvoiceLine
+from sandbox.stripe.render_values import decimal_text, embedded_list, price_json
+from sandbox.stripe.versions import ApiVersion
+
+
+def invoice_json(account: Account, row: Invoice, version: ApiVersion) -> Json:
+    """An invoice; since basil its subscription stands under `parent.subscription_details`."""
+    paid = row.total if row.status == "paid" else 0
+    due = max(row.total, 0)
+    customer = account.customers.find(row.customer)
+    invoice: Json = {
+        "id": row.id,
+        "object": "invoice",
+        "account_country": "US",
+        "account_name": "Sandbox",
+        "account_tax_ids": None,
+        "amount_due": due,
+        "amount_overpaid": 0,
+        "amount_paid": paid,
+        "amount_remaining": due - paid,
+        "amount_shipping": 0,
+        "application": None,
+        "attempt_count": 1 if row.paid_at is not None else 0,
+        "attempted": row.paid_at is not None,
+        "auto_advance": row.auto_advance,
+        "automatic_tax": {
+            "disabled_reason": None,
+            "enabled": False,
+            "liability": None,
+            "provider": None,
+            "status": None,
+        },
+        "automatically_finalizes_at": row.finalizes_at,
+        "billing_reason": row.billing_reason,
+        "collection_method": row.collection_method,
+        "created": row.created,
+        "currency": row.currency,
+        "custom_fields": None,
+        "customer": row.customer,
+        "customer_address": None,
+        "customer_email": customer.email if customer else None,
+        "customer_name": customer.name if customer else None,
+        "customer_phone": customer.phone if customer else None,
+        "customer_shipping": None,
+        "customer_tax_exempt": "none",
+        "customer_tax_ids": [],
+        "default_payment_method": None,
+        "default_source": None,
+        "default_tax_rates": [],
+        "description": row.description,
+        "discounts": [],
+        "due_date": row.due_date,
+        "effective_at": row.finalized_at,
+        "ending_balance": None if row.status == "draft" else 0,
+        "footer": None,
+        "from_invoice": None,
+        "hosted_invoice_url": None,
+        "invoice_pdf": None,
+        "issuer": {"type": "self"},
+        "last_finalization_error": None,
+        "latest_revision": None,
+        "lines": embedded_list(
+            [line_json(account, line, version, row) for line in row.lines],
+            f"/v1/invoices/{row.id}/lines",
+        ),
+        "livemode": account.settings.livemode,
+        "metadata": dict(row.metadata),
+        "next_payment_attempt": row.finalizes_at,
+        "number": row.number,
+        "on_behalf_of": None,
+        "payment_settings": {
+            "default_mandate": None,
+            "payment_method_options": None,
+            "payment_method_types": None,
+        },
+        "period_end": row.period_end,
+        "period_start": row.period_start,
+        "post_payment_credit_notes_amount": 0,
+        "pre_payment_credit_notes_amount": 0,
+        "receipt_number": None,
+        "rendering": None,
+        "shipping_cost": None,
+        "shipping_details": None,
+        "starting_balance": 0,
+        "statement_descriptor": None,
+        "status": row.status,
+        "status_transitions": {
+            "finalized_at": row.finalized_at,
+            "marked_uncollectible_at": row.marked_uncollectible_at,
+            "paid_at": row.paid_at,
+            "voided_at": row.voided_at,
+        },
+        "subtotal": row.total,
+        "subtotal_excluding_tax": row.total,
+        "test_clock": None,
+        "total": row.total,
+        "total_discount_amounts": [],
+        "total_excluding_tax": row.total,
+        "total_pretax_credit_amounts": [],
+        "webhooks_delivered_at": row.webhooks_delivered_at,
+    }
+    if version.is_basil:
+        invoice["amount_paid_off_stripe"] = 0
+        invoice["parent"] = _parent(row)
+        invoice["total_taxes"] = []
+    else:
+        invoice["subscription"] = row.subscription
+        invoice["subscription_details"] = {"metadata": {}}
+        invoice["paid"] = row.status == "paid"
+    return invoice
+
+
+def _parent(row: Invoice) -> Json:
+    return {
+        "quote_details": None,
+        "subscription_details": {"metadata": {}, "subscription": row.subscription},
+        "type": "subscription_details",
+    }
+
+
+def line_json(
+    account: Account, row: InvoiceLine, version: ApiVersion, invoice: Invoice | None = None
+) -> Json:
+    """A line; fractional quantities show in full only in `quantity_decimal`."""
+    currency = account.prices.get(row.price).currency
+    line: Json = {
+        "id": row.id,
+        "object": "line_item",
+        "amount": row.amount,
+        "currency": currency,
+        "description": row.description,
+        "discount_amounts": [],
+        "discountable": row.invoice_item is None,
+        "discounts": [],
+        "invoice": invoice.id if invoice else None,
+        "livemode": account.settings.livemode,
+        "metadata": dict(row.metadata),
+        "period": {"end": row.period_end, "start": row.period_start},
+        "pretax_credit_amounts": [],
+        "quantity": int(row.quantity),
+    }
+    if version.is_basil:
+        line["parent"] = _line_parent(row)
+        line["pricing"] = _pricing(account, row)
+        line["quantity_decimal"] = decimal_text(row.quantity)
+        line["subtotal"] = row.amount
+        line["subscription"] = row.subscription
+        line["taxes"] = []
+    else:
+        line["price"] = price_json(account, account.prices.get(row.price), version)
+        line["proration"] = False
+        line["subscription"] = row.subscription
+        line["subscription_item"] = row.subscription_item
+        line["type"] = "subscription" if row.invoice_item is None else "invoiceitem"
+        if row.invoice_item is not None:
+            line["invoice_item"] = row.invoice_item
+    return line
+
+
+def _line_parent(row: InvoiceLine) -> Json:
+    details: Json = {
+        "invoice_item": row.invoice_item,
+        "proration": False,
+        "proration_details": {"credited_items": None},
+        "subscription": row.subscription,
+    }
+    if row.invoice_item is not None:
+        return {
+            "invoice_item_details": details,
+            "subscription_item_details": None,
+            "type": "invoice_item_details",
+        }
+    return {
+        "invoice_item_details": None,
+        "subscription_item_details": {**details, "subscription_item": row.subscription_item},
+        "type": "subscription_item_details",
+    }
+
+
+def _pricing(account: Account, row: InvoiceLine) -> Json:
+    price = account.prices.get(row.price)
+    unit = Decimal(0) if row.free else price.unit_amount
+    return {
+        "price_details": {"price": price.id, "product": price.product},
+        "type": "price_details",
+        "unit_amount_decimal": decimal_text(unit),
+    }

@@ -1,0 +1,70 @@
+"""Prices and numbers as JSON; parts of other objects."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from sandbox.stripe.account import Account, Json
+from sandbox.stripe.objects import Price
+from sandbox.stripe.versions import ApiVersion
+
+ITEMS_EMBEDDED = 10
+"""How many rows a list inside an object shows before `has_more`."""
+
+
+def decimal_text(value: Decimal) -> str:
+    """A decimal without exponent and without trailing zeros."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def json_number(value: Decimal) -> int | float:
+    """A decimal as a JSON number (a double; whole where it is whole)."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def price_json(account: Account, row: Price, version: ApiVersion) -> Json:
+    """A price; `recurring.aggregate_usage` only before basil."""
+    recurring: Json | None = None
+    if row.recurring is not None:
+        recurring = {
+            "interval": row.recurring.interval,
+            "interval_count": row.recurring.interval_count,
+            "meter": row.recurring.meter,
+            "usage_type": row.recurring.usage_type,
+        }
+        if not version.is_basil:
+            recurring["aggregate_usage"] = row.recurring.aggregate_usage
+            recurring["trial_period_days"] = None
+    whole = row.unit_amount == row.unit_amount.to_integral_value()
+    return {
+        "id": row.id,
+        "object": "price",
+        "active": row.active,
+        "billing_scheme": "per_unit",
+        "created": row.created,
+        "currency": row.currency,
+        "custom_unit_amount": None,
+        "livemode": account.settings.livemode,
+        "lookup_key": row.lookup_key,
+        "metadata": dict(row.metadata),
+        "nickname": row.nickname,
+        "product": row.product,
+        "recurring": recurring,
+        "tax_behavior": row.tax_behavior,
+        "tiers_mode": None,
+        "transform_quantity": None,
+        "type": "one_time" if recurring is None else "recurring",
+        "unit_amount": int(row.unit_amount) if whole else None,
+        "unit_amount_decimal": decimal_text(row.unit_amount),
+    }
+
+
+def embedded_list(rows: list[Json], url: str) -> Json:
+    """A list object inside another object: its first rows and whether there are more."""
+    return {
+        "object": "list",
+        "data": rows[:ITEMS_EMBEDDED],
+        "has_more": len(rows) > ITEMS_EMBEDDED,
+        "url": url,
+    }

@@ -1,0 +1,140 @@
+"""The stand-in as a whole: what is due gets done, in the order of time."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+from sandbox.clock import Clock
+from sandbox.stripe import lifecycle
+from sandbox.stripe.account import Account
+from sandbox.stripe.books import Books
+from sandbox.stripe.delivery import BackgroundDelivery
+from sandbox.stripe.events import Events
+from sandbox.stripe.faults import Faults
+from sandbox.stripe.idempotency import Idempotency
+from sandbox.stripe.invoices import Invoices
+from sandbox.stripe.meter_ledger import MeterLedger
+from sandbox.stripe.request_log import RequestLog
+from sandbox.stripe.settings import StripeSettings
+from sandbox.stripe.usage_ledger import UsageLedger
+from sandbox.stripe.webhooks import Attempt, Deliver, Webhooks
+
+
+class StripeSandbox:
+    """One Stripe account in memory. `deliver` replaces the posting of webhooks (tests, simulator)."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        settings: StripeSettings | None = None,
+        *,
+        deliver: Deliver | None = None,
+    ) -> None:
+        self.account = Account(clock, settings or StripeSettings())
+        self.events = Events(self.account)
+        self.webhooks = Webhooks(self.account, self.events)
+        self.meters = MeterLedger(self.account)
+        usage = UsageLedger()
+        invoices = Invoices(self.account, self.events, self.meters, usage)
+        self.books = Books(self.account, self.events, self.meters, usage, invoices)
+        self.faults = Faults(self.account.settings.seed)
+        self.idempotency = Idempotency(self.account)
+        self.log = RequestLog()
+        self.deliver = deliver
+        self._background = BackgroundDelivery(self.account.settings.webhook_timeout)
+        self._turn = threading.RLock()
+        self._due: int | None = None
+        self._due_known = False
+
+    @property
+    def calls(self) -> dict[tuple[str, str], int]:
+        """How often each endpoint was called, by method and path template."""
+        return self.log.calls
+
+    @property
+    def settings(self) -> StripeSettings:
+        """The settings in force."""
+        return self.account.settings
+
+    def change_settings(self, **changes: Any) -> None:
+        """Put other settings in force; raises TypeError or ValueError for what does not exist."""
+        with self.account.lock:
+            self.account.settings = replace(self.account.settings, **changes)
+            self.touch()
+
+    def touch(self) -> None:
+        """Forget when something is due next; to be called after every change."""
+        self._due_known = False
+
+    def next_due(self) -> int | None:
+        """The next instant at which time changes or delivers anything, in UTC unix seconds."""
+        with self.account.lock:
+            due = [self._billing_due(), self.webhooks.next_due()]
+            return min((instant for instant in due if instant is not None), default=None)
+
+    def advance(self) -> None:
+        """Do all billing that is due by now; webhooks stay queued for `run_due`."""
+        with self.account.lock:
+            now = self.account.clock()
+            while (due := self._billing_due()) is not None and due <= now:
+                self._bill(due)
+
+    def run_due(self) -> None:
+        """Do everything due by now, in the order of time: billing, then the webhooks about it."""
+        with self._turn:
+            while attempts := self._next_attempts():
+                for attempt in attempts:
+                    self._post(attempt)
+
+    def close(self) -> None:
+        """Stop posting webhooks."""
+        self._background.close()
+
+    def _next_attempts(self) -> list[Attempt]:
+        """Bill up to the next instant at which webhooks are due, and take those."""
+        with self.account.lock:
+            now = self.account.clock()
+            while True:
+                billing, posting = self._billing_due(), self.webhooks.next_due()
+                if billing is not None and billing <= min(now, posting or now):
+                    self._bill(billing)
+                elif posting is not None and posting <= now:
+                    if attempts := self.webhooks.take_due(posting):
+                        return attempts
+                else:
+                    return []
+
+    def _post(self, attempt: Attempt) -> None:
+        if self.deliver is None:
+            self._background.post(attempt, lambda status: self._settle(attempt, status))
+            return
+        status = self.deliver(attempt.url, attempt.headers, attempt.body)
+        self._settle(attempt, status, attempt.due)
+
+    def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:
+        with self.account.lock:
+            self.webhooks.settle(attempt, status, self.account.clock() if at is None else at)
+            self.touch()
+
+    def _billing_due(self) -> int | None:
+        if not self._due_known:
+            due = [lifecycle.next_due(self.books, row) for row in self.account.subscriptions]
+            due += [self.books.invoices.finalization_due(row) for row in self.account.invoices]
+            self._due = min((instant for instant in due if instant is not None), default=None)
+            self._due_known = True
+        return self._due
+
+    def _bill(self, instant: int) -> None:
+        """Do what became due at this instant, invoices before renewals."""
+        with self.account.at(instant):
+            for invoice in self.account.invoices:
+                due = self.books.invoices.finalization_due(invoice)
+                if due is not None and due <= instant:
+                    self.books.invoices.finalize(invoice)
+            for subscription in self.account.subscriptions:
+                due = lifecycle.next_due(self.books, subscription)
+                if due is not None and due <= instant:
+                    lifecycle.step(self.books, subscription)
+        self.touch()

@@ -1,0 +1,65 @@
+"""What can be set on the Stripe stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+DEFAULT_API_VERSION = "2026-05-27.dahlia"
+LEGACY_API_VERSION = "2025-02-24.acacia"
+
+_HOUR = 3600
+_DAY = 24 * _HOUR
+# Sandboxes retry three times over a few hours, live mode for up to three days (Webhooks, "Retry behavior").
+SANDBOX_RETRY_DELAYS = (10 * 60, 2 * _HOUR)
+LIVE_RETRY_DELAYS = (
+    5 * 60,
+    30 * 60,
+    2 * _HOUR,
+    5 * _HOUR,
+    10 * _HOUR,
+    12 * _HOUR,
+    18 * _HOUR,
+    _DAY,
+)
+
+
+@dataclass(frozen=True)
+class StripeSettings:
+    """Settings of one stand-in account; all durations are whole seconds unless said otherwise."""
+
+    api_keys: Set[str] = frozenset({"sk_test_sandbox"})
+    restricted_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Restricted key -> {resource: "read" | "write"}; "*" stands for every resource."""
+    account_id: str = "acct_1SandboxAccount"
+    default_api_version: str = DEFAULT_API_VERSION
+    livemode: bool = False
+    finalization_grace: int = _HOUR
+    """Between a renewal's draft and its finalization (Configure a grace period: at most 72 h)."""
+    aggregation_delay: int = 0
+    """Until accepted meter events show in summaries and drafts; finalization counts them at once."""
+    renewal_delay: int = 0
+    """Between a period's end and the moment at which Stripe advances the subscription."""
+    webhook_retry_delays: tuple[int, ...] | None = None
+    """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
+    webhook_timeout: float = 20.0
+    invoice_created_hold: int = 72 * _HOUR
+    enforce_rate_limits: bool = False
+    meter_event_latency: float = 0.002
+    """Seconds that one meter event takes: calls that overlap on one customer and meter get a 429."""
+    seed: int | None = None
+    """Makes ids and secrets repeatable; None: different in each run."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.finalization_grace <= 72 * _HOUR:
+            raise ValueError("finalization_grace must lie between 0 and 72 hours")
+        for name in ("aggregation_delay", "renewal_delay", "invoice_created_hold"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+
+    @property
+    def retry_delays(self) -> tuple[int, ...]:
+        """Waits between the tries of one webhook delivery."""
+        if self.webhook_retry_delays is not None:
+            return self.webhook_retry_delays
+        return LIVE_RETRY_DELAYS if self.livemode else SANDBOX_RETRY_DELAYS

@@ -1,0 +1,179 @@
+"""Deliveries of events to webhook endpoints: signed, retried, and disturbed on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sandbox.stripe.account import Account
+from sandbox.stripe.events import Event, Events, encode_event
+from sandbox.stripe.objects import WebhookEndpoint, WebhookSecret
+from sandbox.stripe.signing import sign
+
+Deliver = Callable[[str, Mapping[str, str], bytes], int]
+"""Posts a body to a URL and answers the HTTP status; 0 when there was no answer."""
+_DAY = 24 * 3600
+
+
+@dataclass
+class Delivery:
+    """An event on its way to one endpoint; `statuses`: what each try was answered."""
+
+    event: Event
+    endpoint: str
+    due: int
+    statuses: list[int] = field(default_factory=list)
+    in_flight: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a delivery, ready to be posted."""
+
+    delivery: Delivery
+    due: int
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass
+class _Disturbance:
+    kind: str
+    type: str | None
+    customer: str | None
+    times: int
+    seconds: int = 0
+
+    def meets(self, event: Event) -> bool:
+        return (
+            self.times > 0
+            and self.type in (None, event.type)
+            and self.customer in (None, event.customer)
+        )
+
+
+class Webhooks:
+    """The deliveries of one account. `log` keeps every delivery ever begun."""
+
+    def __init__(self, account: Account, events: Events) -> None:
+        self._account = account
+        self._disturbances: list[_Disturbance] = []
+        self._open: list[Delivery] = []
+        self.log: list[Delivery] = []
+        events.listeners.append(self._enqueue)
+
+    def drop_next(
+        self, *, type: str | None = None, customer: str | None = None, times: int = 1
+    ) -> None:
+        """Lose the next matching deliveries; for Stripe they count as delivered."""
+        self._disturbances.append(_Disturbance("drop", type, customer, times))
+
+    def duplicate_next(
+        self, *, type: str | None = None, customer: str | None = None, times: int = 1
+    ) -> None:
+        """Deliver the next matching events twice."""
+        self._disturbances.append(_Disturbance("duplicate", type, customer, times))
+
+    def delay_next(
+        self,
+        seconds: int,
+        *,
+        type: str | None = None,
+        customer: str | None = None,
+        times: int = 1,
+    ) -> None:
+        """Deliver the next matching events so many seconds late, after events that came later."""
+        self._disturbances.append(_Disturbance("delay", type, customer, times, seconds))
+
+    def roll_secret(self, endpoint_id: str, expires_in: int = _DAY) -> str:
+        """A new signing secret; the old one keeps signing for at most 24 hours (seconds)."""
+        if not 0 <= expires_in <= _DAY:
+            raise ValueError("an old secret stays valid for at most 24 hours")
+        endpoint = self._account.endpoints.get(endpoint_id)
+        old = endpoint.secrets[0]
+        old.expires_at = self._account.now() + expires_in
+        endpoint.secrets = [WebhookSecret(self._account.new_id("whsec", 32)), old]
+        return endpoint.secrets[0].value
+
+    def next_due(self) -> int | None:
+        """When the next try is due, in UTC unix seconds."""
+        return min((row.due for row in self._open if not row.in_flight), default=None)
+
+    def take_due(self, until: int) -> list[Attempt]:
+        """The tries due until this instant, in order; each must be answered with `settle`."""
+        due = [row for row in self._open if not row.in_flight and row.due <= until]
+        due.sort(key=lambda row: row.due)
+        attempts = []
+        for row in due:
+            endpoint = self._account.endpoints.find(row.endpoint)
+            if endpoint is None or endpoint.status != "enabled":
+                self._close(row, row.due, delivered=False)
+                continue
+            row.in_flight = True
+            attempts.append(self._attempt(row, endpoint))
+        return attempts
+
+    def settle(self, attempt: Attempt, status: int, at: int) -> None:
+        """Note an answer that came at an instant: all but a 2xx is tried again later."""
+        row = attempt.delivery
+        row.in_flight = False
+        row.statuses.append(status)
+        if 200 <= status < 300:
+            self._close(row, at, delivered=True)
+            return
+        delays = self._account.settings.retry_delays
+        if len(row.statuses) > len(delays):
+            self._close(row, at, delivered=False)
+        else:
+            row.due = at + delays[len(row.statuses) - 1]
+
+    def _attempt(self, row: Delivery, endpoint: WebhookEndpoint) -> Attempt:
+        now = self._account.clock()
+        body = encode_event(row.event.body(self._account.settings.livemode, endpoint.api_version))
+        secrets = [
+            secret.value
+            for secret in endpoint.secrets
+            if secret.expires_at is None or secret.expires_at > now
+        ]
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+            "Stripe-Signature": sign(body, secrets, now),
+        }
+        return Attempt(row, row.due, endpoint.url, headers, body)
+
+    def _enqueue(self, event: Event) -> None:
+        for endpoint in self._account.endpoints:
+            if endpoint.status == "enabled" and _listens(endpoint, event.type):
+                self._add(event, endpoint)
+        if not event.waiting:
+            event.acknowledged_at = event.created
+
+    def _add(self, event: Event, endpoint: WebhookEndpoint) -> None:
+        disturbance = next((row for row in self._disturbances if row.meets(event)), None)
+        due, copies = event.created, 1
+        if disturbance is not None:
+            disturbance.times -= 1
+            due += disturbance.seconds
+            copies = {"drop": 0, "duplicate": 2, "delay": 1}[disturbance.kind]
+        for _ in range(copies):
+            delivery = Delivery(event, endpoint.id, due)
+            event.waiting.add(endpoint.id)
+            self._open.append(delivery)
+            self.log.append(delivery)
+
+    def _close(self, row: Delivery, at: int, *, delivered: bool) -> None:
+        self._open.remove(row)
+        if any(other.event is row.event and other.endpoint == row.endpoint for other in self._open):
+            return
+        event = row.event
+        event.waiting.discard(row.endpoint)
+        if not delivered:
+            event.failed.add(row.endpoint)
+        if not event.waiting:
+            event.acknowledged_at = at
+
+
+def _listens(endpoint: WebhookEndpoint, type_: str) -> bool:
+    return "*" in endpoint.enabled_events or type_ in endpoint.enabled_events
