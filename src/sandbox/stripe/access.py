@@ -28,8 +28,8 @@ def api_key(headers: Mapping[str, str]) -> str:
             pass
     raise StripeError(
         401,
-        "You did not provide an API key. You need to provide your API key in the Authorization header, "
-        "using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
+        "You did not provide an API key. You need to provide your API key in the Authorization "
+        "header, using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
         stored=False,
     )
 
@@ -48,8 +48,8 @@ def authorize(settings: StripeSettings, key: str, route: Route) -> None:
     raise StripeError(
         403,
         f"The provided key '{masked}' does not have the required permissions for this endpoint on "
-        f"account '{settings.account_id}'. Having the '{route.permission}' permission would allow this "
-        "request to continue.",
+        f"account '{settings.account_id}'. Having the '{route.permission}' permission would allow "
+        "this request to continue.",
         code="more_permissions_required",
         stored=False,
     )
@@ -86,8 +86,8 @@ def rate_limited(reason: str | None) -> StripeError:
     if reason is None:
         return StripeError(
             429,
-            "This object cannot be accessed right now because another API request or Stripe process is "
-            "currently accessing it.",
+            "This object cannot be accessed right now because another API request or Stripe "
+            "process is currently accessing it.",
             code="lock_timeout",
             headers={"Stripe-Should-Retry": "true"},
             stored=False,

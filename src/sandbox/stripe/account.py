@@ -104,7 +104,7 @@ class Account:
         self.endpoints: Table[WebhookEndpoint] = Table("webhook endpoint")
         self._clock = clock
         self._instant: int | None = None
-        self._random = random.Random(settings.seed)  # noqa: S311 - ids need no secrecy here
+        self._random = random.Random(settings.seed)
 
     def now(self) -> int:
         """The account's time; inside `at`, the instant that is being worked through."""

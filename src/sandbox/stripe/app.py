@@ -21,7 +21,7 @@ _TICK_SECONDS = 0.1
 
 
 def create_app(stripe: StripeSandbox, *, ticker: bool = True) -> Starlette:
-    """An application that serves this stand-in and, with `ticker`, keeps its time and webhooks going."""
+    """Serves this stand-in and, with `ticker`, keeps its time and webhooks going."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -8,19 +8,12 @@ from copy import deepcopy
 from typing import Any
 
 from sandbox.stripe.books import Books
-from sandbox.stripe.errors import StripeError, invalid, no_such
+from sandbox.stripe.errors import StripeError, invalid
 from sandbox.stripe.invoices import UPDATE
-from sandbox.stripe.lifecycle import in_trial, is_metered, recurring_of, restart
-from sandbox.stripe.objects import Price, Subscription, SubscriptionItem
-from sandbox.stripe.periods import next_boundary
-from sandbox.stripe.subscriptions import (
-    MAX_ITEMS,
-    add_item,
-    check_collection,
-    check_intervals,
-    schedule_end,
-    usable_price,
-)
+from sandbox.stripe.item_changes import ItemChanges, merged
+from sandbox.stripe.lifecycle import in_trial, restart
+from sandbox.stripe.objects import Subscription
+from sandbox.stripe.subscriptions import check_collection, schedule_end
 from sandbox.stripe.versions import ApiVersion
 
 Params = dict[str, Any]
@@ -54,7 +47,8 @@ def all_or_nothing(books: Books, subscription: Subscription) -> Iterator[None]:
 def _update(books: Books, subscription: Subscription, params: Params, version: ApiVersion) -> None:
     before = books.events.render(subscription)
     prorates = params.get("proration_behavior", "create_prorations")
-    resets = change_items(books, subscription, params.get("items", []), prorates, version)
+    changes = ItemChanges(books, subscription, prorates, version)
+    resets = changes.apply(params.get("items", []))
     if "trial_end" in params:
         resets = _change_trial(books, subscription, params["trial_end"]) or resets
     if params.get("billing_cycle_anchor") == "now" or resets:
@@ -67,143 +61,6 @@ def _update(books: Books, subscription: Subscription, params: Params, version: A
         books.events.emit("customer.subscription.updated", subscription, before)
 
 
-def change_items(
-    books: Books, subscription: Subscription, rows: list[Params], prorates: str, version: ApiVersion
-) -> bool:
-    """Add, change and remove items; answers whether the billing period has to begin anew."""
-    resets = False
-    for number, row in enumerate(rows):
-        param = f"items[{number}]"
-        if "id" not in row:
-            _add(books, subscription, row, usable_price(books, row, version, param))
-            continue
-        item = _item_of(books, subscription, row["id"], f"{param}[id]")
-        if row.get("deleted"):
-            remove_item(books, subscription, item, row, prorates)
-        else:
-            resets = change_item(books, subscription, item, row, prorates, version, param) or resets
-    if len(subscription.items) > MAX_ITEMS:
-        raise invalid(f"A subscription takes at most {MAX_ITEMS} items.", "items")
-    if not subscription.items:
-        raise invalid("A subscription must have at least one active item.", "items")
-    prices = [books.account.prices.get(item.price) for item in subscription.items]
-    check_intervals(prices, flexible=subscription.is_flexible)
-    return resets
-
-
-def change_item(
-    books: Books,
-    subscription: Subscription,
-    item: SubscriptionItem,
-    row: Params,
-    prorates: str,
-    version: ApiVersion,
-    param: str,
-) -> bool:
-    """Change one item; answers whether the billing period has to begin anew.
-
-    A new price ends what the old one bills: flexible subscriptions make an invoice item of the usage
-    received so far, classic ones never bill it. Neither splits nor prorates usage otherwise.
-    """
-    if "metadata" in row:
-        item.metadata = merged(item.metadata, row["metadata"])
-    resets = False
-    if "price" in row and row["price"] != item.price:
-        price = usable_price(books, row, version, param)
-        if any(other.price == price.id for other in subscription.items):
-            raise invalid(
-                f"Cannot add multiple subscription items with the same plan: {price.id}",
-                f"{param}[price]",
-            )
-        resets = _swap(books, subscription, item, price, prorates)
-    if "quantity" in row:
-        if is_metered(books, item):
-            raise invalid(
-                "You cannot set the quantity of an item with a metered price.",
-                f"{param}[quantity]",
-            )
-        item.quantity = row["quantity"]
-    return resets
-
-
-def remove_item(
-    books: Books,
-    subscription: Subscription,
-    item: SubscriptionItem,
-    row: Params,
-    prorates: str,
-) -> None:
-    """Take an item off; its usage is billed as far as received (flexible) or dropped (classic)."""
-    price = books.account.prices.get(item.price)
-    clears = row.get("clear_usage", False)
-    if clears and not price.is_metered:
-        raise invalid("`clear_usage` goes with metered prices only.", "clear_usage")
-    if price.is_legacy and books.usage.records(item) and not clears:
-        raise invalid(
-            f"Subscription item {item.id} cannot be removed because it has usage; pass "
-            "clear_usage=true to delete that usage.",
-            "clear_usage",
-        )
-    if clears:
-        books.usage.clear(item)
-    else:
-        _bill_so_far(books, subscription, item, prorates)
-    subscription.items.remove(item)
-    books.account.items.remove(item.id)
-
-
-def merged(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Metadata after an update: an empty value unsets its key, an empty string everything."""
-    if new == {"": ""}:
-        return {}
-    return {key: value for key, value in {**old, **new}.items() if value}
-
-
-def _add(books: Books, subscription: Subscription, row: Params, price: Price) -> None:
-    """A further item shares the anchor; its usage counts from now on."""
-    now = books.account.now()
-    trial_end = subscription.trial_end if in_trial(subscription) else None
-    item = add_item(books, subscription, row, price, now, trial_end)
-    alike = [
-        other.period_start
-        for other in subscription.items
-        if other is not item and recurring_of(books, other) == recurring_of(books, item)
-    ]
-    item.period_start = min(alike, default=now)
-
-
-def _swap(
-    books: Books, subscription: Subscription, item: SubscriptionItem, price: Price, prorates: str
-) -> bool:
-    old = recurring_of(books, item)
-    _bill_so_far(books, subscription, item, prorates)
-    item.price = price.id
-    item.usage_from = books.account.now()
-    item.quantity = None if price.is_metered else (item.quantity or 1)
-    new = recurring_of(books, item)
-    if (old.interval, old.interval_count) == (new.interval, new.interval_count):
-        return False
-    if not subscription.is_flexible:
-        return True
-    item.period_start = books.account.now()
-    item.period_end = next_boundary(subscription.billing_cycle_anchor, new, item.period_start)
-    return False
-
-
-def _bill_so_far(
-    books: Books, subscription: Subscription, item: SubscriptionItem, prorates: str
-) -> None:
-    price = books.account.prices.get(item.price)
-    if (
-        price.meter is not None
-        and subscription.is_flexible
-        and prorates != "none"
-        and not in_trial(subscription)
-    ):
-        now = books.account.now()
-        subscription.pending.insert(0, books.invoices.item_line(subscription, item, now))
-
-
 def _invoice_pending(books: Books, subscription: Subscription) -> None:
     started = min(item.period_start for item in subscription.items)
     books.invoices.draft(subscription, [], UPDATE, period_start=started, at_once=True)
@@ -213,15 +70,11 @@ def _change_trial(books: Books, subscription: Subscription, trial_end: int | str
     """Only an existing trial can be ended or moved here; answers whether it ends now."""
     now = books.account.now()
     if not in_trial(subscription):
-        raise invalid(
-            "This stand-in changes the trial of trialing subscriptions only.", "trial_end"
-        )
+        raise invalid("This stand-in changes the trial of trialing subscriptions only.", "trial_end")
     if trial_end == "now":
         return True
     if int(trial_end) <= now:
-        raise invalid(
-            "Invalid timestamp: must be an integer Unix timestamp in the future.", "trial_end"
-        )
+        raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", "trial_end")
     subscription.trial_end = subscription.billing_cycle_anchor = int(trial_end)
     for item in subscription.items:
         item.period_end = int(trial_end)
@@ -246,15 +99,6 @@ def _change_settings(subscription: Subscription, params: Params) -> None:
         subscription.pause_resumes_at = pause.get("resumes_at")
 
 
-def _item_of(books: Books, subscription: Subscription, id_: str, param: str) -> SubscriptionItem:
-    item = next((row for row in subscription.items if row.id == id_), None)
-    if item is None:
-        raise no_such("subscription_item", id_, param, status=400)
-    return item
-
-
 def _check_live(subscription: Subscription) -> None:
     if not subscription.is_live:
-        raise invalid(
-            "A canceled subscription can only update its cancellation_details and metadata.", "id"
-        )
+        raise invalid("A canceled subscription can only update its cancellation_details and metadata.", "id")

@@ -9,8 +9,9 @@ from typing import Any
 class StripeError(Exception):
     """An answer other than 2xx: HTTP status and the members of Stripe's error object.
 
-    `stored`: whether the answer is kept under the Idempotency-Key and replayed. Stripe keeps results only
-    once an endpoint began to execute: not for authentication, validation, rate or concurrency errors.
+    `stored`: whether the answer is kept under the Idempotency-Key and replayed. Stripe keeps
+    results only once an endpoint began to execute: not for authentication, validation, rate or
+    concurrency errors.
     """
 
     def __init__(

@@ -59,9 +59,7 @@ class Events:
 
     def render(self, row: Any) -> Rendered:
         """The object as every version in use shows it now, for `emit(before=...)`."""
-        return {
-            version: render(self._account, row, ApiVersion(version)) for version in self._versions()
-        }
+        return {version: render(self._account, row, ApiVersion(version)) for version in self._versions()}
 
     def emit(self, type_: str, row: Any, before: Rendered | None = None) -> Event:
         """Record that something happened to row at the account's present instant."""

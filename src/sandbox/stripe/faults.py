@@ -14,12 +14,12 @@ KINDS = ("status", "error_after", "drop_before", "drop", "rate_limited", "delay"
 class Fault:
     """One fault.
 
-    kind: `status` answers before doing the work; `error_after` does the work, then answers `status`, which
-    is stored and replayed under the Idempotency-Key; `drop_before` and `drop` cut the connection before or
-    after the work; `rate_limited` answers 429 with `Stripe-Rate-Limited-Reason: reason` (none without a
-    reason, as for lock timeouts); `delay` waits `seconds` first. `path` is a pattern as in
-    `/v1/billing/meters/*/event_summaries`; `contains` must occur in the encoded parameters. `times` None:
-    for ever.
+    kind: `status` answers before doing the work; `error_after` does the work, then answers
+    `status`, which is stored and replayed under the Idempotency-Key; `drop_before` and `drop` cut
+    the connection before or after the work; `rate_limited` answers 429 with
+    `Stripe-Rate-Limited-Reason: reason` (none without a reason, as for lock timeouts); `delay`
+    waits `seconds` first. `path` is a pattern as in `/v1/billing/meters/*/event_summaries`;
+    `contains` must occur in the encoded parameters. `times` None: for ever.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Faults:
 
     def __init__(self, seed: int | None) -> None:
         self._lock = threading.Lock()
-        self._random = random.Random(seed)  # noqa: S311 - chance, not secrecy
+        self._random = random.Random(seed)
         self._waiting: list[Fault] = []
         self.struck: list[Fault] = []
 
@@ -74,9 +74,7 @@ class Faults:
 
     def _strikes(self, fault: Fault, method: str, path: str, encoded: str) -> bool:
         if not (
-            fault.method in ("*", method)
-            and fnmatchcase(path, fault.path)
-            and fault.contains in encoded
+            fault.method in ("*", method) and fnmatchcase(path, fault.path) and fault.contains in encoded
         ):
             return False
         if fault.skip > 0:

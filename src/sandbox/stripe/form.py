@@ -36,18 +36,14 @@ def _put(tree: Form, keys: list[str], value: str) -> None:
     node = tree
     for depth, key in enumerate(path):
         following = keys[depth + 1]
-        if key == "":
-            key = _row(node, following)
-        child = node.setdefault(key, {})
+        child = node.setdefault(key or _row(node, following), {})
         if not isinstance(child, dict):
             raise _bad("".join(keys))
         node = child
     if last == "":
         last = str(len(node))
     if last in node:
-        raise StripeError(
-            400, f"Received parameter more than once: {keys[0]}", param=keys[0], stored=False
-        )
+        raise StripeError(400, f"Received parameter more than once: {keys[0]}", param=keys[0], stored=False)
     node[last] = value
 
 

@@ -1,4 +1,4 @@
-"""From a request to an answer: keys, versions, parameters, idempotency, faults, and the endpoint."""
+"""From a request to its answer: keys, versions, parameters, idempotency, faults."""
 
 from __future__ import annotations
 
@@ -209,9 +209,7 @@ def _route(request: Request) -> tuple[Route, tuple[str, ...]]:
 
 
 def _unrecognized(request: Request) -> StripeError:
-    return StripeError(
-        404, f"Unrecognized request URL ({request.method}: {request.path}).", stored=False
-    )
+    return StripeError(404, f"Unrecognized request URL ({request.method}: {request.path}).", stored=False)
 
 
 def _server_error(status: int) -> StripeError:

@@ -29,8 +29,8 @@ class Idempotency:
     def begin(self, key: str, fingerprint: str) -> Response | None:
         """The answer to replay, or None to go ahead (then `store` or `forget` must follow).
 
-        Raises StripeError: 400 for other parameters under the same key or a key that is too long, 409
-        while the first request is still being worked on.
+        Raises StripeError: 400 for other parameters under the same key or a key that is too long,
+        409 while the first request is still being worked on.
         """
         if not 0 < len(key) <= MAX_KEY_LENGTH:
             raise StripeError(
@@ -47,9 +47,9 @@ class Idempotency:
         if stored.fingerprint != fingerprint:
             raise StripeError(
                 400,
-                "Keys for idempotent requests can only be used with the same parameters they were first "
-                f"used with. Try using a key other than '{key}' if you meant to execute a different "
-                "request.",
+                "Keys for idempotent requests can only be used with the same parameters they were "
+                f"first used with. Try using a key other than '{key}' if you meant to execute a "
+                "different request.",
                 type_="idempotency_error",
                 stored=False,
             )

@@ -19,9 +19,7 @@ CREATE = "subscription_create"
 class Invoices:
     """Makes and finalizes the account's invoices."""
 
-    def __init__(
-        self, account: Account, events: Events, meters: MeterLedger, usage: UsageLedger
-    ) -> None:
+    def __init__(self, account: Account, events: Events, meters: MeterLedger, usage: UsageLedger) -> None:
         self._account = account
         self._events = events
         self._meters = meters
@@ -32,8 +30,8 @@ class Invoices:
     ) -> InvoiceLine:
         """Usage of the item at its present price, stamped before `until` (UTC unix seconds).
 
-        The line's period begins where usage began to count on this price; whether Stripe shows the whole
-        period after a swap in its course is not documented.
+        The line's period begins where usage began to count on this price; whether Stripe shows the
+        whole period after a swap in its course is not documented.
         """
         price = self._account.prices.get(item.price)
         line = InvoiceLine(
@@ -52,9 +50,7 @@ class Invoices:
         )
         return self._counted(line, subscription.customer, settled=True)
 
-    def item_line(
-        self, subscription: Subscription, item: SubscriptionItem, until: int
-    ) -> InvoiceLine:
+    def item_line(self, subscription: Subscription, item: SubscriptionItem, until: int) -> InvoiceLine:
         """Usage received so far as an invoice item, whose quantity does not change any more."""
         line = self._counted(
             self.metered_line(subscription, item, until), subscription.customer, settled=False
@@ -90,10 +86,10 @@ class Invoices:
         period_start: int,
         at_once: bool = False,
     ) -> Invoice:
-        """A new invoice of the subscription's pending items and these lines; `at_once`: final already.
+        """A new invoice of the pending items and these lines; `at_once`: final already.
 
-        Only drafts of a renewal or a scheduled end wait for the grace period; an invoice that collects
-        automatically because of a creation or a change is final at once.
+        Only drafts of a renewal or a scheduled end wait for the grace period; an invoice that
+        collects automatically because of a creation or a change is final at once.
         """
         account = self._account
         now = account.now()
@@ -149,19 +145,15 @@ class Invoices:
     def finalization_due(self, invoice: Invoice) -> int | None:
         """When the draft becomes final, in UTC unix seconds; None while nothing finalizes it.
 
-        Unanswered `invoice.created` deliveries hold an automatically collected invoice without a custom
-        schedule up to 72 hours (Subscription webhooks). Once all are answered, or given up, it is final
-        at the scheduled time or at once, whichever is later: documentation also mentions a further hour,
-        which a strict stand-in does not grant.
+        Unanswered `invoice.created` deliveries hold an automatically collected invoice without a
+        custom schedule up to 72 hours (Subscription webhooks). Once all are answered, or given up,
+        it is final at the scheduled time or at once, whichever is later: documentation also
+        mentions a further hour, which a strict stand-in does not grant.
         """
         if invoice.status != "draft" or not invoice.auto_advance or invoice.finalizes_at is None:
             return None
         event = self._events.table.find(invoice.held_by)
-        if (
-            event is None
-            or invoice.custom_schedule
-            or invoice.collection_method != "charge_automatically"
-        ):
+        if event is None or invoice.custom_schedule or invoice.collection_method != "charge_automatically":
             return invoice.finalizes_at
         limit = invoice.created + self._account.settings.invoice_created_hold
         answered = event.acknowledged_at
@@ -203,7 +195,7 @@ class Invoices:
 
     def _describe(self, quantity: Decimal, price: Price, *, free: bool) -> str:
         product = self._account.products.get(price.product)
-        text = f"{quantity.normalize():f} × {product.name}"
+        text = f"{quantity.normalize():f} x {product.name}"
         return f"Free trial for {text}" if free else text
 
 

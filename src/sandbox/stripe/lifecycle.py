@@ -65,16 +65,14 @@ def renew(books: Books, subscription: Subscription, reached: int) -> None:
     if subscription.trial_end is not None and subscription.trial_end <= reached:
         subscription.status = "active"
     licensed = [
-        books.invoices.licensed_line(subscription, item)
-        for item in ended
-        if not is_metered(books, item)
+        books.invoices.licensed_line(subscription, item) for item in ended if not is_metered(books, item)
     ]
     books.invoices.draft(subscription, in_order(metered + licensed), CYCLE, period_start=started)
     books.events.emit("customer.subscription.updated", subscription, before)
 
 
 def restart(books: Books, subscription: Subscription) -> None:
-    """End the present period now, bill its usage at once and begin anew with the anchor at this instant."""
+    """End the present period now, bill its usage at once, and put the anchor here."""
     now = books.account.now()
     free = in_trial(subscription)
     started = min(item.period_start for item in subscription.items)
@@ -116,7 +114,7 @@ def end_at(books: Books, subscription: Subscription, instant: int) -> None:
 
 
 def cancel_now(books: Books, subscription: Subscription, *, invoice_now: bool) -> None:
-    """An immediate end: usage is dropped, or with `invoice_now` billed as far as it was received."""
+    """An immediate end: usage is dropped, or with `invoice_now` billed as far as received."""
     now = books.account.now()
     lines: list[InvoiceLine] = []
     if invoice_now and not in_trial(subscription):
@@ -129,9 +127,7 @@ def cancel_now(books: Books, subscription: Subscription, *, invoice_now: bool) -
     subscription.canceled_at = now
     if invoice_now and (lines or subscription.pending):
         started = min(item.period_start for item in subscription.items)
-        books.invoices.draft(
-            subscription, in_order(lines), UPDATE, period_start=started, at_once=True
-        )
+        books.invoices.draft(subscription, in_order(lines), UPDATE, period_start=started, at_once=True)
     books.events.emit("customer.subscription.deleted", subscription)
 
 

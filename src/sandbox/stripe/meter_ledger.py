@@ -1,4 +1,4 @@
-"""What meters have received, and how it adds up (Billing Meters, "Meter configuration attributes")."""
+"""What meters have received, and how it adds up (Configure meters, "Meter attributes")."""
 
 from __future__ import annotations
 
@@ -85,15 +85,13 @@ class MeterLedger:
             rows = {row.timestamp // size: row for row in rows}.values()
         return [row for row in rows if start <= row.timestamp < end]
 
-    def usage(
-        self, meter: Meter, customer: str, start: int, end: int, *, settled: bool = False
-    ) -> Decimal:
-        """The meter's aggregate over [start, end); `last` takes the newest stamp, then the newest receipt."""
+    def usage(self, meter: Meter, customer: str, start: int, end: int, *, settled: bool = False) -> Decimal:
+        """The meter's aggregate over [start, end)."""
         return aggregate(meter.formula, self.events(meter, customer, start, end, settled=settled))
 
 
 def aggregate(formula: str, events: list[MeterEvent]) -> Decimal:
-    """Sum, count or last value of events; 0 when there are none."""
+    """Sum, count, or the value with the newest stamp (then receipt); 0 without events."""
     if not events:
         return Decimal(0)
     if formula == "count":

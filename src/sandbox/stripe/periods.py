@@ -27,9 +27,7 @@ def boundary(anchor: int, recurring: Recurring, number: int) -> int:
 def next_boundary(anchor: int, recurring: Recurring, after: int) -> int:
     """The first boundary later than this instant."""
     shortest = {"day": 86_400, "week": 604_800, "month": 28 * 86_400, "year": 365 * 86_400}
-    number = (after - anchor) // (
-        (shortest[recurring.interval] + 4 * 86_400) * recurring.interval_count
-    )
+    number = (after - anchor) // ((shortest[recurring.interval] + 4 * 86_400) * recurring.interval_count)
     number -= 1
     while boundary(anchor, recurring, number) <= after:
         number += 1

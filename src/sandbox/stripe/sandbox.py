@@ -23,7 +23,7 @@ from sandbox.stripe.webhooks import Attempt, Deliver, Webhooks
 
 
 class StripeSandbox:
-    """One Stripe account in memory. `deliver` replaces the posting of webhooks (tests, simulator)."""
+    """One Stripe account in memory; `deliver` replaces the posting of webhooks."""
 
     def __init__(
         self,

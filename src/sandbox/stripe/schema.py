@@ -38,9 +38,7 @@ class Text:
     def parse(self, value: Any, name: str) -> str:
         text = _text(value, name, "string")
         if not text and not self.clearable:
-            raise malformed(
-                f"You passed an empty string for '{name}'.", name, "parameter_invalid_empty"
-            )
+            raise malformed(f"You passed an empty string for '{name}'.", name, "parameter_invalid_empty")
         if len(text) > self.max_length:
             raise malformed(
                 f"Invalid string: must be at most {self.max_length} characters",
@@ -182,10 +180,14 @@ class Pairs:
         return value
 
 
+Members = Mapping[str, Kind]
+"""Kinds by name; a name that ends in `*` is required."""
+
+
 class Fields:
     """An object with named members; a name that ends in `*` is required."""
 
-    def __init__(self, members: Mapping[str, Kind]) -> None:
+    def __init__(self, members: Members) -> None:
         self.kinds = {name.rstrip("*"): kind for name, kind in members.items()}
         self.required = [name[:-1] for name in members if name.endswith("*")]
 
@@ -218,8 +220,8 @@ def _within(outer: str, name: str) -> str:
 
 RANGE = EitherOf(Moment(), Fields({key: Moment() for key in ("gt", "gte", "lt", "lte")}))
 METADATA = Pairs()
-EXPAND: Mapping[str, Kind] = {"expand": Rows(Text())}
-PAGE: Mapping[str, Kind] = {
+EXPAND: Members = {"expand": Rows(Text())}
+PAGE: Members = {
     "limit": Integer(1, 100),
     "starting_after": Text(),
     "ending_before": Text(),
@@ -227,7 +229,7 @@ PAGE: Mapping[str, Kind] = {
 }
 
 
-def in_range(value: int | None, bounds: Any) -> bool:
+def in_range(value: int | None, bounds: int | dict[str, int] | None) -> bool:
     """Whether value lies in a parsed RANGE (all do when there is none)."""
     if bounds is None:
         return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 DEFAULT_API_VERSION = "2026-05-27.dahlia"
@@ -10,7 +11,7 @@ LEGACY_API_VERSION = "2025-02-24.acacia"
 
 _HOUR = 3600
 _DAY = 24 * _HOUR
-# Sandboxes retry three times over a few hours, live mode for up to three days (Webhooks, "Retry behavior").
+# Sandboxes try three times over a few hours, live mode up to three days (Webhooks, "Retries").
 SANDBOX_RETRY_DELAYS = (10 * 60, 2 * _HOUR)
 LIVE_RETRY_DELAYS = (
     5 * 60,
@@ -28,7 +29,7 @@ LIVE_RETRY_DELAYS = (
 class StripeSettings:
     """Settings of one stand-in account; all durations are whole seconds unless said otherwise."""
 
-    api_keys: Set[str] = frozenset({"sk_test_sandbox"})
+    api_keys: AbstractSet[str] = frozenset({"sk_test_sandbox"})
     restricted_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Restricted key -> {resource: "read" | "write"}; "*" stands for every resource."""
     account_id: str = "acct_1SandboxAccount"
@@ -37,7 +38,7 @@ class StripeSettings:
     finalization_grace: int = _HOUR
     """Between a renewal's draft and its finalization (Configure a grace period: at most 72 h)."""
     aggregation_delay: int = 0
-    """Until accepted meter events show in summaries and drafts; finalization counts them at once."""
+    """Until accepted meter events show in summaries and drafts; finalization counts all."""
     renewal_delay: int = 0
     """Between a period's end and the moment at which Stripe advances the subscription."""
     webhook_retry_delays: tuple[int, ...] | None = None
@@ -46,7 +47,7 @@ class StripeSettings:
     invoice_created_hold: int = 72 * _HOUR
     enforce_rate_limits: bool = False
     meter_event_latency: float = 0.002
-    """Seconds that one meter event takes: calls that overlap on one customer and meter get a 429."""
+    """Seconds that a meter event takes; overlapping calls on a customer and meter get 429."""
     seed: int | None = None
     """Makes ids and secrets repeatable; None: different in each run."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def sign(body: bytes, secret: str | Sequence[str], timestamp: int) -> str:
-    """The `Stripe-Signature` of body at a UTC unix second; while a secret is rolled, one v1 for each."""
+    """The `Stripe-Signature` of body at a UTC unix second, with one v1 for each secret."""
     secrets = [secret] if isinstance(secret, str) else secret
     signed = f"{timestamp}.".encode() + body
     digests = [hmac.new(one.encode(), signed, hashlib.sha256).hexdigest() for one in secrets]

@@ -26,8 +26,8 @@ _DAY = 86_400
 def create_subscription(books: Books, params: Params, version: ApiVersion) -> Subscription:
     """A new subscription with its first invoice, if there is something to invoice.
 
-    Raises StripeError for combinations that Stripe refuses. Without any line (flexible mode makes no
-    zero lines at creation) no invoice is made: the documentation does not say, and this leaves
+    Raises StripeError for combinations that Stripe refuses. Without any line (flexible mode makes
+    no zero lines at creation) no invoice is made: the documentation does not say, and this leaves
     `latest_invoice` empty, the harder case for readers.
     """
     account = books.account
@@ -83,25 +83,20 @@ def add_item(
     recurring = recurring_part(price)
     quantity = row.get("quantity")
     if price.is_metered and quantity is not None:
-        raise invalid(
-            "You cannot set the quantity of an item with a metered price.", "items[quantity]"
-        )
+        raise invalid("You cannot set the quantity of an item with a metered price.", "items[quantity]")
     item = SubscriptionItem(
         id=books.account.new_id("si", 14),
         created=books.account.now(),
         subscription=subscription.id,
         price=price.id,
         period_start=period_start,
-        period_end=period_end
-        or next_boundary(subscription.billing_cycle_anchor, recurring, period_start),
+        period_end=period_end or next_boundary(subscription.billing_cycle_anchor, recurring, period_start),
         usage_from=period_start,
         quantity=None if price.is_metered else (1 if quantity is None else quantity),
         metadata=row.get("metadata", {}),
     )
     if any(other.price == price.id for other in subscription.items):
-        raise invalid(
-            f"Cannot add multiple subscription items with the same plan: {price.id}", "items"
-        )
+        raise invalid(f"Cannot add multiple subscription items with the same plan: {price.id}", "items")
     subscription.items.append(books.account.items.add(item))
     return item
 
@@ -127,8 +122,8 @@ def recurring_part(price: Price) -> Recurring:
     """The price's recurring part; raises StripeError when it is paid once."""
     if price.recurring is None:
         raise invalid(
-            f"The price specified is set to `type=one_time` but this field only accepts prices with "
-            f"`type=recurring`: {price.id}",
+            "The price specified is set to `type=one_time` but this field only accepts prices "
+            f"with `type=recurring`: {price.id}",
             "items[0][price]",
         )
     return price.recurring
@@ -208,9 +203,7 @@ def _trial_end(params: Params, now: int) -> int | None:
     if trial_end in (None, "now"):
         return None
     if trial_end <= now:
-        raise invalid(
-            "Invalid timestamp: must be an integer Unix timestamp in the future.", "trial_end"
-        )
+        raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", "trial_end")
     return int(trial_end)
 
 
@@ -219,9 +212,7 @@ def _anchor(params: Params, now: int, trial_end: int | None, prices: list[Price]
     if anchor is None:
         return trial_end or now
     if trial_end is not None:
-        raise invalid(
-            "This stand-in takes either a trial or a billing_cycle_anchor.", "billing_cycle_anchor"
-        )
+        raise invalid("This stand-in takes either a trial or a billing_cycle_anchor.", "billing_cycle_anchor")
     if anchor <= now:
         raise invalid(
             "Invalid timestamp: must be an integer Unix timestamp in the future.",
@@ -237,10 +228,10 @@ def _anchor(params: Params, now: int, trial_end: int | None, prices: list[Price]
 
 
 def _first_start(params: Params, subscription: Subscription, start: int, now: int) -> int:
-    """Where the first period begins: a classic subscription with an anchor covers backdated time in it.
+    """Where the first period begins: classic with an anchor covers backdated time in it.
 
-    Flexible subscriptions bill backdated usage on the first invoice, classic ones with the first cycle
-    (Backdate subscriptions).
+    Flexible subscriptions bill backdated usage on the first invoice, classic ones with the first
+    cycle (Backdate subscriptions).
     """
     if subscription.is_flexible or "billing_cycle_anchor" not in params:
         return now

@@ -47,7 +47,7 @@ class ApiVersion:
 
     @property
     def is_basil(self) -> bool:
-        """Periods on the items, `parent` on invoices, no usage records (changelog 2025-03-31.basil)."""
+        """Periods on items, `parent` on invoices, no usage records (changelog basil)."""
         return self.name >= "2025-03-31"
 
     @property

@@ -46,11 +46,7 @@ class _Disturbance:
     seconds: int = 0
 
     def meets(self, event: Event) -> bool:
-        return (
-            self.times > 0
-            and self.type in (None, event.type)
-            and self.customer in (None, event.customer)
-        )
+        return self.times > 0 and self.type in (None, event.type) and self.customer in (None, event.customer)
 
 
 class Webhooks:
@@ -63,15 +59,11 @@ class Webhooks:
         self.log: list[Delivery] = []
         events.listeners.append(self._enqueue)
 
-    def drop_next(
-        self, *, type: str | None = None, customer: str | None = None, times: int = 1
-    ) -> None:
+    def drop_next(self, *, type: str | None = None, customer: str | None = None, times: int = 1) -> None:
         """Lose the next matching deliveries; for Stripe they count as delivered."""
         self._disturbances.append(_Disturbance("drop", type, customer, times))
 
-    def duplicate_next(
-        self, *, type: str | None = None, customer: str | None = None, times: int = 1
-    ) -> None:
+    def duplicate_next(self, *, type: str | None = None, customer: str | None = None, times: int = 1) -> None:
         """Deliver the next matching events twice."""
         self._disturbances.append(_Disturbance("duplicate", type, customer, times))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
-from sandbox.stripe.changes import merged
 from sandbox.stripe.errors import invalid, malformed, missing, unknown
+from sandbox.stripe.item_changes import merged
 from sandbox.stripe.objects import Meter, Price, Product, Recurring
 from sandbox.stripe.schema import (
     EXPAND,
@@ -19,6 +19,7 @@ from sandbox.stripe.schema import (
     Fields,
     Flag,
     Integer,
+    Members,
     Rows,
     Text,
     choice,
@@ -129,9 +130,7 @@ def _create_price(call: Call) -> Json:
 
 def _unit_amount(params: Any) -> Decimal:
     if ("unit_amount" in params) == ("unit_amount_decimal" in params):
-        raise malformed(
-            "Exactly one of `unit_amount` and `unit_amount_decimal` is required.", "unit_amount"
-        )
+        raise malformed("Exactly one of `unit_amount` and `unit_amount_decimal` is required.", "unit_amount")
     return Decimal(params.get("unit_amount", params.get("unit_amount_decimal")))
 
 
@@ -237,9 +236,7 @@ def _create_meter(call: Call) -> Json:
         event_name=name,
         formula=params["default_aggregation"]["formula"],
         event_time_window=params.get("event_time_window"),
-        customer_key=params.get("customer_mapping", {}).get(
-            "event_payload_key", "stripe_customer_id"
-        ),
+        customer_key=params.get("customer_mapping", {}).get("event_payload_key", "stripe_customer_id"),
         value_key=params.get("value_settings", {}).get("event_payload_key", "value"),
     )
     call.account.meters.add(meter)
@@ -274,7 +271,7 @@ def _list_meters(call: Call) -> Json:
     return call.page(call.account.meters, rows)
 
 
-_PRODUCT = {
+_PRODUCT: Members = {
     "active": Flag(),
     "description": Text(clearable=True),
     "metadata": METADATA,
@@ -283,7 +280,7 @@ _PRODUCT = {
     "url": Text(clearable=True),
     **EXPAND,
 }
-_PRICE = {
+_PRICE: Members = {
     "active": Flag(),
     "lookup_key": Text(200, clearable=True),
     "metadata": METADATA,
@@ -303,7 +300,7 @@ _RECURRING = Fields(
 )
 _INLINE_PRODUCT = Fields({"name*": Text(), "metadata": METADATA, "unit_label": Text(12)})
 _KEY = Text(100)
-_NEW_METER = {
+_NEW_METER: Members = {
     "display_name*": Text(250),
     "event_name*": Text(100),
     "default_aggregation*": Fields({"formula*": choice("sum", "count", "last")}),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
-from sandbox.stripe.changes import merged
 from sandbox.stripe.errors import no_such
+from sandbox.stripe.item_changes import merged
 from sandbox.stripe.lifecycle import cancel_now
 from sandbox.stripe.objects import Customer
-from sandbox.stripe.schema import EXPAND, METADATA, PAGE, RANGE, Text, in_range
+from sandbox.stripe.schema import EXPAND, METADATA, PAGE, RANGE, Members, Text, in_range
 
 _TEXTS = ("email", "name", "description", "phone")
 
@@ -17,8 +17,11 @@ def _create(call: Call) -> Json:
     customer = Customer(
         id=call.account.new_id("cus", 14),
         created=call.account.now(),
+        email=call.params.get("email") or None,
+        name=call.params.get("name") or None,
+        description=call.params.get("description") or None,
+        phone=call.params.get("phone") or None,
         metadata=merged({}, call.params.get("metadata", {})),
-        **{name: call.params.get(name) or None for name in _TEXTS},
     )
     call.account.customers.add(customer)
     call.stripe.events.emit("customer.created", customer)
@@ -85,7 +88,7 @@ def _account(call: Call) -> Json:
     }
 
 
-_FIELDS = {
+_FIELDS: Members = {
     "email": Text(512, clearable=True),
     "name": Text(256, clearable=True),
     "description": Text(clearable=True),

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.event_types import EVENT_TYPES
 from sandbox.stripe.api.route import Call, Route, fields
-from sandbox.stripe.changes import merged
 from sandbox.stripe.errors import invalid, malformed, no_such
+from sandbox.stripe.item_changes import merged
 from sandbox.stripe.objects import WebhookEndpoint, WebhookSecret
 from sandbox.stripe.schema import (
     EXPAND,
@@ -17,6 +17,7 @@ from sandbox.stripe.schema import (
     RANGE,
     Choice,
     Flag,
+    Members,
     Rows,
     Text,
     in_range,
@@ -97,13 +98,11 @@ def _check_url(call: Call, url: str) -> None:
     parts = urlsplit(url)
     schemes = ("https",) if call.account.settings.livemode else ("http", "https")
     if parts.scheme not in schemes or not parts.hostname:
-        raise invalid(
-            f"Invalid URL: must be an absolute {' or '.join(schemes)} URL.", "url", "url_invalid"
-        )
+        raise invalid(f"Invalid URL: must be an absolute {' or '.join(schemes)} URL.", "url", "url_invalid")
 
 
 _ENABLED = Rows(Choice(EVENT_TYPES), 300)
-_ENDPOINT = {"description": Text(clearable=True), "metadata": METADATA, **EXPAND}
+_ENDPOINT: Members = {"description": Text(clearable=True), "metadata": METADATA, **EXPAND}
 _ENDPOINT_PATH = "/v1/webhook_endpoints/{webhook_endpoint}"
 
 ROUTES = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
-from sandbox.stripe.changes import merged
 from sandbox.stripe.errors import invalid
+from sandbox.stripe.item_changes import merged
 from sandbox.stripe.objects import Invoice
 from sandbox.stripe.render_invoice import line_json
 from sandbox.stripe.schema import (

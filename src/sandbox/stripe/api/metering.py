@@ -55,15 +55,13 @@ def _create_event(call: Call) -> Json:
 
 
 def _active_meter(call: Call, event_name: str) -> Meter:
-    """The meter of this event name; unknown and archived ones are refused at once, the stricter reading."""
+    """The meter of this event name; others are refused at once, the stricter reading."""
     named = [row for row in call.account.meters if row.event_name == event_name]
     active = next((row for row in named if row.status == "active"), None)
     if active is not None:
         return active
     if named:
-        raise invalid(
-            f"The meter for event name '{event_name}' is archived.", "event_name", "archived_meter"
-        )
+        raise invalid(f"The meter for event name '{event_name}' is archived.", "event_name", "archived_meter")
     raise invalid(f"No meter found for event name '{event_name}'.", "event_name", "no_meter")
 
 
@@ -88,7 +86,7 @@ def _read_payload(meter: Meter, payload: dict[str, str]) -> tuple[str, Decimal]:
 
 
 def _read_value(text: str, param: str) -> Decimal:
-    """A decimal of at most 15 digits (changelog 2026-04-22.dahlia) and 12 places, without exponent."""
+    """At most 15 digits (changelog 2026-04-22.dahlia) and 12 places, without exponent."""
     if not _VALUE.fullmatch(text) or len(text.partition(".")[2]) > _MAX_DECIMALS:
         raise malformed(
             f"Invalid value '{text}': must be a decimal number.", param, "meter_event_invalid_value"
@@ -129,9 +127,7 @@ def _create_adjustment(call: Call) -> Json:
     if event is None or event.meter != meter.id:
         raise no_such("meter event", identifier, "cancel[identifier]", status=400)
     if now - event.received >= _UNIQUE_SECONDS:
-        raise invalid(
-            "An event can be cancelled within 24 hours of receipt only.", "cancel[identifier]"
-        )
+        raise invalid("An event can be cancelled within 24 hours of receipt only.", "cancel[identifier]")
     call.stripe.meters.cancel(event)
     return {
         "object": "billing.meter_event_adjustment",
@@ -146,8 +142,8 @@ def _create_adjustment(call: Call) -> Json:
 def _list_summaries(call: Call) -> Json:
     """Aggregates over [start_time, end_time), newest first.
 
-    Windows without any event are left out, and the single summary as well: the documentation does not
-    say, and a reader that copes with absence copes with zero.
+    Windows without any event are left out, and the single summary as well: the documentation does
+    not say, and a reader that copes with absence copes with zero.
     """
     meter = call.account.meters.get(call.id)
     customer = call.account.customers.refer(call.params["customer"], "customer")
@@ -172,9 +168,7 @@ def _list_summaries(call: Call) -> Json:
     return call.page_of(rows)
 
 
-def _summary(
-    call: Call, meter: Meter, customer: str, start: int, end: int, events: list[MeterEvent]
-) -> Json:
+def _summary(call: Call, meter: Meter, customer: str, start: int, end: int, events: list[MeterEvent]) -> Json:
     name = f"{meter.id}{customer}{start}{end}".encode()
     return {
         "id": "mtrusg_" + hashlib.sha256(name).hexdigest()[:32],

@@ -14,7 +14,7 @@ from sandbox.stripe.errors import malformed, no_such
 from sandbox.stripe.events import Event
 from sandbox.stripe.render import render
 from sandbox.stripe.sandbox import StripeSandbox
-from sandbox.stripe.schema import Fields, Kind
+from sandbox.stripe.schema import Fields, Kind, Members
 from sandbox.stripe.versions import ApiVersion
 
 DEFAULT_LIMIT = 10
@@ -96,7 +96,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Route:
-    """An endpoint. `resource` names the permission that a restricted key needs; `legacy`: before basil only."""
+    """An endpoint; restricted keys need its `resource`; `legacy`: before basil only."""
 
     method: str
     template: str
@@ -115,7 +115,7 @@ class Route:
         return re.compile(re.sub(r"\{\w+\}", r"([^/]+)", self.template))
 
 
-def fields(*parts: Mapping[str, Kind], **members: Kind) -> Fields:
+def fields(*parts: Members, **members: Kind) -> Fields:
     """Parameters from shared parts and own members."""
     merged: dict[str, Kind] = {}
     for part in parts:

@@ -18,6 +18,7 @@ from sandbox.stripe.schema import (
     Fields,
     Flag,
     Integer,
+    Members,
     Moment,
     Rows,
     Text,
@@ -72,9 +73,7 @@ def _matches(call: Call, row: Subscription) -> bool:
         and params.get("collection_method") in (None, row.collection_method)
         and in_range(row.created, params.get("created"))
         and in_range(min(item.period_end for item in row.items), params.get("current_period_end"))
-        and in_range(
-            max(item.period_start for item in row.items), params.get("current_period_start")
-        )
+        and in_range(max(item.period_start for item in row.items), params.get("current_period_start"))
     )
 
 
@@ -124,9 +123,9 @@ def _through_subscription(call: Call, subscription: Subscription, row: dict[str,
 
 
 _PRORATION = choice("always_invoice", "create_prorations", "none")
-_ITEM = {"price": Text(), "quantity": Integer(0), "metadata": METADATA}
+_ITEM: Members = {"price": Text(), "quantity": Integer(0), "metadata": METADATA}
 _CANCEL_WORDS = ("max_period_end", "min_period_end")
-_COMMON = {
+_COMMON: Members = {
     "cancel_at_period_end": Flag(),
     "collection_method": choice("charge_automatically", "send_invoice"),
     "days_until_due": Integer(0),

@@ -14,10 +14,10 @@ _DRIFT_SECONDS = 5 * 60
 def _create(call: Call) -> Json:
     """Record usage inside the item's present period.
 
-    The bounds are read strictly: later than the start, earlier than the end, no later than five minutes
-    from now; the unreliable tolerance after a renewal is not granted.
+    The bounds are read strictly: later than the start, earlier than the end, no later than five
+    minutes from now; the unreliable tolerance after a renewal is not granted.
     """
-    item, price = _metered(call)
+    item, _ = _metered(call)
     subscription = call.account.subscriptions.get(item.subscription)
     now = call.account.now()
     if not subscription.is_live or subscription.status == "paused":
@@ -26,15 +26,15 @@ def _create(call: Call) -> Json:
     timestamp = now if timestamp == "now" else timestamp
     if timestamp <= item.period_start:
         raise invalid(
-            "Cannot create the usage record with this timestamp because timestamps must be after the "
-            "subscription's last invoice period (or current period start time).",
+            "Cannot create the usage record with this timestamp because timestamps must be after "
+            "the subscription's last invoice period (or current period start time).",
             "timestamp",
         )
     if timestamp >= item.period_end or timestamp > now + _DRIFT_SECONDS:
         raise invalid(
-            "Cannot create the usage record with this timestamp because timestamps must be before the "
-            "subscription's current period end time (or now with a five-minutes grace period for clock "
-            "drift).",
+            "Cannot create the usage record with this timestamp because timestamps must be before "
+            "the subscription's current period end time (or now with a five-minutes grace period "
+            "for clock drift).",
             "timestamp",
         )
     action = call.params.get("action", "increment")
