@@ -1,0 +1,70 @@
+"""Amounts of usage: Decimal from the wire to the wire.
+
+Stripe takes at most 15 significant digits and no exponent in a meter event's value (changelog
+2026-04-22.dahlia, "Validates the number of digits in meter event values"). OpenMeter computes in
+float64, so two readings of the same usage may differ in the last digits.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import ROUND_DOWN, ROUND_HALF_UP, ROUND_UP, Decimal
+from typing import Any
+
+from usage_reporting.errors import RefusedError
+
+ZERO = Decimal(0)
+MAX_DIGITS = 15
+MAX_DECIMALS = 9
+
+_WHOLE_NUMBER_MODES = {"half_up": ROUND_HALF_UP, "down": ROUND_DOWN, "up": ROUND_UP}
+
+
+def round_units(value: Decimal) -> Decimal:
+    """Round one slice's usage to what Stripe can hold: 9 decimals, 15 significant digits.
+
+    Raises RefusedError for NaN, infinity and for more than 15 digits before the point.
+    """
+    if not value.is_finite():
+        raise RefusedError(f"{value} is not an amount of usage; correct the events in OpenMeter")
+    whole_digits = max(value.adjusted() + 1, 1) if value else 1
+    if whole_digits > MAX_DIGITS:
+        raise RefusedError(
+            f"{value:f} has more than {MAX_DIGITS} digits, more than Stripe takes; meter in a larger unit"
+        )
+    decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
+    return value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
+
+
+def round_whole(value: Decimal, mode: str) -> int:
+    """Round a period's total to the whole number that a legacy usage record takes.
+
+    `mode` is `half_up`, `down` or `up`. Raises RefusedError for NaN, infinity and negative totals.
+    """
+    if not value.is_finite() or value < 0:
+        raise RefusedError(f"a period's total of {value} cannot be billed; correct it in OpenMeter")
+    return int(value.quantize(Decimal(1), rounding=_WHOLE_NUMBER_MODES[mode]))
+
+
+def is_same(left: Decimal, right: Decimal) -> bool:
+    """Whether two readings are equal but for floating-point noise."""
+    return abs(left - right) <= max(Decimal("1e-9"), Decimal("1e-12") * max(abs(left), abs(right)))
+
+
+def to_wire(value: Decimal) -> str:
+    """Write an amount without exponent and without needless zeros."""
+    text = f"{value:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in {"-0", ""} else text
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON with every number that has a fraction or exponent as Decimal.
+
+    Raises ValueError for text that is not JSON, is nested too deeply, or holds a number too long.
+    """
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=Decimal)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None

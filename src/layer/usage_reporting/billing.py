@@ -1,0 +1,319 @@
+"""Reads Stripe: who is billed for what, until when, and whether an ended period still takes usage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from usage_reporting.amounts import ZERO
+from usage_reporting.config import Settings
+from usage_reporting.customer_meters import (
+    Facts,
+    customer_meter,
+    id_of,
+    is_metered,
+    merged,
+    meter_id_of,
+    named_meter,
+    product_of,
+    span_of,
+    with_subject,
+)
+from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
+from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.renewals import UPDATED, EndedPeriod
+from usage_reporting.stripe_api import StripeApi
+from usage_reporting.windows import HOUR, floor_minute
+
+Json = dict[str, Any]
+
+LONGEST_DRAFT = 73 * HOUR
+"""A period without an invoice for so long gets none: Stripe keeps a draft at most 72 hours."""
+
+_EVENT_PAGES = 10
+
+
+@dataclass(slots=True)
+class Listing:
+    """One page of a listing."""
+
+    customer_meters: list[CustomerMeter]
+    cursor: str
+    """The last object's id; the listing goes on after it."""
+
+
+@dataclass(slots=True)
+class Billing:
+    """Stripe's side of the mirror. Meters, products and prices are asked once a process.
+
+    Raises StripeUnavailableError when asking again may help.
+    """
+
+    api: StripeApi
+    settings: Settings
+    clock: Callable[[], int]
+    unmapped: dict[str, str] = field(default_factory=dict)
+    """Metered items without an OpenMeter meter, and their subscription: not ours."""
+    _cache: dict[str, Json] = field(default_factory=dict)
+
+    async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
+        """Customer meters of live subscriptions, a list page at a time."""
+        query = {**filters, **({"starting_after": cursor} if cursor else {})}
+        if self.settings.subject_metadata_key:
+            query["expand"] = ["data.customer"]
+        async for page in self.api.pages("/v1/subscriptions", query):
+            found = [await self.customer_meters(subscription) for subscription in page]
+            yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
+
+    async def drafts(self, cursor: str = "") -> AsyncIterator[Listing]:
+        """Customer meters of draft invoices whose lines' periods have ended."""
+        query = {"status": "draft", **({"starting_after": cursor} if cursor else {})}
+        async for page in self.api.pages("/v1/invoices", query):
+            found = [await self._of_draft(invoice) for invoice in page]
+            yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
+
+    async def subscription(self, subscription: str) -> Json:
+        """One subscription as it is now. Raises NotFoundError."""
+        expand = {"expand": ["customer"]} if self.settings.subject_metadata_key else {}
+        return await self.api.get(f"/v1/subscriptions/{subscription}", expand)
+
+    async def customer_meters(self, subscription: Json) -> list[CustomerMeter]:
+        """The customer meters of one subscription's current periods."""
+        items = await self._items(subscription)
+        return await self._mapped(subscription, [(item, span_of(subscription, item)) for item in items])
+
+    async def ended(self, subscription: Json, periods: Sequence[EndedPeriod]) -> list[CustomerMeter]:
+        """The customer meters of periods that an event says are over, up to their true end."""
+        pairs: list[tuple[Json, Span | None]] = []
+        for period in periods:
+            for item in [period.item] if period.item else await self._items(subscription):
+                old = {
+                    **item,
+                    "current_period_start": period.start,
+                    "current_period_end": period.end,
+                }
+                pairs.append((old, span_of(subscription, old, SpanState.ENDED)))
+        return [_closing(found) for found in await self._mapped(subscription, pairs)]
+
+    async def last_periods(self, subscription: Json) -> list[CustomerMeter]:
+        """The customer meters of a subscription that is over, up to its true end."""
+        items = await self._items(subscription)
+        pairs = [(item, span_of(subscription, item, SpanState.ENDED)) for item in items]
+        return [_closing(found) for found in await self._mapped(subscription, pairs)]
+
+    async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
+        """What Stripe's summary holds of a customer on a meter; whole minutes, UTC seconds."""
+        path = f"/v1/billing/meters/{meter}/event_summaries"
+        query = {
+            "customer": customer,
+            "start_time": floor_minute(start),
+            "end_time": floor_minute(end),
+        }
+        total = ZERO
+        async for page in self.api.pages(path, query):
+            total += sum((Decimal(summary["aggregated_value"]) for summary in page), ZERO)
+        return total
+
+    async def hours_held(self, customer: str, meter: str, start: int, end: int) -> dict[int, Decimal]:
+        """What Stripe's summaries hold of a customer on a meter for each UTC hour."""
+        path = f"/v1/billing/meters/{meter}/event_summaries"
+        query = {
+            "customer": customer,
+            "start_time": start,
+            "end_time": end,
+            "value_grouping_window": "hour",
+        }
+        held: dict[int, Decimal] = {}
+        async for page in self.api.pages(path, query):
+            for summary in page:
+                held[int(summary["start_time"])] = Decimal(summary["aggregated_value"])
+        return held
+
+    async def state_of(self, span: Span, now: int) -> Span:
+        """An ended span with what Stripe says of its invoice: draft, final, or not yet made."""
+        if span.state not in {SpanState.ENDED, SpanState.CANCELED}:
+            return span
+        query = {"subscription": span.subscription, "created": {"gte": span.end}}
+        async for page in self.api.pages("/v1/invoices", query):
+            for invoice in page:
+                if invoice.get("created", 0) >= span.end and _bills(invoice, span):
+                    return _with_invoice(span, invoice)
+        if span.state is SpanState.CANCELED:
+            return replace(span, state=SpanState.BILLED)
+        if now - span.end > LONGEST_DRAFT:
+            return replace(span, state=SpanState.FINAL)
+        return replace(span, state=SpanState.CURRENT)
+
+    async def price_changed_at(self, span: Span, since: int, now: int) -> int:
+        """When an item left a span's price or its subscription, UTC seconds.
+
+        Stripe's objects do not say it; its events do for 30 days (API reference, "List all events").
+        Where they do not show it, the answer is `now`: nothing before it is then sent, and what that
+        leaves out is counted.
+        """
+        query = {"type": UPDATED, "created": {"gte": since}}
+        pages = 0
+        try:
+            async for page in self.api.pages("/v1/events", query):
+                for event in page:
+                    if _took_price_away(event, span):
+                        return min(int(event["created"]), now)
+                pages += 1
+                if pages == _EVENT_PAGES:
+                    break
+        except (RejectedError, StripeUnavailableError):
+            return now
+        return now
+
+    async def _items(self, subscription: Json) -> list[Json]:
+        listed = subscription.get("items") or {}
+        items = list(listed.get("data", []))
+        if listed.get("has_more") and items:
+            query = {"subscription": subscription["id"], "starting_after": items[-1]["id"]}
+            async for page in self.api.pages("/v1/subscription_items", query):
+                items.extend(page)
+        return items
+
+    async def _mapped(
+        self,
+        subscription: Json,
+        pairs: Iterable[tuple[Json, Span | None]],
+        named_by_ledger: frozenset[str] = frozenset(),
+    ) -> list[CustomerMeter]:
+        found: list[CustomerMeter] = []
+        for item, span in pairs:
+            if span is None or not is_metered(item):
+                continue
+            name = await self._openmeter_meter(item)
+            if not name and item["id"] not in named_by_ledger:
+                self.unmapped[item["id"]] = subscription["id"]
+                continue
+            facts = await self._facts(subscription, item)
+            one = customer_meter(subscription, item, facts, openmeter_meter=name, spans=[span])
+            if facts.customer_metadata is not None:
+                one = with_subject(one, self.settings.subject_metadata_key, facts.customer_metadata)
+            found.append(one)
+        return merged(found)
+
+    async def _openmeter_meter(self, item: Json) -> str:
+        name = named_meter(item)
+        if not name and (product := product_of(item["price"])):
+            metadata = (await self._once(f"/v1/products/{product}")).get("metadata") or {}
+            name = str(metadata.get("om_meter_id") or "")
+        meter = meter_id_of(item["price"])
+        if not name and meter and self.settings.openmeter_map_by_event_name:
+            name = str((await self._once(f"/v1/billing/meters/{meter}"))["event_name"])
+        return name
+
+    async def _facts(self, subscription: Json, item: Json) -> Facts:
+        meter = meter_id_of(item["price"])
+        meters = {meter: await self._once(f"/v1/billing/meters/{meter}")} if meter else {}
+        metadata: Mapping[str, Any] | None = None
+        if self.settings.subject_metadata_key:
+            customer = subscription["customer"]
+            if not isinstance(customer, dict):
+                customer = await self.api.get(f"/v1/customers/{customer}")
+            metadata = customer.get("metadata") or {}
+        return Facts(meters=meters, customer_metadata=metadata, asked_at=self.clock())
+
+    async def _once(self, path: str) -> Json:
+        if path not in self._cache:
+            self._cache[path] = await self.api.get(path)
+        return self._cache[path]
+
+    async def _of_draft(self, invoice: Json) -> list[CustomerMeter]:
+        subscription_id = _subscription_of(invoice)
+        if not subscription_id:
+            return []
+        try:
+            subscription = await self.subscription(subscription_id)
+        except NotFoundError:
+            return []
+        items = {item["id"]: item for item in await self._items(subscription)}
+        pairs: list[tuple[Json, Span | None]] = []
+        for line in await self._lines(invoice):
+            item_id, price_id = _item_and_price(line)
+            if not item_id or not price_id:
+                continue
+            item = items.get(item_id)
+            if item is None or item["price"]["id"] != price_id:
+                item = {"id": item_id, "price": await self._once(f"/v1/prices/{price_id}")}
+            pairs.append((item, _draft_span(invoice, line, subscription_id, item)))
+        gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
+        found = await self._mapped(subscription, pairs, named_by_ledger=gone)
+        return [replace(one, closing=True) for one in found]
+
+    async def _lines(self, invoice: Json) -> list[Json]:
+        listed = invoice.get("lines") or {}
+        lines = list(listed.get("data", []))
+        if listed.get("has_more") and lines:
+            query = {"starting_after": lines[-1]["id"]}
+            async for page in self.api.pages(f"/v1/invoices/{invoice['id']}/lines", query):
+                lines.extend(page)
+        return lines
+
+
+def _closing(found: CustomerMeter) -> CustomerMeter:
+    """Read the ended periods whole, and nothing after them."""
+    return replace(found, closing=True, read_until=max(span.end for span in found.spans))
+
+
+def _subscription_of(invoice: Json) -> str:
+    """The invoice's subscription; since API 2025-03-31.basil it stands under `parent`."""
+    details = (invoice.get("parent") or {}).get("subscription_details") or {}
+    return id_of(details.get("subscription") or invoice.get("subscription"))
+
+
+def _item_and_price(line: Json) -> tuple[str, str]:
+    """The subscription item and price of a line; empty for other lines and for prorations."""
+    details = (line.get("parent") or {}).get("subscription_item_details") or {}
+    price = ((line.get("pricing") or {}).get("price_details") or {}).get("price")
+    if details.get("proration"):
+        return "", ""
+    return id_of(details.get("subscription_item")), id_of(price)
+
+
+def _draft_span(invoice: Json, line: Json, subscription: str, item: Json) -> Span:
+    return Span(
+        start=line["period"]["start"],
+        end=line["period"]["end"],
+        subscription=subscription,
+        item=item["id"],
+        price=item["price"]["id"],
+        state=SpanState.DRAFT,
+        deadline=invoice.get("automatically_finalizes_at"),
+    )
+
+
+def _bills(invoice: Json, span: Span) -> bool:
+    """Whether an invoice is the one that bills a span."""
+    if _subscription_of(invoice) not in {span.subscription, ""}:
+        return False
+    for line in (invoice.get("lines") or {}).get("data", []):
+        item, _ = _item_and_price(line)
+        if item == span.item and line["period"]["end"] == span.end:
+            return True
+    return invoice.get("billing_reason") == "subscription_cycle"
+
+
+def _with_invoice(span: Span, invoice: Json) -> Span:
+    if invoice.get("status") != "draft":
+        return replace(span, state=SpanState.FINAL)
+    return replace(span, state=SpanState.DRAFT, deadline=invoice.get("automatically_finalizes_at"))
+
+
+def _took_price_away(event: Json, span: Span) -> bool:
+    data = event.get("data") or {}
+    if (data.get("object") or {}).get("id") != span.subscription:
+        return False
+    old = ((data.get("previous_attributes") or {}).get("items") or {}).get("data", [])
+    new = ((data.get("object") or {}).get("items") or {}).get("data", [])
+    return _has(old, span) and not _has(new, span)
+
+
+def _has(items: list[Json], span: Span) -> bool:
+    return any(
+        item.get("id") == span.item and item.get("price", {}).get("id") == span.price for item in items
+    )

@@ -1,0 +1,25 @@
+"""How much of a function's time is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Ends at `ends_at` on a clock that never goes back, in seconds."""
+
+    ends_at: float = float("inf")
+    monotonic: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def of(cls, seconds: float) -> Budget:
+        """A budget of so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing new should be begun."""
+        return self.monotonic() >= self.ends_at

@@ -1,0 +1,106 @@
+"""The settings: read once from the environment and checked at cold start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from usage_reporting.errors import ConfigurationError
+
+
+class Mode(StrEnum):
+    """`live` sends; `shadow` does all but send, and says what it would send."""
+
+    LIVE = "live"
+    SHADOW = "shadow"
+
+
+_TRUE = {"true", "1", "yes", "on"}
+_FALSE = {"false", "0", "no", "off", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one deployment; the names are those of the environment in lower case."""
+
+    openmeter_url: str
+    secret_id: str = ""
+    ledger_table: str = ""
+    queue_url: str = ""
+    mode: Mode = Mode.LIVE
+    openmeter_api: str = "v1"
+    period_bounds: str = "exact"
+    openmeter_concurrency: int = 2
+    subject_metadata_key: str = ""
+    openmeter_map_by_event_name: bool = False
+    rounding: str = "half_up"
+    allow_decrease: bool = False
+    stripe_api_base: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check the environment of a function.
+
+        Raises ConfigurationError that names the variable, its value and what it may be.
+        """
+        settings = cls.for_operator(environment)
+        for name in ("SECRET_ID", "LEDGER_TABLE", "QUEUE_URL"):
+            if not environment.get(name):
+                raise ConfigurationError(f"{name} is not set; the template sets it on every function")
+        return settings
+
+    @classmethod
+    def for_operator(cls, environment: Mapping[str, str]) -> Settings:
+        """Read and check the environment of the CLI, which may do without the stack's resources."""
+        return cls(
+            openmeter_url=_url(environment, "OPENMETER_URL"),
+            secret_id=environment.get("SECRET_ID", ""),
+            ledger_table=environment.get("LEDGER_TABLE", ""),
+            queue_url=environment.get("QUEUE_URL", ""),
+            mode=Mode(_choice(environment, "MODE", ("live", "shadow"))),
+            openmeter_api=_choice(environment, "OPENMETER_API", ("v1",)),
+            period_bounds=_choice(environment, "PERIOD_BOUNDS", ("exact",)),
+            openmeter_concurrency=_whole_number(environment, "OPENMETER_CONCURRENCY", 2, 1, 64),
+            subject_metadata_key=environment.get("SUBJECT_METADATA_KEY", "").strip(),
+            openmeter_map_by_event_name=_flag(environment, "OPENMETER_MAP_BY_EVENT_NAME"),
+            rounding=_choice(environment, "ROUNDING", ("half_up", "down", "up")),
+            allow_decrease=_flag(environment, "ALLOW_DECREASE"),
+            stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
+        )
+
+
+def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(name) or allowed[0]
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is {value!r}; it must be {' or '.join(allowed)}")
+    return value
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise ConfigurationError(f"{name} is {value!r}; it must be true or false")
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise ConfigurationError(f"{name} is {text!r}; it must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _url(environment: Mapping[str, str], name: str, *, required: bool = True) -> str:
+    value = environment.get(name, "").strip().rstrip("/")
+    if not value and not required:
+        return ""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be a base address such as https://openmeter.example.com"
+        )
+    return value

@@ -1,0 +1,70 @@
+"""Wires the parts once per container, and runs them on its one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from usage_reporting.billing import Billing
+from usage_reporting.config import Settings
+from usage_reporting.credentials import Credentials, SecretsManagerCredentials
+from usage_reporting.ledger import DynamoTable, Ledger, Table
+from usage_reporting.openmeter import OpenMeter
+from usage_reporting.pages import Lister, Queue, SqsQueue
+from usage_reporting.reporter import Reporter
+from usage_reporting.sender import Sender
+from usage_reporting.stripe_api import StripeApi
+
+
+def system_clock() -> int:
+    """The time in UTC seconds; the only place that asks for it."""
+    return int(time.time())
+
+
+@dataclass(slots=True)
+class Container:
+    """The parts of one process, made on first use."""
+
+    settings: Settings
+    credentials: Credentials
+    table: Table
+    queue: Queue
+    clock: Callable[[], int] = system_clock
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    billing: Billing = field(init=False)
+    reporter: Reporter = field(init=False)
+    lister: Lister = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire the parts."""
+        settings = self.settings
+        api = StripeApi(self.credentials, api_base=settings.stripe_api_base)
+        ledger = Ledger(self.table)
+        self.billing = Billing(api, settings, self.clock)
+        openmeter = OpenMeter(
+            settings.openmeter_url,
+            self.credentials,
+            concurrency=settings.openmeter_concurrency,
+        )
+        sender = Sender(api, ledger, self.clock)
+        self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
+        self.lister = Lister(self.billing, self.queue, self.clock)
+
+    @classmethod
+    def from_environment(cls) -> Container:
+        """The container of a function. Raises ConfigurationError that names the bad variable."""
+        settings = Settings.from_environment(os.environ)
+        return cls(
+            settings=settings,
+            credentials=SecretsManagerCredentials(settings.secret_id),
+            table=DynamoTable(settings.ledger_table),
+            queue=SqsQueue(settings.queue_url),
+        )
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work to its end on the container's loop: connections live on it between invocations."""
+        return self.loop.run_until_complete(work)

@@ -1,0 +1,208 @@
+"""From Stripe's subscriptions to customer meters: mapping, spans, bounds and refusals; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
+from usage_reporting.windows import HOUR
+
+Json = dict[str, Any]
+
+OWN_ACCOUNT = "self"
+"""Stands in the ledger's keys for the account that the API key belongs to."""
+
+OM_METER_ID = "om_meter_id"
+SHORTEST_LEGACY_PERIOD = 2 * HOUR
+CREATED_TOGETHER = 60
+"""Items made within these seconds of their subscription came with it; later ones were added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What has to be known of a subscription's surroundings to map it; read by `billing`."""
+
+    meters: Mapping[str, Json]
+    """Stripe meters by id."""
+    customer_metadata: Mapping[str, Any] | None
+    """None when the subject is the customer's id."""
+    asked_at: int
+    """UTC seconds."""
+
+
+def is_metered(item: Json) -> bool:
+    """Whether an item is billed by usage."""
+    recurring = item.get("price", {}).get("recurring") or {}
+    return recurring.get("usage_type") == "metered"
+
+
+def meter_id_of(price: Json) -> str:
+    """The Stripe meter that a price bills; empty for a legacy price."""
+    return (price.get("recurring") or {}).get("meter") or ""
+
+
+def product_of(price: Json) -> str:
+    """The id of a price's product, expanded or not."""
+    return id_of(price.get("product"))
+
+
+def id_of(reference: Any) -> str:
+    """The id of an object that Stripe gives either as an id or expanded."""
+    return str(reference.get("id", "")) if isinstance(reference, dict) else str(reference or "")
+
+
+def named_meter(item: Json) -> str:
+    """The OpenMeter meter that the item or its price names; empty when the product has to be asked."""
+    for holder in (item, item["price"]):
+        name = (holder.get("metadata") or {}).get(OM_METER_ID)
+        if name:
+            return str(name)
+    return ""
+
+
+def period_of(subscription: Json, item: Json) -> tuple[int, int] | None:
+    """The item's billing period; before API 2025-03-31.basil it stood on the subscription."""
+    start = item.get("current_period_start", subscription.get("current_period_start"))
+    end = item.get("current_period_end", subscription.get("current_period_end"))
+    return (start, end) if isinstance(start, int) and isinstance(end, int) else None
+
+
+def bounds_of(subscription: Json, item: Json) -> frozenset[int]:
+    """The instants at which billing of an item changes, UTC seconds."""
+    pause = subscription.get("pause_collection") or {}
+    instants = [
+        *(subscription.get(name) for name in ("start_date", "trial_start", "trial_end")),
+        *(subscription.get(name) for name in ("cancel_at", "ended_at")),
+        pause.get("resumes_at"),
+        *(period_of(subscription, item) or ()),
+    ]
+    if was_added(subscription, item):
+        instants.append(item["created"])
+    return frozenset(instant for instant in instants if isinstance(instant, int))
+
+
+def was_added(subscription: Json, item: Json) -> bool:
+    """Whether the item came to the subscription after that was made."""
+    born = subscription.get("created")
+    created = item.get("created")
+    return isinstance(born, int) and isinstance(created, int) and created > born + CREATED_TOGETHER
+
+
+def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT) -> Span | None:
+    """What Stripe bills on the item in its period; None when that is nothing."""
+    period = period_of(subscription, item)
+    if period is None:
+        return None
+    start, period_end = period
+    first = start == subscription.get("start_date")
+    if was_added(subscription, item) and item["created"] >= start:
+        start, first = item["created"], True
+    ends = [period_end, subscription.get("ended_at"), subscription.get("cancel_at")]
+    end = min(instant for instant in ends if isinstance(instant, int))
+    if end <= start:
+        return None
+    if end < period_end and subscription.get("ended_at"):
+        state = SpanState.CANCELED
+    return Span(
+        start=start,
+        end=end,
+        subscription=subscription["id"],
+        item=item["id"],
+        price=item["price"]["id"],
+        state=state,
+        first=first,
+    )
+
+
+def customer_meter(
+    subscription: Json, item: Json, facts: Facts, *, openmeter_meter: str, spans: Sequence[Span]
+) -> CustomerMeter:
+    """The customer meter of one metered item, with the reason if it will not be reported."""
+    price = item["price"]
+    meter_id = meter_id_of(price)
+    meter = facts.meters[meter_id] if meter_id else None
+    customer = id_of(subscription["customer"])
+    subject = customer if facts.customer_metadata is None else ""
+    return CustomerMeter(
+        account=OWN_ACCOUNT,
+        mode="live" if subscription.get("livemode") else "test",
+        customer=customer,
+        subject=subject,
+        openmeter_meter=openmeter_meter,
+        target=Target.MIRROR if meter else Target.USAGE_RECORD,
+        spans=tuple(spans),
+        bounds=bounds_of(subscription, item) | {edge for span in spans for edge in (span.start, span.end)},
+        meter=stripe_meter(meter) if meter else None,
+        seen_at=facts.asked_at,
+        refusal=_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans),
+    )
+
+
+def with_subject(found: CustomerMeter, metadata_key: str, metadata: Mapping[str, Any]) -> CustomerMeter:
+    """The customer meter with the subject that the customer's metadata names."""
+    subject = metadata.get(metadata_key)
+    if subject:
+        return replace(found, subject=str(subject))
+    reason = (
+        f"customer {found.customer} has no metadata {metadata_key!r}, which SUBJECT_METADATA_KEY asks for; "
+        "set it to the subject in OpenMeter"
+    )
+    return replace(found, refusal=found.refusal or reason)
+
+
+def stripe_meter(meter: Json) -> StripeMeter:
+    """How a Stripe meter is fed."""
+    return StripeMeter(
+        id=meter["id"],
+        event_name=meter["event_name"],
+        customer_key=meter["customer_mapping"]["event_payload_key"],
+        value_key=meter["value_settings"]["event_payload_key"],
+    )
+
+
+def _meter_refusal(meter: Json) -> str | None:
+    name = f"Stripe meter {meter['id']} ({meter['event_name']})"
+    if meter.get("status") not in {None, "active"}:
+        return f"{name} is not active; reactivate it"
+    formula = (meter.get("default_aggregation") or {}).get("formula")
+    if formula != "sum":
+        return (
+            f"{name} aggregates by {formula!r}, under which hourly usage does not add up; "
+            "create a meter with formula 'sum' and put its price on the subscription"
+        )
+    if meter.get("event_time_window"):
+        return (
+            f"{name} has event_time_window {meter['event_time_window']!r}: a later event in a window replaces "
+            "an earlier one, also across the end of a period; create a meter without it"
+        )
+    return None
+
+
+def _legacy_refusal(item: str, spans: Sequence[Span]) -> str | None:
+    if any(span.end - span.start < SHORTEST_LEGACY_PERIOD for span in spans):
+        return f"subscription item {item} is billed by usage records in a period under two hours; use a meter"
+    return None
+
+
+def merged(found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
+    """One customer meter for each ledger key; two OpenMeter meters or subjects on one are refused."""
+    by_key: dict[str, CustomerMeter] = {}
+    for one in found:
+        other = by_key.get(one.pk)
+        if other is None:
+            by_key[one.pk] = one
+            continue
+        both = other.merged_with(one)
+        named = sorted({one.openmeter_meter, other.openmeter_meter} - {""})
+        if len(named) > 1:
+            reason = (
+                f"customer {one.customer} has two OpenMeter meters on one Stripe meter: {' and '.join(named)}; "
+                "give each its own Stripe meter"
+            )
+            both = replace(both, refusal=both.refusal or reason)
+        elif not both.openmeter_meter and named:
+            both = replace(both, openmeter_meter=named[0])
+        by_key[one.pk] = both
+    return list(by_key.values())

@@ -1,0 +1,97 @@
+"""Every error of this package.
+
+UsageReportingError
+├── ConfigurationError            a setting or the secret is wrong; names it and says what to do
+│   └── NotConfiguredError        the secret still holds the template's placeholders
+├── BadRequestError               a webhook call that is not Stripe's, or not readable
+├── RefusedError                  we will not report this: what, why, what to do
+├── HeldError                     something must be looked at by a person before anything is sent
+├── RejectedError                 Stripe read the request and said no; asking again would not help
+│   └── NotFoundError             Stripe knows no such object
+└── AskAgainError                 not done now; the same call may succeed later
+    ├── OpenMeterUnavailableError
+    ├── StripeUnavailableError    no answer, throttled, answered 5xx, or the key does not work
+    ├── LedgerUnavailableError
+    ├── LostRaceError             somebody else wrote the ledger entry since it was read
+    └── OutOfTimeError            the function's time is nearly over
+"""
+
+from __future__ import annotations
+
+
+class UsageReportingError(Exception):
+    """Base of all errors of this package; its text is fit to be shown to an operator."""
+
+    @property
+    def reason(self) -> str:
+        """The text shown to an operator: what happened, why, and what to do."""
+        return str(self)
+
+
+class ConfigurationError(UsageReportingError):
+    """A setting or the secret is wrong."""
+
+
+class NotConfiguredError(ConfigurationError):
+    """The secret still holds the placeholders that the template created it with."""
+
+
+class BadRequestError(UsageReportingError):
+    """A webhook call that is not Stripe's, or that cannot be read."""
+
+
+class RefusedError(UsageReportingError):
+    """This usage cannot be reported as it is set up."""
+
+
+class HeldError(UsageReportingError):
+    """Nothing may be sent before a person has looked."""
+
+
+class RejectedError(UsageReportingError):
+    """Stripe read the request and refused it.
+
+    `code` is Stripe's error code, or an empty string.
+    """
+
+    def __init__(self, message: str, *, code: str = "", status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class NotFoundError(RejectedError):
+    """Stripe knows no such object."""
+
+
+class AskAgainError(UsageReportingError):
+    """Not done now; the same call may succeed later."""
+
+
+class OpenMeterUnavailableError(AskAgainError):
+    """OpenMeter gave no usable answer."""
+
+
+class StripeUnavailableError(AskAgainError):
+    """Stripe gave no answer, throttled us, answered 5xx, or does not accept the key.
+
+    `answered` says whether Stripe answered with a server error: it then stores that answer under the
+    idempotency key (API reference, "Idempotent requests"). `replayed`: it was such a stored answer.
+    """
+
+    def __init__(self, message: str, *, answered: bool = False, replayed: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.replayed = replayed
+
+
+class LedgerUnavailableError(AskAgainError):
+    """DynamoDB could not be read or written."""
+
+
+class LostRaceError(AskAgainError):
+    """The ledger entry was written by somebody else since it was read."""
+
+
+class OutOfTimeError(AskAgainError):
+    """The function's time is nearly over."""

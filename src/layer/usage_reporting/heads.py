@@ -1,0 +1,126 @@
+"""Keeps the heads: first sight, the pinned subject and meter, restored tables, and prices that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from usage_reporting.amounts import ZERO, is_same, to_wire
+from usage_reporting.billing import Billing
+from usage_reporting.errors import HeldError
+from usage_reporting.ledger import Head, Ledger
+from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.windows import BOUNDS_KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a report is made."""
+
+    full: bool = False
+    """Read all that is still billable."""
+    eager: bool = False
+    """Read the open hour even when it is young."""
+    accept: bool = False
+    """An operator has looked: take decreases and another subject or meter as right."""
+    dry_run: bool = False
+    """Write nothing and send nothing."""
+
+
+@dataclass(slots=True)
+class Heads:
+    """Checks a customer meter against its head in the ledger, and writes what is new."""
+
+    billing: Billing
+    ledger: Ledger
+    clock: Callable[[], int]
+
+    async def checked(self, customer_meter: CustomerMeter, stored: Head | None, options: Options) -> Head:
+        """The head with all that is known now, written before anything is sent.
+
+        Raises HeldError where a person has to look first.
+        """
+        table = await self.ledger.created_at()
+        if stored is None:
+            return await self._at_first_sight(customer_meter, table, options)
+        if stored.table != table:
+            raise HeldError(
+                "the ledger is in another table than it was written in (a restored copy?); "
+                "run `usage-reporter adopt` to rebuild it from Stripe"
+            )
+        pinned = _pinned(customer_meter, stored, options)
+        known = await self._with_price_changes(customer_meter, pinned)
+        seen = known.sees(customer_meter, self.clock())
+        if seen == stored or options.dry_run:
+            return seen
+        newest = max(stored.seen_at, customer_meter.seen_at)
+        return await self.ledger.write_head(replace(seen, seen_at=newest), self.clock())
+
+    async def fully_read(self, head: Head, read_at: int) -> None:
+        """Remember a full read; losing this to another writer does no harm."""
+        await self.ledger.write_head(replace(head, full_read_at=read_at), read_at)
+
+    async def _at_first_sight(self, customer_meter: CustomerMeter, table: str, options: Options) -> Head:
+        now = self.clock()
+        if customer_meter.meter is not None:
+            held = await self.billing.usage_held(
+                customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT, now
+            )
+            if not is_same(held, ZERO):
+                raise HeldError(
+                    f"the ledger does not know {customer_meter.customer} on Stripe meter "
+                    f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
+                    "35 days; stop every other reporter, then run `usage-reporter adopt`"
+                )
+        head = Head(
+            pk=customer_meter.pk,
+            subject=customer_meter.subject,
+            openmeter_meter=customer_meter.openmeter_meter,
+            table=table,
+            seen_at=customer_meter.seen_at,
+        ).sees(customer_meter, now)
+        return head if options.dry_run else await self.ledger.write_head(head, now)
+
+    async def _with_price_changes(self, customer_meter: CustomerMeter, head: Head) -> Head:
+        """Close what Stripe billed at once because a price was swapped or an item removed."""
+        if customer_meter.closing or customer_meter.seen_at < head.seen_at:
+            return head
+        spans = [await self._closed_if_left(span, customer_meter, head) for span in head.spans]
+        return replace(head, spans=tuple(spans))
+
+    async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter, head: Head) -> Span:
+        if not _left_behind(span, customer_meter, self.clock()):
+            return span
+        changed_at = await self.billing.price_changed_at(span, head.seen_at, self.clock())
+        return replace(span, end=max(changed_at, span.start), state=SpanState.BILLED)
+
+
+def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head:
+    """Hold a customer meter whose subject or OpenMeter meter is another than the ledger's."""
+    for what, now_named, before in (
+        ("subject", customer_meter.subject, head.subject),
+        ("OpenMeter meter", customer_meter.openmeter_meter, head.openmeter_meter),
+    ):
+        if now_named and now_named != before and not options.accept:
+            raise HeldError(
+                f"the {what} is now {now_named!r}, but what was reported so far came from {before!r}; "
+                "if that is meant, release it with `report --accept`"
+            )
+    return replace(
+        head,
+        subject=customer_meter.subject or head.subject,
+        openmeter_meter=customer_meter.openmeter_meter or head.openmeter_meter,
+    )
+
+
+def _left_behind(span: Span, customer_meter: CustomerMeter, now: int) -> bool:
+    """Whether the span's item is no longer on its price, though its period goes on."""
+    if span.state is not SpanState.CURRENT or span.end <= now:
+        return False
+    siblings = [other for other in customer_meter.spans if other.subscription == span.subscription]
+    if not siblings:
+        return False
+    same_item = [other for other in siblings if other.item == span.item]
+    if not same_item:
+        return True
+    return all(other.price != span.price and other.end == span.end for other in same_item)

@@ -1,0 +1,314 @@
+"""The ledger in DynamoDB: what Stripe was told, one item a UTC day, and one head a customer meter.
+
+Every write names the version that was read (a condition): who read earlier loses and reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Protocol
+
+import boto3
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from usage_reporting.amounts import ZERO
+from usage_reporting.errors import LedgerUnavailableError, LostRaceError
+from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
+from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
+
+HEAD = "head"
+KEPT_FOR = 400 * DAY
+BATCH = 100
+
+Item = dict[str, Any]
+Key = tuple[str, str]
+
+
+class Table(Protocol):
+    """The table as the ledger needs it; a faster stand-in must pass the same contract tests."""
+
+    def created_at(self) -> str:
+        """When the table was made: another value than the heads hold means a restored copy."""
+
+    def get(self, keys: Sequence[Key]) -> list[Item]:
+        """Read items consistently, in any order; missing ones are left out."""
+
+    def put(self, item: Item, read_version: int) -> None:
+        """Write an item whose stored version is still `read_version` (0: there is none).
+
+        Raises LostRaceError.
+        """
+
+
+class DynamoTable:
+    """The table in DynamoDB. Raises LedgerUnavailableError when it cannot be reached."""
+
+    def __init__(self, name: str, client: Any = None) -> None:
+        self._name = name
+        self._client = client or boto3.client(
+            "dynamodb",
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 6},
+                connect_timeout=3,
+                read_timeout=5,
+            ),
+        )
+        self._serialize = TypeSerializer().serialize
+        self._deserialize = TypeDeserializer().deserialize
+        self._created_at = ""
+
+    def created_at(self) -> str:
+        """The table's creation time in whole seconds, asked once (DynamoDB, "DescribeTable")."""
+        if not self._created_at:
+            table = _reached(lambda: self._client.describe_table(TableName=self._name))
+            self._created_at = str(int(table["Table"]["CreationDateTime"].timestamp()))
+        return self._created_at
+
+    def get(self, keys: Sequence[Key]) -> list[Item]:
+        """Read items consistently, 100 keys a request."""
+        found: list[Item] = []
+        for start in range(0, len(keys), BATCH):
+            wanted: list[Item] = [
+                {"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys[start : start + BATCH]
+            ]
+            for _ in range(BATCH):
+                request = {self._name: {"Keys": wanted, "ConsistentRead": True}}
+                read = functools.partial(self._client.batch_get_item, RequestItems=request)
+                answer = _reached(read)
+                found.extend(
+                    {name: self._deserialize(value) for name, value in item.items()}
+                    for item in answer["Responses"].get(self._name, [])
+                )
+                wanted = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+                if not wanted:
+                    break
+            else:
+                raise LedgerUnavailableError("DynamoDB leaves keys unread; it is throttled")
+        return found
+
+    def put(self, item: Item, read_version: int) -> None:
+        """Write an item under the condition that nobody wrote it since it was read."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if read_version:
+            condition = {
+                "ConditionExpression": "version = :read",
+                "ExpressionAttributeValues": {":read": {"N": str(read_version)}},
+            }
+        written = {name: self._serialize(value) for name, value in item.items()}
+        _reached(lambda: self._client.put_item(TableName=self._name, Item=written, **condition))
+
+
+def _reached[T](call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "ConditionalCheckFailedException":
+            raise LostRaceError("the ledger entry was written by somebody else; read it again") from error
+        raise LedgerUnavailableError(f"DynamoDB refused a ledger call: {code}") from error
+    except BotoCoreError as error:
+        raise LedgerUnavailableError(f"DynamoDB could not be reached: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known of a customer meter; times in UTC seconds."""
+
+    pk: str
+    subject: str
+    openmeter_meter: str
+    table: str
+    """Creation time of the table in which it was written."""
+    bounds: frozenset[int] = frozenset()
+    spans: tuple[Span, ...] = ()
+    seen_at: int = 0
+    """When Stripe's side was last looked at."""
+    full_read_at: int = 0
+    version: int = 0
+
+    def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
+        """The head after a look at Stripe: bounds and spans of the last 35 days are kept."""
+        oldest = now - BOUNDS_KEPT
+        known = {_key(span): span for span in self.spans if span.end > oldest}
+        for span in customer_meter.spans:
+            clipped = self.clip(span)
+            known[_key(clipped)] = replace(clipped, state=SpanState.CURRENT, deadline=None)
+        bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
+        return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
+
+    def clip(self, span: Span) -> Span:
+        """A span without the part that Stripe billed at once under an earlier price of its item."""
+        billed = [
+            other.end
+            for other in self.spans
+            if other.state is SpanState.BILLED
+            and other.item == span.item
+            and other.start <= span.start < other.end
+        ]
+        return replace(span, start=max(billed)) if billed else span
+
+    def to_item(self, now: int) -> Item:
+        """The head as it is stored, one version on."""
+        return {
+            "pk": self.pk,
+            "sk": HEAD,
+            "subject": self.subject,
+            "openmeter_meter": self.openmeter_meter,
+            "table": self.table,
+            "bounds": sorted(self.bounds),
+            "spans": [span.to_json() for span in self.spans],
+            "seen_at": self.seen_at,
+            "full_read_at": self.full_read_at,
+            "version": self.version + 1,
+            "expires_at": now + KEPT_FOR,
+        }
+
+    @classmethod
+    def from_item(cls, item: Item) -> Head:
+        """Read what `to_item` wrote."""
+        return cls(
+            pk=item["pk"],
+            subject=item["subject"],
+            openmeter_meter=item["openmeter_meter"],
+            table=item["table"],
+            bounds=frozenset(int(bound) for bound in item["bounds"]),
+            spans=tuple(Span.from_json(span) for span in item["spans"]),
+            seen_at=int(item["seen_at"]),
+            full_read_at=int(item["full_read_at"]),
+            version=int(item["version"]),
+        )
+
+
+def _key(span: Span) -> tuple[str, str, int]:
+    return (span.item, span.price, span.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The sends of one UTC day (legacy: of one period), and what was read but is not to be sent."""
+
+    pk: str
+    sk: str
+    version: int = 0
+    sends: Mapping[str, Send] = field(default_factory=dict)
+    """By identifier."""
+    hours: Mapping[int, Decimal] = field(default_factory=dict)
+    """The whole hour's usage when its slices were last read exactly, by the hour's start."""
+    undelivered: Mapping[int, Decimal] = field(default_factory=dict)
+    """Usage already counted as late or unbillable, by the slice's start."""
+
+    @property
+    def intents(self) -> list[Send]:
+        """The sends of which it is not known whether Stripe has them, in order."""
+        open_sends = [send for send in self.sends.values() if send.state is SendState.INTENT]
+        return sorted(open_sends, key=lambda send: (send.intended_at, send.stamp, send.identifier))
+
+    def mirrored(self, piece: Slice) -> Decimal:
+        """What Stripe holds, or may hold, of a slice: the sum of our sends stamped in it."""
+        return sum((send.value for send in self.sends.values() if send.counts and holds(piece, send)), ZERO)
+
+    def sequence(self, piece: Slice) -> int:
+        """How many identifiers a slice has used up; what Stripe rejected used none."""
+        return sum(1 for send in self.sends.values() if send.counts and send.slice_start == piece.start)
+
+    def newest_stamp(self, piece: Slice) -> int | None:
+        """The newest stamp of the sends in a slice."""
+        return max(
+            (send.stamp for send in self.sends.values() if send.counts and holds(piece, send)),
+            default=None,
+        )
+
+    def with_sends(self, sends: Iterable[Send]) -> Entry:
+        """The entry with sends added or replaced; a rejected one gives way to its repetition."""
+        merged = dict(self.sends)
+        merged.update({send.identifier: send for send in sends})
+        return replace(self, sends=merged)
+
+    def to_item(self, now: int) -> Item:
+        """The entry as it is stored, one version on."""
+        return {
+            "pk": self.pk,
+            "sk": self.sk,
+            "version": self.version + 1,
+            "sends": {
+                send.identifier: {
+                    "slice": send.slice_start,
+                    "stamp": send.stamp,
+                    "value": send.value,
+                    "at": send.intended_at,
+                    "state": send.state.value,
+                    "attempt": send.attempt,
+                }
+                for send in self.sends.values()
+            },
+            "hours": {str(hour): value for hour, value in self.hours.items()},
+            "undelivered": {str(start): value for start, value in self.undelivered.items()},
+            "expires_at": now + KEPT_FOR,
+        }
+
+    @classmethod
+    def from_item(cls, item: Item) -> Entry:
+        """Read what `to_item` wrote."""
+        return cls(
+            pk=item["pk"],
+            sk=item["sk"],
+            version=int(item["version"]),
+            sends={
+                identifier: Send(
+                    identifier=identifier,
+                    slice_start=int(send["slice"]),
+                    stamp=int(send["stamp"]),
+                    value=send["value"],
+                    intended_at=int(send["at"]),
+                    state=SendState(send["state"]),
+                    attempt=int(send["attempt"]),
+                )
+                for identifier, send in item["sends"].items()
+            },
+            hours={int(hour): value for hour, value in item["hours"].items()},
+            undelivered={int(start): value for start, value in item["undelivered"].items()},
+        )
+
+
+def holds(piece: Slice, send: Send) -> bool:
+    """Whether a send is stamped in a slice."""
+    return piece.start <= send.stamp < piece.end
+
+
+class Ledger:
+    """The ledger off the event loop: boto3 blocks, so every call runs in a thread."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def created_at(self) -> str:
+        """The creation time of the table that the ledger lives in."""
+        return await asyncio.to_thread(self._table.created_at)
+
+    async def heads(self, pks: Sequence[str]) -> dict[str, Head]:
+        """The heads that exist, by partition key."""
+        items = await asyncio.to_thread(self._table.get, [(pk, HEAD) for pk in dict.fromkeys(pks)])
+        return {item["pk"]: Head.from_item(item) for item in items}
+
+    async def entries(self, keys: Sequence[Key]) -> dict[Key, Entry]:
+        """The entries asked for; a missing one comes back empty, at version 0."""
+        found = {(pk, sk): Entry(pk, sk) for pk, sk in keys}
+        for item in await asyncio.to_thread(self._table.get, list(found)):
+            found[(item["pk"], item["sk"])] = Entry.from_item(item)
+        return found
+
+    async def write_head(self, head: Head, now: int) -> Head:
+        """Write a head read before. Raises LostRaceError."""
+        await asyncio.to_thread(self._table.put, head.to_item(now), head.version)
+        return replace(head, version=head.version + 1)
+
+    async def write_entry(self, entry: Entry, now: int) -> Entry:
+        """Write an entry read before. Raises LostRaceError."""
+        await asyncio.to_thread(self._table.put, entry.to_item(now), entry.version)
+        return replace(entry, version=entry.version + 1)

@@ -1,0 +1,318 @@
+"""The nouns that the functions, the CLI and the sandbox share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from usage_reporting.amounts import ZERO, is_same, to_wire
+from usage_reporting.windows import Slice, rfc3339
+
+
+class Target(StrEnum):
+    """How Stripe is made to hold the usage of a price."""
+
+    MIRROR = "mirror"
+    USAGE_RECORD = "usage_record"
+
+
+class SpanState(StrEnum):
+    """What is known of the invoice that bills a span."""
+
+    CURRENT = "current"
+    """The period runs, or Stripe has not yet made its invoice."""
+    ENDED = "ended"
+    """The period is over; ask Stripe whether its invoice still takes usage."""
+    DRAFT = "draft"
+    """The period is over and its invoice is a draft that still takes usage."""
+    CANCELED = "canceled"
+    """Ended before its period by a cancellation: billed only if Stripe made a draft."""
+    FINAL = "final"
+    """Its invoice was seen final; nothing can be added."""
+    BILLED = "billed"
+    """Stripe billed at once what it held (a price swapped, an item removed); nothing can be added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What Stripe bills on one price of one subscription item: [start, end), UTC seconds."""
+
+    start: int
+    end: int
+    subscription: str
+    item: str
+    price: str
+    state: SpanState = SpanState.CURRENT
+    deadline: int | None = None
+    """When a draft becomes final (`automatically_finalizes_at`), UTC seconds."""
+    first: bool = False
+    """Whether billing of the item began with it, so that earlier usage is on no invoice."""
+
+    def holds(self, instant: int) -> bool:
+        """Whether `instant` lies in the span."""
+        return self.start <= instant < self.end
+
+    def to_json(self) -> dict[str, Any]:
+        """The span as it stands in a queue message and in the ledger's head."""
+        data: dict[str, Any] = {
+            "start": self.start,
+            "end": self.end,
+            "subscription": self.subscription,
+            "item": self.item,
+            "price": self.price,
+            "state": self.state.value,
+        }
+        if self.deadline is not None:
+            data["deadline"] = self.deadline
+        if self.first:
+            data["first"] = True
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Span:
+        """Read what `to_json` wrote."""
+        deadline = data.get("deadline")
+        return cls(
+            start=int(data["start"]),
+            end=int(data["end"]),
+            subscription=data["subscription"],
+            item=data["item"],
+            price=data["price"],
+            state=SpanState(data["state"]),
+            deadline=None if deadline is None else int(deadline),
+            first=bool(data.get("first", False)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StripeMeter:
+    """The parts of a Stripe meter that decide how it is fed."""
+
+    id: str
+    event_name: str
+    customer_key: str = "stripe_customer_id"
+    value_key: str = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerMeter:
+    """One customer's usage on one Stripe meter (legacy: on one subscription item)."""
+
+    account: str
+    mode: str
+    """`live` or `test`: Stripe's, not the setting MODE."""
+    customer: str
+    subject: str
+    """The subject in OpenMeter; empty when only the ledger knows it."""
+    openmeter_meter: str
+    """The slug or id of the meter in OpenMeter; empty when only the ledger knows it."""
+    target: Target
+    spans: tuple[Span, ...]
+    bounds: frozenset[int]
+    """The instants at which billing changes, UTC seconds."""
+    meter: StripeMeter | None = None
+    """None for a legacy price."""
+    seen_at: int = 0
+    """When Stripe was asked for it, UTC seconds."""
+    closing: bool = False
+    """Read whole ended periods, not only the last hours."""
+    read_until: int | None = None
+    """Read nothing at or after this instant."""
+    refusal: str | None = None
+    """Why it will not be reported."""
+
+    @property
+    def pk(self) -> str:
+        """The partition key of the ledger."""
+        holder = self.meter.id if self.meter else self.spans[0].item
+        return f"{self.account}#{self.mode}#{self.customer}#{holder}"
+
+    @property
+    def deadline(self) -> int | None:
+        """When the first of its drafts becomes final, UTC seconds."""
+        return min((span.deadline for span in self.spans if span.deadline is not None), default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The customer meter as it stands in a queue message."""
+        data: dict[str, Any] = {
+            "account": self.account,
+            "mode": self.mode,
+            "customer": self.customer,
+            "subject": self.subject,
+            "openmeter_meter": self.openmeter_meter,
+            "target": self.target.value,
+            "spans": [span.to_json() for span in self.spans],
+            "bounds": sorted(self.bounds),
+            "seen_at": self.seen_at,
+        }
+        if self.meter is not None:
+            data["meter"] = {
+                "id": self.meter.id,
+                "event_name": self.meter.event_name,
+                "customer_key": self.meter.customer_key,
+                "value_key": self.meter.value_key,
+            }
+        if self.closing:
+            data["closing"] = True
+        if self.read_until is not None:
+            data["read_until"] = self.read_until
+        if self.refusal is not None:
+            data["refusal"] = self.refusal
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CustomerMeter:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        meter = data.get("meter")
+        return cls(
+            account=data["account"],
+            mode=data["mode"],
+            customer=data["customer"],
+            subject=data["subject"],
+            openmeter_meter=data["openmeter_meter"],
+            target=Target(data["target"]),
+            spans=tuple(Span.from_json(span) for span in data["spans"]),
+            bounds=frozenset(int(bound) for bound in data["bounds"]),
+            meter=None if meter is None else StripeMeter(**meter),
+            seen_at=int(data["seen_at"]),
+            closing=data.get("closing", False),
+            read_until=data.get("read_until"),
+            refusal=data.get("refusal"),
+        )
+
+    def merged_with(self, other: CustomerMeter) -> CustomerMeter:
+        """The same customer meter seen on two subscriptions, or on two items of one."""
+        return replace(
+            self,
+            spans=tuple(dict.fromkeys(self.spans + other.spans)),
+            bounds=self.bounds | other.bounds,
+            closing=self.closing or other.closing,
+            refusal=self.refusal or other.refusal,
+        )
+
+
+class SendState(StrEnum):
+    """What is known of one send."""
+
+    INTENT = "intent"
+    """Written before the call; whether Stripe has it is not known yet."""
+    SENT = "sent"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One meter event (legacy: usage record), as the ledger keeps it."""
+
+    identifier: str
+    slice_start: int
+    stamp: int
+    value: Decimal
+    intended_at: int
+    state: SendState = SendState.INTENT
+    attempt: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether Stripe holds it, or may hold it."""
+        return self.state is not SendState.REJECTED
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What OpenMeter holds for one slice, beside what Stripe was told of it."""
+
+    piece: Slice
+    value: Decimal
+    mirrored: Decimal
+    """The sum of our sends stamped in the slice."""
+    undelivered: Decimal
+    """What was already counted as usage that no invoice takes."""
+    sequence: int
+    stamp: int | None
+    """Where new usage of the slice is stamped; None: nowhere yet."""
+    state: SpanState
+    """Of the span that the stamp lies in."""
+
+    @property
+    def difference(self) -> Decimal:
+        """What Stripe lacks; negative when it holds more than OpenMeter."""
+        return self.value - self.mirrored - self.undelivered
+
+    @property
+    def changed(self) -> bool:
+        """Whether OpenMeter and Stripe differ by more than floating-point noise."""
+        return not is_same(self.value, self.mirrored + self.undelivered)
+
+    @property
+    def takes_usage(self) -> bool:
+        """Whether an invoice still takes usage stamped there."""
+        return self.state in {SpanState.CURRENT, SpanState.DRAFT}
+
+
+class Status(StrEnum):
+    """How a report of one customer meter ended; later ones outrank earlier ones."""
+
+    UNCHANGED = "unchanged"
+    SENT = "sent"
+    SHADOW = "shadow"
+    LATE = "late"
+    UNBILLABLE = "unbillable"
+    REFUSED = "refused"
+    HELD = "held"
+    REJECTED = "rejected"
+    HANDED_OVER = "handed_over"
+    UNKNOWN = "unknown"
+
+    @property
+    def ask_again(self) -> bool:
+        """Whether the same call may end better later."""
+        return self in {Status.UNKNOWN, Status.HANDED_OVER}
+
+
+_RANK = {status: rank for rank, status in enumerate(Status)}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A report's line: what OpenMeter measured of one span in the time that was read."""
+
+    customer: str
+    price: str
+    meter: str
+    total: Decimal
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return (
+            f"stripe_customer: {self.customer}, stripe_price: {self.price}, meter: {self.meter}, "
+            f"total_usage: {to_wire(self.total)}, from: {rfc3339(self.start)}, to: {rfc3339(self.end)}"
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome for one customer meter."""
+
+    customer_meter: CustomerMeter
+    status: Status = Status.UNCHANGED
+    reasons: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    sent: list[Send] = field(default_factory=list)
+    late: Decimal = ZERO
+    unbillable: Decimal = ZERO
+
+    def note(self, status: Status, reason: str = "") -> None:
+        """Add an outcome; the status that matters most stays."""
+        if _RANK[status] > _RANK[self.status]:
+            self.status = status
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)
+
+    @property
+    def reason(self) -> str:
+        """All reasons in one text."""
+        return "; ".join(self.reasons)

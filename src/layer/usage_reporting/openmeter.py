@@ -1,0 +1,197 @@
+"""OpenMeter's v1 API: hours and totals of many subjects in one query."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from usage_reporting.amounts import loads
+from usage_reporting.backoff import LONGEST_PAUSE_S, pause
+from usage_reporting.credentials import Credentials
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
+from usage_reporting.windows import query_windows, rfc3339
+
+MOST_SUBJECTS = 100
+TRIES = 4
+TIMEOUT = httpx.Timeout(20.0, connect=4.0)
+
+ADDITIVE = frozenset({"SUM", "COUNT"})
+FALLS_NATURALLY = frozenset({"AVG", "MIN", "LATEST"})
+
+_METER = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*|[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_BAD = Decimal("NaN")
+
+Hours = dict[str, dict[int, Decimal]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMeterMeter:
+    """A meter in OpenMeter."""
+
+    slug: str
+    aggregation: str
+
+
+class OpenMeter:
+    """Reads OpenMeter, at most `concurrency` queries at once.
+
+    Raises OpenMeterUnavailableError when asking again may help, RefusedError when it will not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        concurrency: int = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._base = f"{url}/api/v1/meters"
+        self._credentials = credentials
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._sleep = sleep
+        self._meters: dict[str, OpenMeterMeter] = {}
+
+    async def meter(self, slug: str) -> OpenMeterMeter:
+        """The meter, asked once a process."""
+        if slug not in self._meters:
+            if not _METER.fullmatch(slug) or len(slug) > 64:
+                raise RefusedError(
+                    f"om_meter_id {slug!r} cannot be the slug of an OpenMeter meter; "
+                    "it takes lower-case letters, digits and single underscores"
+                )
+            answer = await self._ask("GET", slug)
+            self._meters[slug] = OpenMeterMeter(slug, str(answer.get("aggregation", "")).upper())
+        return self._meters[slug]
+
+    async def hours(self, slug: str, subjects: Sequence[str], start: int, end: int) -> Hours:
+        """Usage by subject and UTC hour in [start, end); an hour without usage has no value.
+
+        An hour that [start, end) holds in part has the usage of that part. A value that is not a
+        finite number comes back as NaN, so that one bad subject does not stop the others.
+        """
+        windows = list(query_windows(start, end))
+        answers = await asyncio.gather(
+            *(self._query(slug, subjects, left, right, "HOUR") for left, right in windows)
+        )
+        found: Hours = {}
+        for answer in answers:
+            for row in answer:
+                hours = found.setdefault(row.subject, {})
+                hours[row.start] = hours[row.start] + row.value if row.start in hours else row.value
+        return found
+
+    async def totals(self, slug: str, subjects: Sequence[str], start: int, end: int) -> dict[str, Decimal]:
+        """Usage by subject in exactly [start, end); a subject without usage is missing."""
+        return {row.subject: row.value for row in await self._query(slug, subjects, start, end, None)}
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _query(
+        self, slug: str, subjects: Sequence[str], start: int, end: int, window: str | None
+    ) -> list[_Row]:
+        if not 0 < len(subjects) <= MOST_SUBJECTS:
+            # No subjects at all would ask OpenMeter for the usage of everybody.
+            raise ValueError(f"a query takes 1 to {MOST_SUBJECTS} subjects, not {len(subjects)}")
+        body: dict[str, Any] = {
+            "from": rfc3339(start),
+            "to": rfc3339(end),
+            "subject": list(subjects),
+        }
+        if window:
+            body["windowSize"] = window
+        answer = await self._ask("POST", f"{slug}/query", body)
+        wanted = set(subjects)
+        try:
+            rows = [_Row.from_json(row) for row in answer["data"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise OpenMeterUnavailableError(f"OpenMeter answered a query with odd data: {error}") from error
+        return [row for row in rows if row.subject in wanted]
+
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        problem = ""
+        wait = 0.0
+        for attempt in range(TRIES):
+            if attempt:
+                await self._sleep(wait)
+            wait = pause(attempt)
+            try:
+                response = await self._send(method, path, body)
+            except httpx.HTTPError as error:
+                problem = f"OpenMeter could not be reached: {type(error).__name__}"
+                continue
+            if response.is_success:
+                return _object(response)
+            status = response.status_code
+            problem = f"OpenMeter answered {status}"
+            if status in {401, 403}:
+                if await asyncio.to_thread(self._credentials.reread):
+                    continue
+                raise OpenMeterUnavailableError(f"{problem}: it does not accept `openmeter_api_key`")
+            if status not in {408, 429} and status < 500:
+                raise _refusal(path.partition("/")[0], response)
+            wait = max(wait, _retry_after(response))
+        raise OpenMeterUnavailableError(f"{problem}, {TRIES} times")
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        key = self._credentials.current().openmeter_api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self._slots:
+            return await self._client.request(method, f"{self._base}/{path}", json=body, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    subject: str
+    start: int
+    value: Decimal
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> _Row:
+        start = datetime.fromisoformat(row["windowStart"])
+        if start.tzinfo is None:
+            raise ValueError(f"windowStart {row['windowStart']} has no time zone")
+        return cls(str(row["subject"]), int(start.timestamp()), _value(row["value"]))
+
+
+def _value(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return _BAD
+    return Decimal(value)
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = loads(response.content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise OpenMeterUnavailableError("OpenMeter answered with something that is not a JSON object")
+    return answer
+
+
+def _refusal(slug: str, response: httpx.Response) -> RefusedError:
+    if response.status_code == 404:
+        return RefusedError(f"OpenMeter has no meter {slug!r} (404); create it or correct om_meter_id")
+    try:
+        problem = response.json()
+        detail = problem.get("detail") or problem.get("title") or ""
+    except (ValueError, AttributeError):
+        detail = ""
+    return RefusedError(f"OpenMeter refuses the query of meter {slug!r} ({response.status_code}): {detail}")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_PAUSE_S) if text.isascii() and text.isdigit() else 0.0

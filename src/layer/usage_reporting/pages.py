@@ -1,0 +1,155 @@
+"""Finds what is to be reported and puts it on the queue, a page of customer meters a message.
+
+A page holds up to 100 customer meters of one OpenMeter meter, because that is what one query takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from usage_reporting.billing import Billing, Listing
+from usage_reporting.budget import Budget
+from usage_reporting.errors import AskAgainError, BadRequestError
+from usage_reporting.model import CustomerMeter
+from usage_reporting.openmeter import MOST_SUBJECTS
+from usage_reporting.windows import HOUR, MINUTE
+
+CLOSING_BEFORE = 45 * MINUTE
+CLOSING_AFTER = HOUR
+
+
+class Scope(StrEnum):
+    """Which subscriptions a tick looks at."""
+
+    CLOSING = "closing"
+    """Those whose period ends about now, and draft invoices."""
+    ALL = "all"
+    """Every live subscription."""
+
+
+class Part(StrEnum):
+    """The lists that a tick goes through, in this order."""
+
+    SUBSCRIPTIONS = "subscriptions"
+    DRAFTS = "drafts"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a listing goes on."""
+
+    scope: Scope
+    part: Part = Part.SUBSCRIPTIONS
+    after: str = ""
+
+
+class Queue(Protocol):
+    """The page queue."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Put one message on the queue. Raises AskAgainError."""
+
+
+class SqsQueue:
+    """The page queue in SQS."""
+
+    def __init__(self, url: str, client: Any = None) -> None:
+        self._url = url
+        self._client = client or boto3.client(
+            "sqs", config=Config(retries={"mode": "standard", "total_max_attempts": 5})
+        )
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Put one message on the queue. Raises AskAgainError."""
+        body = json.dumps(message, separators=(",", ":"))
+        try:
+            self._client.send_message(QueueUrl=self._url, MessageBody=body)
+        except (ClientError, BotoCoreError) as error:
+            raise AskAgainError(f"the page queue takes no message: {error}") from error
+
+
+def page_message(customer_meters: Sequence[CustomerMeter]) -> dict[str, Any]:
+    """The message that carries a page."""
+    return {"customer_meters": [one.to_json() for one in customer_meters]}
+
+
+def cursor_message(cursor: Cursor) -> dict[str, Any]:
+    """The message that carries a listing that is not finished."""
+    return {"scope": cursor.scope.value, "part": cursor.part.value, "after": cursor.after}
+
+
+def read_message(body: str) -> list[CustomerMeter] | Cursor:
+    """Read a message of the queue. Raises BadRequestError for one that we did not write."""
+    try:
+        data = json.loads(body)
+        if "scope" in data:
+            return Cursor(Scope(data["scope"]), Part(data["part"]), str(data["after"]))
+        return [CustomerMeter.from_json(one) for one in data["customer_meters"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadRequestError(f"the message is not a page of customer meters: {error!r}") from error
+
+
+def scope_of(event: object) -> Scope:
+    """The scope that a scheduled event asks for. Raises BadRequestError."""
+    scope = event.get("scope") if isinstance(event, dict) else None
+    if not isinstance(scope, str) or scope not in set(Scope):
+        raise BadRequestError(f"the event's scope is {scope!r}; it must be 'closing' or 'all'")
+    return Scope(scope)
+
+
+@dataclass(slots=True)
+class Lister:
+    """Lists customer meters and queues them."""
+
+    billing: Billing
+    queue: Queue
+    clock: Callable[[], int]
+
+    async def queue_pages(self, cursor: Cursor, budget: Budget) -> tuple[int, Cursor | None]:
+        """Queue the pages of a listing; the number queued, and where to go on if time ran out.
+
+        Raises StripeUnavailableError or AskAgainError; what was queued before stays queued.
+        """
+        waiting: dict[str, list[CustomerMeter]] = defaultdict(list)
+        queued = 0
+        for part in (Part.SUBSCRIPTIONS, Part.DRAFTS):
+            if part is Part.SUBSCRIPTIONS and cursor.part is Part.DRAFTS:
+                continue
+            after = cursor.after if part is cursor.part else ""
+            async for listing in self._listings(cursor.scope, part, after):
+                for one in listing.customer_meters:
+                    waiting[one.openmeter_meter].append(one)
+                queued += await self._flush(waiting, least=MOST_SUBJECTS)
+                if budget.is_over and listing.cursor:
+                    queued += await self._flush(waiting, least=1)
+                    return queued, Cursor(cursor.scope, part, listing.cursor)
+        return queued + await self._flush(waiting, least=1), None
+
+    def _listings(self, scope: Scope, part: Part, after: str) -> AsyncIterator[Listing]:
+        if part is Part.DRAFTS:
+            return self.billing.drafts(after)
+        if scope is Scope.ALL:
+            return self.billing.subscriptions({}, after)
+        now = self.clock()
+        ends = {"gte": now - CLOSING_AFTER, "lte": now + CLOSING_BEFORE}
+        return self.billing.subscriptions({"current_period_end": ends}, after)
+
+    async def _flush(self, waiting: dict[str, list[CustomerMeter]], *, least: int) -> int:
+        queued = 0
+        for name in list(waiting):
+            while len(waiting[name]) >= least:
+                page = waiting[name][:MOST_SUBJECTS]
+                await asyncio.to_thread(self.queue.send, page_message(page))
+                queued += len(page)
+                waiting[name] = waiting[name][MOST_SUBJECTS:]
+        return queued

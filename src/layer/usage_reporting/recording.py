@@ -1,0 +1,129 @@
+"""Legacy metered prices: reads each period's total and sets its one usage record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
+from usage_reporting.budget import Budget
+from usage_reporting.config import Mode, Settings
+from usage_reporting.heads import Heads, Options
+from usage_reporting.ledger import Entry, Head, Ledger
+from usage_reporting.model import Line, Report, SendState, Span, Status
+from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
+from usage_reporting.sender import Sender
+from usage_reporting.targets import usage_record
+from usage_reporting.windows import rfc3339
+
+
+@dataclass(slots=True)
+class Recording:
+    """Reports customer meters of legacy prices, one after the other."""
+
+    settings: Settings
+    openmeter: OpenMeter
+    ledger: Ledger
+    heads: Heads
+    sender: Sender
+    clock: Callable[[], int]
+
+    async def report(self, report: Report, stored: Head | None, options: Options, budget: Budget) -> None:
+        """Bring the usage record of each period up to what OpenMeter holds.
+
+        Raises the errors of its parts; LostRaceError when another writer was faster.
+        """
+        dry_run = options.dry_run or self.settings.mode is Mode.SHADOW
+        head = await self.heads.checked(report.customer_meter, stored, replace(options, dry_run=dry_run))
+        for span in report.customer_meter.spans:
+            key = (report.customer_meter.pk, str(span.start))
+            entry = (await self.ledger.entries([key]))[key]
+            if not dry_run:
+                entry = await self.sender.repeat_intents(report, entry, budget)
+            if entry.intents:
+                continue
+            total = await self._total(report, head, span, options)
+            if total is not None:
+                await self._settle(report, head, span, entry, total, options, budget, dry_run=dry_run)
+
+    async def _total(self, report: Report, head: Head, span: Span, options: Options) -> Decimal | None:
+        """The period's usage so far; None when nothing of it can be read yet."""
+        start, end = usage_record.measured_span(span)
+        until = min(end, usage_record.readable_until(span, self.clock(), eager=options.eager))
+        if until <= start:
+            return None
+        found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)
+        total = round_units(found.get(head.subject, ZERO))
+        customer = report.customer_meter.customer
+        report.lines.append(Line(customer, span.price, head.openmeter_meter, total, start, until))
+        return total
+
+    async def _settle(
+        self,
+        report: Report,
+        head: Head,
+        span: Span,
+        entry: Entry,
+        total: Decimal,
+        options: Options,
+        budget: Budget,
+        *,
+        dry_run: bool,
+    ) -> None:
+        now = self.clock()
+        send = usage_record.send(
+            report.customer_meter,
+            span,
+            total,
+            entry.version,
+            rounding=self.settings.rounding,
+            now=now,
+        )
+        held = _held(entry)
+        if is_same(send.value, held):
+            return
+        if span.end <= now:
+            await self._count_late(report, entry, span, send.value - held, dry_run=dry_run)
+            return
+        meter = await self.openmeter.meter(head.openmeter_meter)
+        may_fall = options.accept or self.settings.allow_decrease or meter.aggregation in FALLS_NATURALLY
+        if send.value < held and not may_fall:
+            report.note(
+                Status.HELD,
+                f"the period from {rfc3339(span.start)} has {to_wire(send.value)} in OpenMeter, less than the "
+                f"{to_wire(held)} that Stripe holds; check OpenMeter, then release it with `report --accept`",
+            )
+        elif dry_run:
+            report.note(Status.SHADOW, f"would set {span.item} to {to_wire(send.value)}")
+        else:
+            await self.sender.carry_out(report, _newest_only(entry), [send], budget)
+
+    async def _count_late(
+        self, report: Report, entry: Entry, span: Span, difference: Decimal, *, dry_run: bool
+    ) -> None:
+        counted = entry.undelivered.get(span.start, ZERO)
+        if is_same(difference, counted):
+            return
+        report.late += difference - counted
+        report.note(
+            Status.LATE,
+            f"{to_wire(difference - counted)} units of {span.item} came after its period ended; "
+            "Stripe takes no usage record for it any more",
+        )
+        if not dry_run:
+            noted = replace(entry, undelivered={span.start: difference})
+            await self.ledger.write_entry(noted, self.clock())
+
+
+def _held(entry: Entry) -> Decimal:
+    """What Stripe was told last."""
+    sent = [send for send in entry.sends.values() if send.counts]
+    return max(sent, key=lambda send: send.intended_at).value if sent else ZERO
+
+
+def _newest_only(entry: Entry) -> Entry:
+    """The entry without the sends that a later one replaced."""
+    sent = [send for send in entry.sends.values() if send.state is SendState.SENT]
+    kept = sorted(sent, key=lambda send: send.intended_at)[-1:]
+    return replace(entry, sends={send.identifier: send for send in kept})

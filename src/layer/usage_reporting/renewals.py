@@ -1,0 +1,150 @@
+"""What a Stripe event says about periods that ended; pure.
+
+An event is a hint: the caller fetches the object. Only ids and `previous_attributes` are taken from
+the payload, which comes in two shapes: since API 2025-03-31.basil the periods stand on the items
+(changelog, "Deprecates subscription-level current period"), before it on the subscription.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from usage_reporting.amounts import loads
+from usage_reporting.errors import BadRequestError
+
+Json = dict[str, Any]
+
+UPDATED = "customer.subscription.updated"
+DELETED = "customer.subscription.deleted"
+HANDLED = frozenset({UPDATED, DELETED})
+
+_ID = re.compile(r"sub_[A-Za-z0-9_]{1,250}")
+_OBJECT_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
+_LAST_INSTANT = 2**33
+
+
+@dataclass(frozen=True, slots=True)
+class EndedPeriod:
+    """A period that an event says has ended, UTC seconds.
+
+    `item` is the old subscription item in full where the payload holds it; None means: every item of
+    the subscription.
+    """
+
+    start: int
+    end: int
+    item: Json | None = None
+
+
+def parse(body: bytes) -> Json:
+    """Read an event's body. Raises BadRequestError for anything that is not a Stripe event."""
+    try:
+        event = loads(body.decode("utf-8"))
+    except ValueError as error:
+        raise BadRequestError("the body is not JSON in UTF-8") from error
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise BadRequestError("the body is not a Stripe event: it has no `type`")
+    return event
+
+
+def subscription_id(event: Json) -> str:
+    """The id of the subscription that an event is about. Raises BadRequestError."""
+    found = _subscription(event).get("id")
+    if not isinstance(found, str) or not _ID.fullmatch(found):
+        raise BadRequestError("`data.object.id` is not the id of a subscription")
+    return found
+
+
+def ended_periods(event: Json) -> list[EndedPeriod]:
+    """The periods that a `customer.subscription.updated` event says are over; empty for other updates.
+
+    Raises BadRequestError when `data` is not what Stripe sends.
+    """
+    subscription = _subscription(event)
+    previous = event["data"].get("previous_attributes") or {}
+    if not isinstance(previous, dict):
+        raise BadRequestError("`data.previous_attributes` is not an object")
+    if "current_period_start" in previous:
+        old_items: list[Json | None] = list(_items(previous)) if "items" in previous else [None]
+        period = _moved_period(previous, subscription)
+        return [EndedPeriod(*period, item) for item in old_items] if period else []
+    if "items" in previous:
+        return _by_items(_items(previous), _items(subscription))
+    return []
+
+
+def _subscription(event: Json) -> Json:
+    data = event.get("data")
+    found = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(found, dict):
+        raise BadRequestError("`data.object` is not an object")
+    return found
+
+
+def _by_items(old_items: list[Json], new_items: list[Json]) -> list[EndedPeriod]:
+    new_starts = {item["id"]: _instant(item.get("current_period_start")) for item in new_items}
+    ended = []
+    for item in old_items:
+        start = _instant(item.get("current_period_start"))
+        end = _instant(item.get("current_period_end"))
+        if start is None or end is None:
+            continue
+        # An item that left at the renewal has no new period of its own: its siblings' tells.
+        moved_to = new_starts.get(item["id"]) if item["id"] in new_starts else _follower(new_starts, end)
+        if moved_to is not None and moved_to > start and min(end, moved_to) > start:
+            ended.append(EndedPeriod(start, min(end, moved_to), item))
+    return ended
+
+
+def _follower(new_starts: dict[str, int | None], end: int) -> int | None:
+    return end if end in new_starts.values() else None
+
+
+def _moved_period(previous: Json, subscription: Json) -> tuple[int, int] | None:
+    start = _instant(previous.get("current_period_start"))
+    new_start = _instant(subscription.get("current_period_start"))
+    end = _instant(previous.get("current_period_end", new_start))
+    if start is None or end is None or new_start is None or new_start <= start:
+        return None
+    ended_at = min(end, new_start)
+    return (start, ended_at) if ended_at > start else None
+
+
+def _items(holder: Json) -> list[Json]:
+    listed = holder.get("items")
+    items = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(items, list) or not all(_is_item(item) for item in items):
+        raise BadRequestError("`items.data` is not a list of subscription items")
+    return items
+
+
+def _is_item(item: object) -> bool:
+    if not isinstance(item, dict) or not isinstance(price := item.get("price"), dict):
+        return False
+    recurring = price.get("recurring")
+    product = price.get("product")
+    return (
+        all(_is_id(found) for found in (item.get("id"), price.get("id")))
+        and isinstance(recurring, dict | None)
+        and (not recurring or recurring.get("meter") is None or _is_id(recurring["meter"]))
+        and (product is None or _is_id(product.get("id") if isinstance(product, dict) else product))
+        and all(_is_metadata(holder.get("metadata")) for holder in (item, price))
+    )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and bool(_OBJECT_ID.fullmatch(value))
+
+
+def _is_metadata(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    )
+
+
+def _instant(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LAST_INSTANT:
+        return value
+    return None

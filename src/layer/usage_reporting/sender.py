@@ -1,0 +1,162 @@
+"""The protocol of a send: write the intent, send, write the outcome.
+
+A crash between any two calls ends right, because an intent that stays open is repeated with the same
+identifier before anything else is sent for its entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from usage_reporting.amounts import to_wire
+from usage_reporting.backoff import pause
+from usage_reporting.budget import Budget
+from usage_reporting.errors import HeldError, LostRaceError, RejectedError, StripeUnavailableError
+from usage_reporting.ledger import Entry, Ledger
+from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
+from usage_reporting.stripe_api import LEGACY_API_VERSION, StripeApi
+from usage_reporting.windows import HOUR, rfc3339
+
+REPEATED_FOR = 23 * HOUR
+"""Stripe keeps an identifier unique for at least 24 hours ("Create a billing meter event")."""
+
+TRIES = 5
+OUTCOME_TRIES = 6
+
+_ALREADY_EXISTS = re.compile(r"already exists with identifier", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    send: Send
+    reason: str = ""
+    answered: bool = True
+    """Whether it is known now what became of the send."""
+
+
+@dataclass(slots=True)
+class Sender:
+    """Sends to Stripe by the protocol; the sends of one customer meter go one after the other."""
+
+    api: StripeApi
+    ledger: Ledger
+    clock: Callable[[], int]
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
+
+    async def carry_out(self, report: Report, entry: Entry, sends: Sequence[Send], budget: Budget) -> Entry:
+        """Write the intents in one write, send them one by one, write the outcomes in one write.
+
+        The report takes the outcomes. Raises LostRaceError when the entry was written since it was
+        read, and LedgerUnavailableError.
+        """
+        intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())
+        return await self._send_all(report, intended, sends, budget)
+
+    async def repeat_intents(self, report: Report, entry: Entry, budget: Budget) -> Entry:
+        """Send again what an earlier run left open, with the same identifiers.
+
+        Raises HeldError when an intent is too old for its identifier to be recognised by Stripe.
+        """
+        intents = entry.intents
+        if not intents:
+            return entry
+        oldest = intents[0]
+        if report.customer_meter.meter and self.clock() - oldest.intended_at > REPEATED_FOR:
+            raise HeldError(
+                f"it is not known whether Stripe has {to_wire(oldest.value)} units of "
+                f"{rfc3339(oldest.stamp)} (identifier {oldest.identifier}), sent over 23 hours ago; "
+                "compare with Stripe's meter, then run `usage-reporter adopt`"
+            )
+        return await self._send_all(report, entry, intents, budget)
+
+    async def _send_all(self, report: Report, entry: Entry, sends: Sequence[Send], budget: Budget) -> Entry:
+        outcomes: list[_Outcome] = []
+        for send in sends:
+            if budget.is_over:
+                report.note(Status.HANDED_OVER, "the function's time is nearly over")
+                break
+            outcome = await self._send(report.customer_meter, send, budget)
+            outcomes.append(outcome)
+            _note(report, outcome)
+            if not outcome.answered:
+                break
+        return await self._write_outcomes(entry, [outcome.send for outcome in outcomes])
+
+    async def _send(self, customer_meter: CustomerMeter, send: Send, budget: Budget) -> _Outcome:
+        reason = ""
+        for tried in range(TRIES):
+            if tried and budget.is_over:
+                break
+            try:
+                await self._call(customer_meter, send)
+            except StripeUnavailableError as error:
+                reason = error.reason
+                if error.answered:
+                    # Stripe stored that answer under the key and would replay it for a day.
+                    send = replace(send, attempt=send.attempt + 1)
+                if not error.replayed and tried < TRIES - 1:
+                    await self.sleep(pause(tried))
+            except RejectedError as error:
+                if _ALREADY_EXISTS.search(error.reason):
+                    return _Outcome(replace(send, state=SendState.SENT))
+                return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
+            else:
+                return _Outcome(replace(send, state=SendState.SENT))
+        return _Outcome(send, reason, answered=False)
+
+    async def _call(self, customer_meter: CustomerMeter, send: Send) -> None:
+        key = f"{send.identifier}.{send.attempt}"
+        meter = customer_meter.meter
+        if meter is None:
+            item = customer_meter.spans[0].item
+            record = {"quantity": to_wire(send.value), "timestamp": send.stamp, "action": "set"}
+            await self.api.call(
+                "post",
+                f"/v1/subscription_items/{item}/usage_records",
+                record,
+                idempotency_key=key,
+                version=LEGACY_API_VERSION,
+            )
+            return
+        event = {
+            "event_name": meter.event_name,
+            "payload": {
+                meter.customer_key: customer_meter.customer,
+                meter.value_key: to_wire(send.value),
+            },
+            "timestamp": send.stamp,
+            "identifier": send.identifier,
+        }
+        await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key)
+
+    async def _write_outcomes(self, entry: Entry, settled: Sequence[Send]) -> Entry:
+        if not settled:
+            return entry
+        for _ in range(OUTCOME_TRIES):
+            still_open = [send for send in settled if _is_open(entry, send)]
+            if not still_open:
+                return entry
+            try:
+                return await self.ledger.write_entry(entry.with_sends(still_open), self.clock())
+            except LostRaceError:
+                key = (entry.pk, entry.sk)
+                entry = (await self.ledger.entries([key]))[key]
+        raise LostRaceError("the outcome could not be written: others keep writing the entry")
+
+
+def _is_open(entry: Entry, send: Send) -> bool:
+    stored = entry.sends.get(send.identifier)
+    return stored is not None and stored.state is SendState.INTENT and stored != send
+
+
+def _note(report: Report, outcome: _Outcome) -> None:
+    if not outcome.answered:
+        report.note(Status.UNKNOWN, outcome.reason)
+    elif outcome.send.state is SendState.REJECTED:
+        report.note(Status.REJECTED, outcome.reason)
+    else:
+        report.note(Status.SENT)
+        report.sent.append(outcome.send)

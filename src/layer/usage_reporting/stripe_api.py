@@ -1,0 +1,146 @@
+"""The Stripe client: one API version, plain JSON with exact numbers, and retries that are ours to control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import stripe
+
+from usage_reporting.amounts import loads
+from usage_reporting.backoff import pause
+from usage_reporting.credentials import Credentials
+from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
+
+API_VERSION = "2026-05-27.dahlia"
+LEGACY_API_VERSION = "2025-02-24.acacia"
+"""The last version with usage records (changelog 2025-03-31.basil, "Removes legacy usage-based billing")."""
+
+PAGE_SIZE = 100
+TIMEOUT_S = 20
+READ_TRIES = 4
+
+Json = dict[str, Any]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class StripeApi:
+    """Stripe's API as this package uses it: raw requests through the official client.
+
+    The client's own retries are off: it does not retry a plain 429, and a send must decide for itself
+    between the same and a new idempotency key.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        api_base: str = "",
+        http_client: stripe.HTTPClient | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._credentials = credentials
+        self._api_base = api_base
+        self._http_client = http_client or stripe.HTTPXClient(timeout=TIMEOUT_S)
+        self._sleep = sleep
+        self._client: stripe.StripeClient | None = None
+        self._key = ""
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
+        """Read one object, again after a short while when Stripe is busy or silent.
+
+        Raises NotFoundError, RejectedError or StripeUnavailableError.
+        """
+        for attempt in range(READ_TRIES):
+            try:
+                return await self.call("get", path, params or {})
+            except StripeUnavailableError:
+                if attempt == READ_TRIES - 1:
+                    raise
+                await self._sleep(pause(attempt))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[list[Json]]:
+        """Read a list page by page, 100 at a time, following `has_more`."""
+        query: Json = {"limit": PAGE_SIZE, **(params or {})}
+        while True:
+            answer = await self.get(path, query)
+            page = cast("list[Json]", answer.get("data", []))
+            yield page
+            if not answer.get("has_more") or not page:
+                return
+            query = {**query, "starting_after": page[-1]["id"]}
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any],
+        *,
+        idempotency_key: str = "",
+        version: str = API_VERSION,
+    ) -> Json:
+        """One request, one answer; re-reads the key once when Stripe does not accept it.
+
+        Raises NotFoundError, RejectedError (Stripe's 4xx) or StripeUnavailableError (anything that may
+        end better later).
+        """
+        options = {"stripe_version": version}
+        if idempotency_key:
+            options["idempotency_key"] = idempotency_key
+        try:
+            answer = await self._request(method, path, params, options)
+        except stripe.AuthenticationError as error:
+            if not await asyncio.to_thread(self._credentials.reread):
+                raise _translated(error) from error
+            try:
+                answer = await self._request(method, path, params, options)
+            except stripe.StripeError as again:
+                raise _translated(again) from again
+        except stripe.StripeError as error:
+            raise _translated(error) from error
+        try:
+            return cast("Json", loads(answer.body))
+        except ValueError as error:
+            raise StripeUnavailableError(f"Stripe answered {path} with something that is not JSON") from error
+
+    async def _request(
+        self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
+    ) -> stripe.StripeResponse:
+        client = self._client_for(self._credentials.current().stripe_api_key)
+        answer = await client.raw_request_async(method, path, **params, **options)
+        return cast("stripe.StripeResponse", answer)
+
+    def _client_for(self, key: str) -> stripe.StripeClient:
+        if self._client is None or key != self._key:
+            base = self._api_base
+            self._key = key
+            self._client = stripe.StripeClient(
+                key,
+                http_client=self._http_client,
+                max_network_retries=0,
+                base_addresses={"api": base, "meter_events": base} if base else None,
+            )
+        return self._client
+
+
+def _translated(error: stripe.StripeError) -> Exception:
+    """Sort Stripe's errors into those that asking again may mend and those that it will not."""
+    status = error.http_status
+    if isinstance(error, stripe.AuthenticationError):
+        return StripeUnavailableError("Stripe does not accept the API key; run `usage-reporter connect`")
+    message = error.user_message or f"{type(error).__name__} without a message"
+    if isinstance(error, stripe.PermissionError):
+        return StripeUnavailableError(f"the Stripe key may not do this: {message}")
+    if status is None:
+        return StripeUnavailableError("Stripe gave no answer")
+    if status in {409, 429}:
+        return StripeUnavailableError(f"Stripe is busy ({status}): {message}")
+    if status >= 500:
+        replayed = (error.headers or {}).get("idempotent-replayed") == "true"
+        return StripeUnavailableError(
+            f"Stripe answered {status}: {message}", answered=True, replayed=replayed
+        )
+    kind = NotFoundError if status == 404 else RejectedError
+    return kind(f"Stripe says: {message}", code=error.code or "", status=status)

@@ -1,0 +1,101 @@
+"""Meters with formula `sum`: each slice is brought up to what OpenMeter holds by one difference.
+
+Stripe can only add here. The ledger turns "set" into an addition: what is sent is the difference between
+OpenMeter's value and the sum of our sends that are stamped in the slice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import groupby
+
+from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
+from usage_reporting.model import CustomerMeter, Reading, Send
+from usage_reporting.windows import rfc3339
+
+LONGEST_IDENTIFIER = 100
+"""API reference, "Create a billing meter event", `identifier`."""
+
+_CUSTOMER_PART = 64
+
+
+@dataclass(slots=True)
+class Plan:
+    """What follows from the readings of one customer meter."""
+
+    sends: list[Send] = field(default_factory=list)
+    undelivered: dict[Reading, Decimal] = field(default_factory=dict)
+    """Usage that no invoice takes any more."""
+    held: list[str] = field(default_factory=list)
+
+
+def plan(customer_meter: CustomerMeter, readings: Sequence[Reading], *, may_fall: bool, now: int) -> Plan:
+    """Compare each hour's slices with what Stripe holds; `now` in UTC seconds.
+
+    An hour that holds less than Stripe does is held, unless `may_fall`. Usage may move between two
+    slices of an hour while both take usage.
+    """
+    result = Plan()
+    ordered = sorted(readings, key=lambda reading: reading.piece)
+    for _, hour in groupby(ordered, key=lambda reading: reading.piece.hour):
+        _plan_hour(customer_meter, list(hour), result, may_fall=may_fall, now=now)
+    return result
+
+
+def _plan_hour(
+    customer_meter: CustomerMeter, hour: list[Reading], result: Plan, *, may_fall: bool, now: int
+) -> None:
+    changed = [reading for reading in hour if reading.changed]
+    falls = any(reading.difference < 0 for reading in changed)
+    if not changed:
+        return
+    if falls and any(reading.difference < 0 and not reading.takes_usage for reading in changed):
+        result.held.append(_less(hour, "and its invoice takes no correction any more"))
+        return
+    if falls and not may_fall and not _moves_only(hour, changed):
+        result.held.append(_less(hour, "check OpenMeter, then release it with `report --accept`"))
+        return
+    for reading in changed:
+        if not reading.takes_usage:
+            result.undelivered[reading] = reading.difference
+        elif reading.stamp is not None:
+            result.sends.append(_send(customer_meter, reading, reading.stamp, now))
+
+
+def _moves_only(hour: list[Reading], changed: list[Reading]) -> bool:
+    value = sum((reading.value for reading in hour), ZERO)
+    mirrored = sum((reading.mirrored for reading in hour), ZERO)
+    not_less = value >= mirrored or is_same(value, mirrored)
+    return not_less and all(r.takes_usage and r.stamp is not None for r in changed)
+
+
+def _less(hour: list[Reading], advice: str) -> str:
+    value = sum((reading.value for reading in hour), ZERO)
+    mirrored = sum((reading.mirrored for reading in hour), ZERO)
+    return (
+        f"the hour {rfc3339(hour[0].piece.hour)} has {to_wire(value)} in OpenMeter, less than the "
+        f"{to_wire(mirrored)} that Stripe holds, or its parts moved; {advice}"
+    )
+
+
+def _send(customer_meter: CustomerMeter, reading: Reading, stamp: int, now: int) -> Send:
+    value = round_units(reading.difference)
+    return Send(
+        identifier=identifier(customer_meter, reading.piece.start, reading.sequence, stamp, value),
+        slice_start=reading.piece.start,
+        stamp=stamp,
+        value=value,
+        intended_at=now,
+    )
+
+
+def identifier(
+    customer_meter: CustomerMeter, slice_start: int, sequence: int, stamp: int, value: Decimal
+) -> str:
+    """Name the fact that is sent: `customer.slice-start.sequence.hash`, at most 100 characters."""
+    fact = "|".join([customer_meter.pk, str(slice_start), str(sequence), str(stamp), to_wire(value)])
+    digest = hashlib.sha256(fact.encode()).hexdigest()[:16]
+    return f"{customer_meter.customer[:_CUSTOMER_PART]}.{slice_start}.{sequence}.{digest}"

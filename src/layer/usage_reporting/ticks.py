@@ -1,0 +1,120 @@
+"""The periodic reporting: a tick queues pages, a worker reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from usage_reporting import telemetry
+from usage_reporting.budget import Budget
+from usage_reporting.container import Container
+from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError
+from usage_reporting.model import CustomerMeter, Report, Status
+from usage_reporting.pages import (
+    Cursor,
+    Scope,
+    cursor_message,
+    page_message,
+    read_message,
+    scope_of,
+)
+from usage_reporting.telemetry import logger
+
+KEPT_FOR_HAND_OVER_S = 12.0
+KEPT_FOR_LISTING_S = 20.0
+UNLIMITED_S = 600.0
+
+
+class LambdaContext(Protocol):
+    """What is used of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the function is stopped."""
+
+
+def tick(container: Container, event: object, context: LambdaContext | None) -> dict[str, Any]:
+    """Queue the pages of a scope; what there is no time for goes on by a cursor on the queue.
+
+    Raises BadRequestError for an unknown scope, AskAgainError when Stripe cannot be listed:
+    EventBridge then tries again.
+    """
+    scope = scope_of(event)
+    if not_configured := _not_configured(container):
+        _count_tick(scope)
+        return not_configured
+    answer = _list(container, Cursor(scope), context)
+    _count_tick(scope)
+    return answer
+
+
+def work_off(container: Container, event: dict[str, Any], context: LambdaContext | None) -> dict[str, Any]:
+    """Report the page, or go on with the listing, of each record of an SQS event.
+
+    Records that may end better later are named in `batchItemFailures`; so SQS gives them again.
+    """
+    if not_configured := _not_configured(container):
+        return {**not_configured, "batchItemFailures": []}
+    failures: list[dict[str, str]] = []
+    for record in event.get("Records", []):
+        try:
+            done = _work_off_one(container, str(record.get("body", "")), context)
+        except BadRequestError as error:
+            logger.error("a message is dropped: %s", error.reason)
+            done = False
+        except AskAgainError as error:
+            logger.warning("ask again: %s", error.reason)
+            done = False
+        if not done:
+            failures.append({"itemIdentifier": str(record.get("messageId", ""))})
+    return {"status": "done" if not failures else "ask_again", "batchItemFailures": failures}
+
+
+def _work_off_one(container: Container, body: str, context: LambdaContext | None) -> bool:
+    message = read_message(body)
+    if isinstance(message, Cursor):
+        _list(container, message, context)
+        return True
+    seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
+    reports = container.run(container.reporter.report(message, budget=Budget.of(seconds)))
+    for report in reports:
+        telemetry.record(report, container.clock())
+    rest = _handed_over(reports)
+    if rest:
+        container.queue.send(page_message(rest))
+        logger.info("handed %s customer meters over to a new message", len(rest))
+    return not any(report.status is Status.UNKNOWN for report in reports)
+
+
+def _handed_over(reports: Sequence[Report]) -> list[CustomerMeter]:
+    return [report.customer_meter for report in reports if report.status is Status.HANDED_OVER]
+
+
+def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
+    budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
+    queued, rest = container.run(container.lister.queue_pages(cursor, budget))
+    if rest is not None:
+        container.queue.send(cursor_message(rest))
+    for item, subscription in container.billing.unmapped.items():
+        logger.debug("metered item %s of %s has no om_meter_id: not ours", item, subscription)
+    telemetry.count("Queued", queued)
+    telemetry.count("Unmapped", len(container.billing.unmapped))
+    container.billing.unmapped.clear()
+    return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
+
+
+def _not_configured(container: Container) -> dict[str, Any] | None:
+    try:
+        container.credentials.current()
+    except NotConfiguredError as error:
+        logger.warning("%s", error.reason)
+        return {"status": "not_configured", "reason": error.reason}
+    return None
+
+
+def _count_tick(scope: Scope) -> None:
+    telemetry.count("Tick")
+    telemetry.count("TickClosing" if scope is Scope.CLOSING else "TickAll")
+
+
+def _seconds_left(context: LambdaContext | None) -> float:
+    return context.get_remaining_time_in_millis() / 1000 if context else UNLIMITED_S

@@ -1,0 +1,190 @@
+"""One Stripe event in, one answer out; what is to be reported is reported before the 2xx."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import stripe
+
+from usage_reporting import telemetry
+from usage_reporting.budget import Budget
+from usage_reporting.config import Mode
+from usage_reporting.container import Container
+from usage_reporting.errors import (
+    AskAgainError,
+    BadRequestError,
+    ConfigurationError,
+    NotConfiguredError,
+    NotFoundError,
+    RejectedError,
+)
+from usage_reporting.model import CustomerMeter, Report, Status, Target
+from usage_reporting.renewals import (
+    DELETED,
+    HANDLED,
+    EndedPeriod,
+    ended_periods,
+    parse,
+    subscription_id,
+)
+from usage_reporting.telemetry import logger
+
+LARGEST_BODY = 1024 * 1024
+TOLERANCE_S = 300
+BUDGET_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Stripe is told: 200 done or not ours, 400 not Stripe's, 503 ask again."""
+
+    code: int
+    status: str
+    reason: str = ""
+
+    def to_proxy(self) -> dict[str, Any]:
+        """The answer in API Gateway's payload format 2.0."""
+        body = json.dumps({"status": self.status, "reason": self.reason})
+        return {
+            "statusCode": self.code,
+            "headers": {"content-type": "application/json"},
+            "body": body,
+        }
+
+
+def answer(container: Container, event: Mapping[str, Any]) -> Answer:
+    """Answer one call of the webhook route."""
+    try:
+        body = _body(event)
+        _verify(container, body, _headers(event).get("stripe-signature", ""))
+        stripe_event = parse(body)
+        return container.run(_handled_in_time(container, stripe_event))
+    except BadRequestError as error:
+        logger.warning("bad request: %s", error.reason)
+        return Answer(400, "bad_request", error.reason)
+    except NotConfiguredError as error:
+        return Answer(503, "not_configured", error.reason)
+    except (AskAgainError, ConfigurationError) as error:
+        logger.warning("ask again: %s", error.reason)
+        return Answer(503, "unavailable", error.reason)
+
+
+async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answer:
+    try:
+        async with asyncio.timeout(BUDGET_S):
+            return await _handle(container, event)
+    except TimeoutError:
+        logger.warning("the event took longer than %s s", BUDGET_S)
+        return Answer(503, "unavailable", f"not done within {BUDGET_S:.0f} s; ask again")
+
+
+async def _handle(container: Container, event: dict[str, Any]) -> Answer:
+    if event["type"] not in HANDLED:
+        return Answer(200, "ignored", "not an event that ends a billing period")
+    if event.get("account"):
+        return Answer(200, "not_ours", "the event is of a connected account")
+    found = subscription_id(event)
+    periods = [] if event["type"] == DELETED else ended_periods(event)
+    if event["type"] != DELETED and not periods:
+        return Answer(200, "ignored", "no billing period ended")
+    try:
+        subscription = await container.billing.subscription(found)
+        ended = await _ended(container, event, subscription, periods)
+    except NotFoundError as error:
+        return Answer(200, "not_ours", error.reason)
+    except RejectedError as error:
+        telemetry.count("Rejected")
+        return Answer(200, "rejected", error.reason)
+    # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
+    ended = [one for one in ended if one.target is Target.MIRROR]
+    if not ended:
+        return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
+    budget = Budget.of(BUDGET_S * 0.9)
+    reports = await container.reporter.report(ended, budget=budget)
+    for report in reports:
+        telemetry.record(report, container.clock())
+    return _answer_for(reports, shadow=container.settings.mode is Mode.SHADOW)
+
+
+async def _ended(
+    container: Container,
+    event: dict[str, Any],
+    subscription: dict[str, Any],
+    periods: Sequence[EndedPeriod],
+) -> list[CustomerMeter]:
+    if event["type"] == DELETED:
+        return await container.billing.last_periods(subscription)
+    now = container.clock()
+    return await container.billing.ended(subscription, [p for p in periods if p.end <= now])
+
+
+def _answer_for(reports: Sequence[Report], *, shadow: bool) -> Answer:
+    worst = max((report.status for report in reports), key=list(Status).index)
+    reasons = "; ".join(report.reason for report in reports if report.reason)
+    if worst.ask_again and not shadow:
+        return Answer(503, worst.value, reasons)
+    return Answer(200, worst.value, reasons)
+
+
+def _headers(event: Mapping[str, Any]) -> dict[str, str]:
+    headers = event.get("headers")
+    if not isinstance(headers, Mapping):
+        return {}
+    return {str(name).lower(): str(value) for name, value in headers.items()}
+
+
+def _body(event: Mapping[str, Any]) -> bytes:
+    raw = event.get("body")
+    if not isinstance(raw, str) or not raw:
+        raise BadRequestError("the call has no body")
+    try:
+        body = base64.b64decode(raw, validate=True) if event.get("isBase64Encoded") else raw.encode()
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError("the body is not what API Gateway sends") from error
+    if len(body) > LARGEST_BODY:
+        raise BadRequestError("the body is larger than 1 MiB")
+    return body
+
+
+def _verify(container: Container, body: bytes, signature: str) -> None:
+    """Check Stripe's signature; a secret newer than the cached ones is looked up once a minute."""
+    if not signature:
+        raise BadRequestError("the call has no Stripe-Signature header")
+    secrets = container.credentials.current().stripe_webhook_secrets
+    problem = _problem(body, signature, secrets, container.clock())
+    if problem and container.credentials.reread():
+        secrets = container.credentials.current().stripe_webhook_secrets
+        problem = _problem(body, signature, secrets, container.clock())
+    if problem:
+        raise BadRequestError(problem)
+
+
+def _problem(body: bytes, signature: str, secrets: Sequence[str], now: int) -> str:
+    stamped = _timestamp(signature)
+    if stamped is None:
+        return "the Stripe-Signature header has no time stamp"
+    if abs(now - stamped) > TOLERANCE_S:
+        return "the signature's time stamp is stale or in the future"
+    text = body.decode("utf-8", "replace")
+    for secret in secrets:
+        try:
+            stripe.WebhookSignature.verify_header(text, signature, secret, tolerance=None)
+        except (stripe.SignatureVerificationError, ValueError):
+            continue
+        return ""
+    return "no signing secret fits the signature"
+
+
+def _timestamp(signature: str) -> int | None:
+    for part in signature.split(","):
+        # The first exact `t`, as the library reads it: another one must not stand in for it here.
+        name, _, value = part.partition("=")
+        if name == "t":
+            return int(value) if value.isascii() and value.isdigit() and len(value) <= 12 else None
+    return None

@@ -1,0 +1,19 @@
+"""Lambda on an EventBridge schedule: finds what is to be reported and queues pages of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from usage_reporting import telemetry
+from usage_reporting.container import Container
+from usage_reporting.ticks import tick
+
+container = Container.from_environment()
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer a tick, `{"scope": "closing"}` or `{"scope": "all"}`; raises when Stripe cannot be listed."""
+    try:
+        return tick(container, event, context)
+    finally:
+        telemetry.flush()
