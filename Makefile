@@ -1,5 +1,5 @@
 # Needs Python 3.13, make and the package registries; every target installs what it uses.
-# `make UV=false TARGET` installs with pip alone.
+# `make UV=false ...` installs with pip alone.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -63,7 +63,8 @@ lock: .venv/ready ## renew the lock files from pyproject.toml (names no registry
 	  .venv/bin/python -m pip download --quiet --no-deps --only-binary :all: --platform any \
 	    --dest .cache/wheel "$$pin" >&2; \
 	  printf '%s \\\n    %s\n' "$$pin" "$$(.venv/bin/python -m pip hash .cache/wheel/*.whl | tail -1)"; \
-	done < .cache/layer.txt; } > src/layer/requirements.txt
+	done < .cache/layer.txt; } > .cache/layer-lock.txt
+	@mv .cache/layer-lock.txt src/layer/requirements.txt
 	@$(COMPILE) --generate-hashes --group dev pyproject.toml --constraint .cache/layer.txt \
 	  --output-file requirements-dev.txt
 	@for group in sam ministack uv; do \
@@ -72,15 +73,18 @@ lock: .venv/ready ## renew the lock files from pyproject.toml (names no registry
 clean: ## removes all that these targets made
 	rm -rf .venv .venv-sam .venv-ministack .aws-sam .cache .mypy_cache .pytest_cache .ruff_cache
 
-.venv/ready: requirements-dev.txt requirements-uv.txt pyproject.toml
+.venv/ready: .venv/installed pyproject.toml
+	@.venv/bin/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed: requirements-dev.txt requirements-uv.txt
 	$(call environment,.venv)
 	@command -v $(UV) > /dev/null || .venv/bin/python -m pip install --quiet --require-hashes \
 	  --requirement requirements-uv.txt || echo 'uv is not to be had: pip will do, more slowly'
 	$(call install,.venv,requirements-dev.txt)
-	@.venv/bin/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-sam/ready .venv-ministack/ready: .venv-%/ready: requirements-%.txt | .venv/ready
+.venv-sam/ready .venv-ministack/ready: .venv-%/ready: requirements-%.txt | .venv/installed
 	$(call environment,$(@D))
 	$(call install,$(@D),$<)
 	@touch $@

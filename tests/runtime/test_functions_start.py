@@ -1,0 +1,124 @@
+"""Each function starts in AWS's runtime with nothing on its path but its folder and the layer."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infrastructure.template import PROJECT, source
+from tests.runtime.runtime_api import RuntimeApi, serve_event
+
+WEBHOOK = {
+    "version": "2.0",
+    "routeKey": "POST /stripe/webhook",
+    "rawPath": "/stripe/webhook",
+    "rawQueryString": "",
+    "headers": {"content-type": "application/json", "stripe-signature": "t=1,v1=00"},
+    "requestContext": {
+        "http": {"method": "POST", "path": "/stripe/webhook", "sourceIp": "127.0.0.1"},
+        "requestId": "request",
+        "stage": "$default",
+    },
+    "body": '{"id": "evt_1", "object": "event"}',
+    "isBase64Encoded": False,
+}
+SCHEDULE = {"scope": "closing"}
+PAGE = {
+    "Records": [
+        {
+            "messageId": "message",
+            "receiptHandle": "handle",
+            "body": '{"customer_meters": []}',
+            "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1767225600000"},
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:PageQueue",
+            "awsRegion": "us-east-1",
+        }
+    ]
+}
+
+
+def answer(function: str, event: object, environment: dict[str, str], path: list[Path]) -> Any:
+    """What a function answers to its first event; fails on an error, with what it printed."""
+    task = PROJECT / "src" / function
+    timeout = source()["Resources"][f"{function.title()}Function"]["Properties"]["Timeout"]
+    with serve_event(event, timeout) as api:
+        variables = environment | {
+            "AWS_LAMBDA_FUNCTION_NAME": function,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_RUNTIME_API": api.address,
+            "LAMBDA_TASK_ROOT": str(task),
+            "PATH": os.defpath,
+            "PYTHONPATH": os.pathsep.join(map(str, [task, *path])),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        process = subprocess.Popen(
+            # -S: without the packages of the environment that the tests run in
+            [sys.executable, "-S", "-m", "awslambdaric", "app.handler"],
+            cwd=task,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            try:
+                kind, body = _outcome(api, process)
+            finally:
+                process.kill()
+                printed = process.communicate()[0]
+    assert kind == "/invocation/id/response", f"{kind}: {json.dumps(body, indent=1)}\n{printed}"
+    return body
+
+
+def _outcome(api: RuntimeApi, process: subprocess.Popen[str]) -> tuple[str, Any]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            return api.outcome.get(timeout=0.1)
+        except queue.Empty:
+            if process.poll() is not None:
+                break
+    return "no answer", None
+
+
+@pytest.fixture
+def path(layer: Path, runtime: Path) -> list[Path]:
+    """Where Python looks on Lambda after the function's own folder, in this order."""
+    return [layer, runtime]
+
+
+def test_webhook(environment: dict[str, str], path: list[Path]) -> None:
+    response = answer("webhook", WEBHOOK, environment, path)
+    assert response["statusCode"] == 503
+    assert json.loads(response["body"])["status"] == "not_configured"
+
+
+def test_schedule(environment: dict[str, str], path: list[Path]) -> None:
+    assert answer("schedule", SCHEDULE, environment, path)["status"] == "not_configured"
+
+
+def test_worker(environment: dict[str, str], path: list[Path]) -> None:
+    response = answer("worker", PAGE, environment, path)
+    assert response["status"] == "not_configured"
+    assert response["batchItemFailures"] == []
+
+
+def test_what_the_layer_lacks_is_missing(tmp_path: Path, environment: dict[str, str], runtime: Path) -> None:
+    # The tests' own environment has stripe: were it in reach, the tests above would prove nothing.
+    probe = tmp_path / "usage_reporting"
+    probe.mkdir()
+    (probe / "__init__.py").write_text("import stripe\n")
+    with pytest.raises(AssertionError, match="No module named 'stripe'"):
+        answer("schedule", SCHEDULE, environment, [tmp_path, runtime])
