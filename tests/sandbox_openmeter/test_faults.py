@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
 from tests.sandbox_openmeter.conftest import DAY, cloud_event
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def test_only_queries_suffer_and_no_status_but_real_ones(
         openmeter.faults.empty(times=0)
 
 
-def test_an_empty_answer_looks_like_a_right_one(
-    http: httpx.Client, openmeter: OpenMeterSandbox
-) -> None:
+def test_an_empty_answer_looks_like_a_right_one(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     openmeter.faults.empty()
     body = {"from": "2027-01-01T00:00:00Z", "windowSize": "HOUR"}
     answer = http.post(QUERY, json=body)
@@ -70,18 +69,14 @@ def test_a_delay_longer_than_the_client_waits_is_a_time_out(
     assert values(http) == [1]
 
 
-def test_a_dropped_connection_is_a_transport_error(
-    http: httpx.Client, openmeter: OpenMeterSandbox
-) -> None:
+def test_a_dropped_connection_is_a_transport_error(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     openmeter.faults.drop()
     with pytest.raises(httpx.RemoteProtocolError):
         http.get(QUERY)
     assert values(http) == [1]
 
 
-def test_down_drops_everything_until_it_is_up_again(
-    http: httpx.Client, openmeter: OpenMeterSandbox
-) -> None:
+def test_down_drops_everything_until_it_is_up_again(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     openmeter.faults.down = True
     for path in (QUERY, "/api/v1/meters", "/healthz"):
         with pytest.raises(httpx.TransportError):
@@ -90,9 +85,7 @@ def test_down_drops_everything_until_it_is_up_again(
     assert values(http) == [1]
 
 
-def test_calls_are_counted_and_queries_logged(
-    http: httpx.Client, openmeter: OpenMeterSandbox
-) -> None:
+def test_calls_are_counted_and_queries_logged(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     openmeter.faults.fail(500)
     http.get(QUERY)
     http.post(

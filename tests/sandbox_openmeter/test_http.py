@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from tests.sandbox_openmeter.conftest import cloud_event
 
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings, create_app
 from sandbox.serve import serve
+from tests.sandbox_openmeter.conftest import cloud_event
 
 if TYPE_CHECKING:
     from sandbox.clock import ManualClock
@@ -96,18 +96,14 @@ def test_a_meter_lives_and_dies(http: httpx.Client) -> None:
         ({"groupBy": {"a": "$.ms"}}, "cannot be the same as value property"),
     ],
 )
-def test_an_impossible_meter_is_refused(
-    http: httpx.Client, changes: dict[str, Any], detail: str
-) -> None:
+def test_an_impossible_meter_is_refused(http: httpx.Client, changes: dict[str, Any], detail: str) -> None:
     assert detail in problem(http.post(METERS, json=METER | changes), 400)["detail"]
 
 
 def test_a_meter_needs_its_value(http: httpx.Client) -> None:
     body = {name: value for name, value in METER.items() if name != "valueProperty"}
     detail = problem(http.post(METERS, json=body), 400)["detail"]
-    assert detail == (
-        "validation error: meter value property is required when the aggregation is not count"
-    )
+    assert detail == ("validation error: meter value property is required when the aggregation is not count")
     assert '"slug" is missing' in problem(http.post(METERS, json={}), 400)["detail"]
     assert http.post(METERS, json=body | {"aggregation": "COUNT"}).status_code == 201
 
@@ -131,13 +127,9 @@ def test_a_bad_slug_is_400_and_an_unknown_one_404(http: httpx.Client) -> None:
 
 def test_events_by_each_content_type(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     for number, content_type in enumerate(("application/cloudevents+json", "application/json")):
-        answer = http.post(
-            EVENTS, json=cloud_event(f"one-{number}"), headers={"content-type": content_type}
-        )
+        answer = http.post(EVENTS, json=cloud_event(f"one-{number}"), headers={"content-type": content_type})
         assert answer.status_code == 204
-    for number, content_type in enumerate(
-        ("application/cloudevents-batch+json", "application/json")
-    ):
+    for number, content_type in enumerate(("application/cloudevents-batch+json", "application/json")):
         events = [cloud_event(f"{number}-{n}") for n in range(3)]
         answer = http.post(EVENTS, json=events, headers={"content-type": content_type})
         assert answer.status_code == 204
@@ -194,9 +186,7 @@ def test_an_invalid_event_takes_the_whole_batch_with_it(
     assert openmeter.query("calls").rows[0].value == 0
 
 
-def test_optional_attributes_may_be_null_or_missing(
-    http: httpx.Client, openmeter: OpenMeterSandbox
-) -> None:
+def test_optional_attributes_may_be_null_or_missing(http: httpx.Client, openmeter: OpenMeterSandbox) -> None:
     event = cloud_event("1", time=None, data=None, datacontenttype=None, traceparent="00-ab")
     ingest(http, event)
     row = openmeter.query("calls").rows[0]

@@ -8,9 +8,9 @@ from time import process_time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.sandbox_openmeter.conftest import DAY, cloud_event
 
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings, Problem, QueryResult
+from tests.sandbox_openmeter.conftest import DAY, cloud_event
 
 if TYPE_CHECKING:
     from sandbox.clock import ManualClock
@@ -46,18 +46,14 @@ def test_adjacent_periods_at_an_odd_second_share_nothing(openmeter: OpenMeterSan
 
 def test_sub_seconds_are_cut_but_echoed(openmeter: OpenMeterSandbox) -> None:
     openmeter.ingest([cloud_event(time="2027-01-01T10:00:00.999Z")])
-    result = openmeter.query(
-        "tokens", start="2027-01-01T10:00:00.900Z", end="2027-01-01T10:00:01.5+00:00"
-    )
+    result = openmeter.query("tokens", start="2027-01-01T10:00:00.900Z", end="2027-01-01T10:00:01.5+00:00")
     assert values(result) == [1]
     assert windows(result) == [("2027-01-01T10:00:00.9Z", "2027-01-01T10:00:01.5Z")]
 
 
 def test_a_bound_with_an_offset_is_the_same_instant(openmeter: OpenMeterSandbox) -> None:
     openmeter.record("prompt", "cus_1", TEN, 1)
-    result = openmeter.query(
-        "tokens", start="2027-01-01T12:00:00+02:00", end="2027-01-01T12:00:01+02:00"
-    )
+    result = openmeter.query("tokens", start="2027-01-01T12:00:00+02:00", end="2027-01-01T12:00:01+02:00")
     assert values(result) == [1]
     assert windows(result) == [("2027-01-01T12:00:00+02:00", "2027-01-01T12:00:01+02:00")]
 
@@ -344,9 +340,7 @@ def test_chosen_events_are_held_until_released(openmeter: OpenMeterSandbox) -> N
     assert values(openmeter.query("tokens")) == [11_111]
 
 
-def test_one_ingestion_may_lag_more_than_others(
-    clock: ManualClock, openmeter: OpenMeterSandbox
-) -> None:
+def test_one_ingestion_may_lag_more_than_others(clock: ManualClock, openmeter: OpenMeterSandbox) -> None:
     openmeter.ingest([cloud_event("late")], lag=3600)
     clock.advance(3599)
     assert openmeter.query("tokens").rows == []

@@ -45,9 +45,7 @@ def routes(sandbox: OpenMeterSandbox) -> list[Route]:
     ]
 
 
-def _endpoint(
-    sandbox: OpenMeterSandbox, control: Control
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(sandbox: OpenMeterSandbox, control: Control) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
             body = json.loads(await request.body() or b"{}") | dict(request.query_params)
@@ -69,9 +67,7 @@ def _calls(sandbox: OpenMeterSandbox, _: dict[str, Any]) -> object:
 def _fault(sandbox: OpenMeterSandbox, body: dict[str, Any]) -> None:
     faults, times = sandbox.faults, int(body.get("times", 1))
     kinds: dict[str, Callable[[], None]] = {
-        "status": lambda: faults.fail(
-            body["status"], times=times, retry_after=body.get("retry_after")
-        ),
+        "status": lambda: faults.fail(body["status"], times=times, retry_after=body.get("retry_after")),
         "delay": lambda: faults.delay(float(body["seconds"]), times=times),
         "empty": functools.partial(faults.empty, times=times),
         "drop": functools.partial(faults.drop, times=times),

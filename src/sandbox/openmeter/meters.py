@@ -126,9 +126,7 @@ class Meters:
 
     def get(self, id_or_slug: str) -> Meter:
         """A meter by its id, deleted or not, or by its slug. Raises Problem (400, 404)."""
-        if len(id_or_slug) > 64 or not (
-            _SLUG.fullmatch(id_or_slug) or ULID.fullmatch(id_or_slug.upper())
-        ):
+        if len(id_or_slug) > 64 or not (_SLUG.fullmatch(id_or_slug) or ULID.fullmatch(id_or_slug.upper())):
             invalid_parameter(
                 "meterIdOrSlug",
                 "path",

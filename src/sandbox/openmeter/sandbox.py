@@ -205,9 +205,7 @@ class OpenMeterSandbox:
             rows = run(query, found, self._store.accepted).rows
         return rows[0].value if rows else 0.0
 
-    def subjects(
-        self, meter: str, start: Moment | None = None, end: Moment | None = None
-    ) -> list[str]:
+    def subjects(self, meter: str, start: Moment | None = None, end: Moment | None = None) -> list[str]:
         """The subjects with visible events of the meter's type in `[start, end)`, sorted."""
         lower = 0 if start is None else instant(start).seconds
         upper = 2**33 if end is None else instant(end).seconds
