@@ -1,0 +1,265 @@
+"""A whole deployment in one process: both stand-ins over HTTP, AWS by moto, one clock for all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import stripe
+from sandbox.clock import ManualClock
+from sandbox.openmeter import OpenMeterSandbox
+from sandbox.stripe import StripeSandbox, sign
+from usage_reporting.config import Mode, Settings
+from usage_reporting.container import Container
+from usage_reporting.credentials import SecretsManagerCredentials
+from usage_reporting.ledger import DynamoTable
+from usage_reporting.pages import SqsQueue
+from usage_reporting.stripe_api import API_VERSION
+from usage_reporting.ticks import tick, work_off
+from usage_reporting.webhook import Answer, answer
+
+DAY = 86_400
+HOUR = 3600
+MINUTE = 60
+
+NOON = 1_784_116_800
+"""2026-07-15T12:00:00Z"""
+
+API_KEY = "sk_test_sandbox"
+WEBHOOK_SECRET = "whsec_first"
+
+
+@dataclass
+class World:
+    """Stripe, OpenMeter, AWS and the functions, all on one clock (UTC seconds)."""
+
+    clock: ManualClock
+    stripe: StripeSandbox
+    stripe_url: str
+    openmeter: OpenMeterSandbox
+    openmeter_url: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    inbox: list[bytes] = field(default_factory=list)
+    _containers: list[Container] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sqs = boto3.client("sqs")
+        self.dynamodb = boto3.client("dynamodb")
+        self.secrets = boto3.client("secretsmanager")
+        self.queue_url = self.sqs.create_queue(QueueName="pages")["QueueUrl"]
+        self.create_table("ledger")
+        self.secrets.create_secret(Name="keys", SecretString="{}")
+        self.write_secret()
+        self.client = stripe.StripeClient(
+            API_KEY, base_addresses={"api": self.stripe_url}, max_network_retries=0
+        )
+
+    # Set-up
+
+    def create_table(self, name: str) -> None:
+        self.dynamodb.create_table(
+            TableName=name,
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": "pk", "AttributeType": "S"},
+                {"AttributeName": "sk", "AttributeType": "S"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def write_secret(self, webhook_secret: str | list[str] = WEBHOOK_SECRET) -> None:
+        secret = {"stripe_api_key": API_KEY, "stripe_webhook_secret": webhook_secret}
+        self.secrets.put_secret_value(SecretId="keys", SecretString=json.dumps(secret))
+
+    def container(self) -> Container:
+        """A new process: nothing cached, no connection open."""
+        settings = Settings(
+            **{
+                "openmeter_url": self.openmeter_url,
+                "secret_id": "keys",
+                "ledger_table": "ledger",
+                "queue_url": self.queue_url,
+                "stripe_api_base": self.stripe_url,
+                "mode": Mode.LIVE,
+                **self.settings,
+            }
+        )
+        made = Container(
+            settings=settings,
+            credentials=SecretsManagerCredentials("keys"),
+            table=DynamoTable(settings.ledger_table),
+            queue=SqsQueue(self.queue_url),
+            clock=self.clock,
+        )
+        made.billing.api._sleep = _no_sleep
+        made.reporter.sender.sleep = _no_sleep
+        made.reporter.openmeter._sleep = _no_sleep
+        self._containers.append(made)
+        return made
+
+    def close(self) -> None:
+        for container in self._containers:
+            container.run(container.reporter.openmeter.aclose())
+            container.run(container.billing.api._http_client.close_async())
+            container.loop.close()
+
+    # Entities
+
+    def metered_price(self, event_name: str = "tokens", **price: Any) -> tuple[str, str]:
+        """A Stripe meter with formula `sum` and a monthly price of $0.10 on it: (price, meter)."""
+        meter = self.client.v1.billing.meters.create(
+            {
+                "display_name": event_name,
+                "event_name": event_name,
+                "default_aggregation": {"formula": "sum"},
+            }
+        )
+        product = self.client.v1.products.create({"name": f"product of {event_name}"})
+        params = {
+            "currency": "usd",
+            "unit_amount": 10,
+            "product": product.id,
+            "recurring": {"interval": "month", "usage_type": "metered", "meter": meter.id},
+            **price,
+        }
+        return self.client.v1.prices.create(params).id, meter.id  # type: ignore[arg-type]
+
+    def customer(self, **params: Any) -> str:
+        return self.client.v1.customers.create({"name": "Ada", **params}).id  # type: ignore[typeddict-item]
+
+    def subscription(
+        self, price: str, customer: str = "", *, om_meter_id: str = "m1", **params: Any
+    ) -> stripe.Subscription:
+        """A subscription of one metered item that starts now."""
+        return self.client.v1.subscriptions.create(
+            {
+                "customer": customer or self.customer(),
+                "items": [{"price": price, "metadata": {"om_meter_id": om_meter_id}}],
+                "collection_method": "send_invoice",
+                "days_until_due": 30,
+                **params,
+            }
+        )
+
+    def use(self, subject: str, time: int, value: float | str = 1, *, meter: str = "m1") -> None:
+        """Usage that happened at `time`."""
+        self.openmeter.record(self.openmeter.meter(meter).event_type, subject, time, value)
+
+    # What happens
+
+    def travel(self, instant: int) -> None:
+        """Let time pass up to `instant`; Stripe renews, bills and queues webhooks on the way."""
+        self.clock.set(instant)
+        self.stripe.run_due()
+
+    def tick(self, scope: str = "all", container: Container | None = None) -> dict[str, Any]:
+        """A scheduled tick, and the worker until the queue is empty; the tick's answer."""
+        made = container or self.container()
+        result = tick(made, {"scope": scope}, None)
+        failures = self.work(made)
+        return {**result, "failures": failures}
+
+    def work(self, container: Container | None = None) -> int:
+        """Let the worker take every message once; the number of messages given back."""
+        made = container or self.container()
+        failures = 0
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.queue_url, MaxNumberOfMessages=1, VisibilityTimeout=3600
+        ).get("Messages"):
+            records = [{"messageId": m["MessageId"], "body": m["Body"]} for m in messages]
+            failed = len(work_off(made, {"Records": records}, None)["batchItemFailures"])
+            failures += failed
+            if not failed:
+                self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=messages[0]["ReceiptHandle"])
+        return failures
+
+    def post(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        secret: str = WEBHOOK_SECRET,
+        at: int | None = None,
+        container: Container | None = None,
+        as_base64: bool = False,
+    ) -> Answer:
+        """Post an event to the webhook as API Gateway hands it over."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        made = container or self.container()
+        call = {
+            "headers": {"Stripe-Signature": sign(body, secret, self.clock() if at is None else at)},
+            "body": base64.b64encode(body).decode() if as_base64 else body.decode(),
+            "isBase64Encoded": as_base64,
+        }
+        return answer(made, call)
+
+    def listen(self, api_version: str = API_VERSION) -> None:
+        """Register the webhook with Stripe; what it sends is kept for `deliver`."""
+        endpoint = self.client.v1.webhook_endpoints.create(
+            {
+                "url": "https://example.com/stripe/webhook",
+                "enabled_events": ["customer.subscription.updated", "customer.subscription.deleted"],
+                "api_version": api_version,  # type: ignore[typeddict-item]
+            }
+        )
+        self.write_secret(str(endpoint.secret))
+        self.stripe.deliver = self._receive
+
+    def _receive(self, _url: str, _headers: Mapping[str, str], body: bytes) -> int:
+        self.inbox.append(body)
+        return 200
+
+    def deliver(self, container: Container | None = None) -> list[Answer]:
+        """Hand what Stripe sent so far to the webhook, signed afresh as each retry is."""
+        made = container or self.container()
+        stored = json.loads(self.secrets.get_secret_value(SecretId="keys")["SecretString"])
+        secret = str(stored["stripe_webhook_secret"])
+        answers = [self.post(body, secret=secret, container=made) for body in self.inbox]
+        self.inbox.clear()
+        return answers
+
+    # What came of it
+
+    def meter_events(self, customer: str = "") -> list[dict[str, Any]]:
+        """The meter events that Stripe took, oldest first: timestamp, value, identifier."""
+        taken = [
+            {"timestamp": row.timestamp, "value": row.value, "identifier": row.identifier}
+            for rows in self.stripe.meters._events.values()
+            for row in rows
+            if customer in {"", row.customer}
+        ]
+        return sorted(taken, key=lambda row: row["timestamp"])
+
+    def held(self, customer: str, start: int, end: int) -> Decimal:
+        """What Stripe holds of a customer in [start, end)."""
+        return sum(
+            (row["value"] for row in self.meter_events(customer) if start <= row["timestamp"] < end),
+            Decimal(0),
+        )
+
+    def billed(self, subscription: str) -> list[tuple[str, Decimal, str]]:
+        """The metered lines of a subscription's invoices, oldest invoice first: price, quantity, status."""
+        lines = []
+        for invoice in reversed(self.client.v1.invoices.list({"subscription": subscription, "limit": 100}).data):
+            for line in invoice.lines.data:
+                price = line.pricing.price_details.price  # type: ignore[union-attr]
+                lines.append((str(price), Decimal(line.quantity_decimal or 0), str(invoice.status)))
+        return lines
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """All items of the ledger table."""
+        return list(self.dynamodb.scan(TableName="ledger")["Items"])
+
+
+async def _no_sleep(_seconds: float) -> None:
+    """Retries do not wait in tests."""
+
+
+__all__ = ["API_KEY", "DAY", "HOUR", "MINUTE", "NOON", "WEBHOOK_SECRET", "World"]
