@@ -134,7 +134,8 @@ def _translated(error: stripe.StripeError) -> Exception:
     if isinstance(error, stripe.PermissionError):
         return StripeUnavailableError(f"the Stripe key may not do this: {message}")
     if status is None:
-        return StripeUnavailableError("Stripe gave no answer")
+        cause = type(error.__cause__ or error).__name__
+        return StripeUnavailableError(f"Stripe gave no answer ({cause})")
     if status in {409, 429}:
         return StripeUnavailableError(f"Stripe is busy ({status}): {message}")
     if status >= 500:
