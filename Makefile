@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 UV ?= $(shell command -v uv || echo .venv/bin/uv)
 PYTEST_ARGS ?= -n auto --dist loadscope -q

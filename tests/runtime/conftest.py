@@ -73,7 +73,7 @@ def _stack_variables(endpoint: str) -> dict[str, str]:
     )
     queue = session.client("sqs", endpoint_url=endpoint).create_queue(QueueName="PageQueue")
     known = {name: str(each["Default"]) for name, each in template["Parameters"].items()} | {
-        "AWS::StackName": "usage-reporter",
+        "AWS::StackName": "a-stack",
         "LedgerTable": table["TableDescription"]["TableName"],
         "PageQueue": queue["QueueUrl"],
         "Secret.Id": secret["ARN"],

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.infrastructure.template import PROJECT, source
+from tests.infrastructure.template import PROJECT, resources, source
 from tests.runtime.runtime_api import RuntimeApi, serve_event
 
 WEBHOOK = {
@@ -47,8 +47,10 @@ PAGE = {
 }
 
 
-def answer(function: str, event: object, environment: dict[str, str], path: list[Path]) -> Any:
-    """What a function answers to its first event; fails on an error, with what it printed."""
+def first_invocation(
+    function: str, event: object, environment: dict[str, str], path: list[Path]
+) -> tuple[Any, str]:
+    """What a function answers to its first event, and prints; fails on an error, with both."""
     task = PROJECT / "src" / function
     timeout = source()["Resources"][f"{function.title()}Function"]["Properties"]["Timeout"]
     with serve_event(event, timeout) as api:
@@ -79,7 +81,7 @@ def answer(function: str, event: object, environment: dict[str, str], path: list
                 process.kill()
                 printed = process.communicate()[0]
     assert kind == "/invocation/id/response", f"{kind}: {json.dumps(body, indent=1)}\n{printed}"
-    return body
+    return body, printed
 
 
 def _outcome(api: RuntimeApi, process: subprocess.Popen[str]) -> tuple[str, Any]:
@@ -100,17 +102,28 @@ def path(layer: Path, runtime: Path) -> list[Path]:
 
 
 def test_webhook(environment: dict[str, str], path: list[Path]) -> None:
-    response = answer("webhook", WEBHOOK, environment, path)
+    response, _ = first_invocation("webhook", WEBHOOK, environment, path)
     assert response["statusCode"] == 503
     assert json.loads(response["body"])["status"] == "not_configured"
 
 
 def test_schedule(environment: dict[str, str], path: list[Path]) -> None:
-    assert answer("schedule", SCHEDULE, environment, path)["status"] == "not_configured"
+    response, printed = first_invocation("schedule", SCHEDULE, environment, path)
+    assert response["status"] == "not_configured"
+    # A tick is a tick: no alarm while nothing is configured.
+    (metrics,) = [json.loads(line) for line in printed.splitlines() if '"_aws"' in line]
+    alarm = resources("AWS::CloudWatch::Alarm")["ClosingTickAlarm"]["Properties"]
+    (directive,) = metrics["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == alarm["Namespace"]
+    assert directive["Dimensions"] == [[each["Name"] for each in alarm["Dimensions"]]]
+    assert alarm["MetricName"] in [metric["Name"] for metric in directive["Metrics"]]
+    assert metrics[alarm["MetricName"]] == [1]
+    # The alarm's dimension is the name of the stack: two of them in an account are told apart.
+    assert metrics["service"] == environment["POWERTOOLS_SERVICE_NAME"] == "a-stack"
 
 
 def test_worker(environment: dict[str, str], path: list[Path]) -> None:
-    response = answer("worker", PAGE, environment, path)
+    response, _ = first_invocation("worker", PAGE, environment, path)
     assert response["status"] == "not_configured"
     assert response["batchItemFailures"] == []
 
@@ -121,4 +134,4 @@ def test_what_the_layer_lacks_is_missing(tmp_path: Path, environment: dict[str, 
     probe.mkdir()
     (probe / "__init__.py").write_text("import stripe\n")
     with pytest.raises(AssertionError, match="No module named 'stripe'"):
-        answer("schedule", SCHEDULE, environment, [tmp_path, runtime])
+        first_invocation("schedule", SCHEDULE, environment, [tmp_path, runtime])
