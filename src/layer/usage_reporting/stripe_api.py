@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ LEGACY_API_VERSION = "2025-02-24.acacia"
 PAGE_SIZE = 100
 TIMEOUT_S = 20
 READ_TRIES = 4
+
+_KEY = re.compile(r"\b(?:sk|rk|pk|whsec)_[\w*]+")
 
 Json = dict[str, Any]
 Sleep = Callable[[float], Awaitable[None]]
@@ -125,12 +128,17 @@ class StripeApi:
         return self._client
 
 
+def redacted(text: str) -> str:
+    """A text without keys and signing secrets: Stripe's messages repeat the ends of a key."""
+    return _KEY.sub("[key]", text)
+
+
 def _translated(error: stripe.StripeError) -> Exception:
     """Sort Stripe's errors into those that asking again may mend and those that it will not."""
     status = error.http_status
     if isinstance(error, stripe.AuthenticationError):
         return StripeUnavailableError("Stripe does not accept the API key; run `usage-reporter connect`")
-    message = error.user_message or f"{type(error).__name__} without a message"
+    message = redacted(error.user_message or f"{type(error).__name__} without a message")
     if isinstance(error, stripe.PermissionError):
         return StripeUnavailableError(f"the Stripe key may not do this: {message}")
     if status is None:
