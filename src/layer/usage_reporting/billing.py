@@ -67,9 +67,11 @@ class Billing:
             found = [await self.customer_meters(subscription) for subscription in page]
             yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
 
-    async def drafts(self, cursor: str = "") -> AsyncIterator[Listing]:
+    async def drafts(
+        self, cursor: str = "", filters: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Listing]:
         """Customer meters of draft invoices whose lines' periods have ended."""
-        query = {"status": "draft", **({"starting_after": cursor} if cursor else {})}
+        query = {**(filters or {}), "status": "draft", **({"starting_after": cursor} if cursor else {})}
         async for page in self.api.pages("/v1/invoices", query):
             found = [await self._of_draft(invoice) for invoice in page]
             yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
