@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.infrastructure.template import PROJECT, Block, resources, source
+from usage_reporting.config import Mode, Settings
 
 FUNCTIONS = {
     "WebhookFunction": "webhook",
@@ -81,6 +82,26 @@ def test_handler_is_there(name: str, folder: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_environment(name: str) -> None:
     assert function(name)["Environment"]["Variables"].keys() == ENVIRONMENT
+
+
+def test_environment_is_what_the_settings_read() -> None:
+    read: set[str] = set()
+
+    class Recording(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            read.add(name)
+            return super().get(name, default)
+
+    parameters = source()["Parameters"]
+    variables = source()["Globals"]["Function"]["Environment"]["Variables"]
+    values = {
+        name: str(parameters.get(value.get("Ref"), {}).get("Default", name))
+        for name, value in variables.items()
+        if isinstance(value, dict)
+    }
+    settings = Settings.from_environment(Recording(values))
+    assert read == {name for name in ENVIRONMENT if not name.startswith("POWERTOOLS_")}
+    assert settings.mode is Mode.SHADOW
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -113,9 +113,7 @@ def test_secret_holds_placeholders() -> None:
     ("name", "parameter"),
     [("LedgerTable", "ExistingLedgerTable"), ("Secret", "ExistingSecretArn")],
 )
-def test_table_and_secret_outlive_the_stack_and_can_be_taken_over(
-    name: str, parameter: str
-) -> None:
+def test_table_and_secret_outlive_the_stack_and_can_be_taken_over(name: str, parameter: str) -> None:
     resource = source()["Resources"][name]
     assert resource["DeletionPolicy"] == "RetainExceptOnCreate"
     assert resource["UpdateReplacePolicy"] == "Retain"
@@ -202,9 +200,7 @@ def test_own_metrics_are_those_of_this_stack() -> None:
     own = [alarm["Properties"] for name, alarm in ALARMS.items() if name != "DeadLetterAlarm"]
     for alarm in own:
         assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"] == "UsageReporting"
-        assert alarm["Dimensions"] == [
-            {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}
-        ]
+        assert alarm["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
 
 
 @pytest.mark.parametrize(("name", "parameter"), source()["Parameters"].items())
