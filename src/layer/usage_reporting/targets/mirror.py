@@ -84,7 +84,7 @@ def _less(hour: list[Reading], advice: str) -> str:
 def _send(customer_meter: CustomerMeter, reading: Reading, stamp: int, now: int) -> Send:
     value = round_units(reading.difference)
     return Send(
-        identifier=identifier(customer_meter, reading.piece.start, reading.sequence, stamp, value),
+        identifier=identifier(customer_meter, reading, stamp, value),
         slice_start=reading.piece.start,
         stamp=stamp,
         value=value,
@@ -92,10 +92,13 @@ def _send(customer_meter: CustomerMeter, reading: Reading, stamp: int, now: int)
     )
 
 
-def identifier(
-    customer_meter: CustomerMeter, slice_start: int, sequence: int, stamp: int, value: Decimal
-) -> str:
-    """Name the fact that is sent: `customer.slice-start.sequence.hash`, at most 100 characters."""
-    fact = "|".join([customer_meter.pk, str(slice_start), str(sequence), str(stamp), to_wire(value)])
-    digest = hashlib.sha256(fact.encode()).hexdigest()[:16]
+def identifier(customer_meter: CustomerMeter, reading: Reading, stamp: int, value: Decimal) -> str:
+    """Name the fact that is sent: `customer.slice-start.sequence.hash`, at most 100 characters.
+
+    What Stripe held before is part of the fact: after `adopt` the sequence begins anew, and an equal
+    difference at the same stamp is then another one than before.
+    """
+    slice_start, sequence = reading.piece.start, reading.sequence
+    numbers = [str(slice_start), str(sequence), str(stamp), to_wire(reading.mirrored), to_wire(value)]
+    digest = hashlib.sha256("|".join([customer_meter.pk, *numbers]).encode()).hexdigest()[:16]
     return f"{customer_meter.customer[:_CUSTOMER_PART]}.{slice_start}.{sequence}.{digest}"
