@@ -156,14 +156,10 @@ class World:
         asked = {"customer": self.customer["id"], "items": items, **params}
         return self.api.post("subscriptions", asked, version=version)
 
-    def report(
-        self, value: str, at: int | None = None, *, event_name: str = "m1", **rest: Any
-    ) -> Json:
+    def report(self, value: str, at: int | None = None, *, event_name: str = "m1", **rest: Any) -> Json:
         return self.api.post("billing/meter_events", self.event(value, at, event_name, **rest))
 
-    def event(
-        self, value: str, at: int | None = None, event_name: str = "m1", **rest: Any
-    ) -> Json:
+    def event(self, value: str, at: int | None = None, event_name: str = "m1", **rest: Any) -> Json:
         payload = {"stripe_customer_id": self.customer["id"], "value": value}
         timestamp = self.clock() if at is None else at
         return {"event_name": event_name, "payload": payload, "timestamp": timestamp, **rest}

@@ -10,7 +10,7 @@ from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
 from tests.sandbox_stripe.direct import DAY, HOUR, Json, World, end_of
 
-CLASSIC = {"billing_mode": {"type": "classic"}}
+CLASSIC: Json = {"billing_mode": {"type": "classic"}}
 
 
 def item_of(subscription: Json, number: int = 0) -> str:
@@ -82,8 +82,7 @@ def test_a_removed_item(world: World, mode: Json, billed: str | None) -> None:
     world.finish(end_of(subscription))
     last = world.invoices()[0]
     quantities = {
-        line["pricing"]["price_details"]["price"]: line["quantity_decimal"]
-        for line in world.lines(last)
+        line["pricing"]["price_details"]["price"]: line["quantity_decimal"] for line in world.lines(last)
     }
     assert quantities.get(world.price["id"]) == billed
     assert world.api.error("GET", f"subscription_items/{item_of(subscription)}")["status"] == 404
@@ -146,9 +145,7 @@ def test_subscriptions_that_are_refused(world: World, params: Json) -> None:
 
 
 def test_items_that_are_refused(world: World) -> None:
-    once = world.api.post(
-        "prices", {"currency": "usd", "product": world.product["id"], "unit_amount": 5}
-    )
+    once = world.api.post("prices", {"currency": "usd", "product": world.product["id"], "unit_amount": 5})
     yearly = world.licensed_price(interval="year")
     metered = {"price": world.price["id"], "quantity": 2}
     base = {"customer": world.customer["id"]}
@@ -239,9 +236,7 @@ def test_backdated_usage(world: World, mode: Json, first: str) -> None:
 
 def test_a_backdated_classic_subscription_with_an_anchor_has_one_long_period(world: World) -> None:
     start, anchor = world.clock() - 20 * DAY, world.clock() + 60
-    subscription = world.subscribe(
-        backdate_start_date=start, billing_cycle_anchor=anchor, **CLASSIC
-    )
+    subscription = world.subscribe(backdate_start_date=start, billing_cycle_anchor=anchor, **CLASSIC)
     item = subscription["items"]["data"][0]
     assert (item["current_period_start"], item["current_period_end"]) == (start, anchor)
     world.report("3", start)
@@ -249,9 +244,7 @@ def test_a_backdated_classic_subscription_with_an_anchor_has_one_long_period(wor
     assert world.billed(subscription)[world.price["id"]].endswith("+3")
 
 
-def test_a_cancellation_at_period_end_bills_the_last_usage(
-    world: World, stripe: StripeSandbox
-) -> None:
+def test_a_cancellation_at_period_end_bills_the_last_usage(world: World, stripe: StripeSandbox) -> None:
     subscription = world.subscribe()
     end = end_of(subscription)
     path = f"subscriptions/{subscription['id']}"

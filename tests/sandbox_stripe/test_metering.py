@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
-from tests.sandbox_stripe.direct import DAY, HOUR, World
+from tests.sandbox_stripe.direct import DAY, HOUR, Json, World
 
 EVENTS = "billing/meter_events"
 
@@ -49,8 +49,10 @@ def test_values_that_are_taken(world: World, value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "1e3", "1E-05", "NaN", "Infinity", "1,5", "+1", ".5", "1.", "0x1", " 1"]
-    + ["1234567890123456", "1.000000000000001", "0.0000000000001"],
+    [
+        *("", "1e3", "1E-05", "NaN", "Infinity", "1,5", "+1", ".5", "1.", "0x1", " 1"),
+        *("1234567890123456", "1.000000000000001", "0.0000000000001"),
+    ],
 )
 def test_values_that_are_refused(world: World, value: str) -> None:
     assert world.api.error("POST", EVENTS, world.event(value))["param"] == "payload[value]"
@@ -62,7 +64,7 @@ def test_the_payload_needs_the_meters_keys(world: World) -> None:
     assert world.api.error("POST", EVENTS, no_customer)["code"] == "meter_event_no_customer_defined"
     no_value = {**event, "payload": {"stripe_customer_id": world.customer["id"]}}
     assert world.api.error("POST", EVENTS, no_value)["code"] == "meter_event_value_not_found"
-    own = {"customer_mapping": {"event_payload_key": "who", "type": "by_id"}}
+    own: Json = {"customer_mapping": {"event_payload_key": "who", "type": "by_id"}}
     world.new_meter("m2", value_settings={"event_payload_key": "much"}, **own)
     payload = {"who": world.customer["id"], "much": "1"}
     world.api.post(EVENTS, {**event, "event_name": "m2", "payload": payload})
@@ -96,9 +98,7 @@ def test_an_identifier_is_taken_once_in_24_hours(world: World, clock: ManualCloc
     assert world.api.error("POST", EVENTS, world.event("1", identifier="i" * 101))["status"] == 400
 
 
-def test_an_unknown_customer_is_found_out_after_the_200(
-    world: World, stripe: StripeSandbox
-) -> None:
+def test_an_unknown_customer_is_found_out_after_the_200(world: World, stripe: StripeSandbox) -> None:
     event = world.event("1")
     event["payload"] = {**event["payload"], "stripe_customer_id": "cus_nobody"}
     world.api.post(EVENTS, event)
@@ -171,9 +171,7 @@ def test_summaries_lag(world: World, stripe: StripeSandbox, clock: ManualClock) 
 
 
 @pytest.mark.parametrize(("formula", "expected"), [("sum", 9), ("count", 3), ("last", 2)])
-def test_formulas(
-    stripe: StripeSandbox, clock: ManualClock, formula: str, expected: int
-) -> None:
+def test_formulas(stripe: StripeSandbox, clock: ManualClock, formula: str, expected: int) -> None:
     world = World(stripe, clock, formula)
     now = clock()
     world.report("4", now - 20)
@@ -182,9 +180,7 @@ def test_formulas(
     assert total(world) == expected
 
 
-def test_last_takes_the_later_receipt_of_one_stamp(
-    stripe: StripeSandbox, clock: ManualClock
-) -> None:
+def test_last_takes_the_later_receipt_of_one_stamp(stripe: StripeSandbox, clock: ManualClock) -> None:
     world = World(stripe, clock, "last")
     world.report("4")
     world.report("2")

@@ -37,8 +37,6 @@ def test_months_keep_the_anchors_day(number: int, expected: str) -> None:
         ("day", 1, "2027-01-01T10:37:42", "2027-01-02T10:37:42"),
     ],
 )
-def test_the_next_boundary_is_later(
-    interval: str, count: int, after: str, expected: str
-) -> None:
+def test_the_next_boundary_is_later(interval: str, count: int, after: str, expected: str) -> None:
     recurring = Recurring(interval, count, "metered")
     assert next_boundary(at("2026-01-31T10:37:42"), recurring, at(after)) == at(expected)

@@ -110,12 +110,16 @@ def test_a_renewal_can_be_late(world: World, stripe: StripeSandbox) -> None:
 
 @pytest.mark.parametrize(
     ("quantity", "cents", "total"),
-    [("10.5", "0.1", 1), ("0.5", "1", 1), ("0.49", "1", 0), ("-3", "10", 0)]
-    + [("123456789012345", "0.000000000001", 123), ("3", "1.5", 5)],
+    [
+        ("10.5", "0.1", 1),
+        ("0.5", "1", 1),
+        ("0.49", "1", 0),
+        ("-3", "10", 0),
+        ("123456789012345", "0.000000000001", 123),
+        ("3", "1.5", 5),
+    ],
 )
-def test_amounts(
-    stripe: StripeSandbox, clock: ManualClock, quantity: str, cents: str, total: int
-) -> None:
+def test_amounts(stripe: StripeSandbox, clock: ManualClock, quantity: str, cents: str, total: int) -> None:
     world = World(stripe, clock)
     subscription = world.subscribe(world.new_price(cents))
     world.report(quantity)
@@ -207,7 +211,7 @@ def test_invoices_sent_by_mail_stay_open(world: World) -> None:
 def test_paused_collection_keeps_invoicing(world: World, behavior: str, status: str) -> None:
     subscription = world.subscribe()
     path = f"subscriptions/{subscription['id']}"
-    pause = {"behavior": behavior, "resumes_at": end_of(subscription) + DAY}
+    pause: Json = {"behavior": behavior, "resumes_at": end_of(subscription) + DAY}
     paused = world.api.post(path, {"pause_collection": pause})
     assert (paused["status"], paused["pause_collection"]) == ("active", pause)
     world.finish(end_of(subscription))
@@ -222,9 +226,7 @@ def test_the_first_invoice_is_final_at_once(world: World) -> None:
     assert (invoice["status"], invoice["total"]) == ("paid", 500)
     assert invoice["billing_reason"] == "subscription_create"
     assert len(world.lines(invoice)) == 1
-    classic = world.subscribe(
-        world.licensed_price(), world.price, billing_mode={"type": "classic"}
-    )
+    classic = world.subscribe(world.licensed_price(), world.price, billing_mode={"type": "classic"})
     assert len(world.lines(world.invoices(subscription=classic["id"])[0])) == 2
     assert subscription["latest_invoice"] == invoice["id"]
 

@@ -13,7 +13,7 @@ from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.form import decode
 from sandbox.stripe.messages import Request
-from tests.sandbox_stripe.direct import ACACIA, DAY, Direct, World
+from tests.sandbox_stripe.direct import ACACIA, DAY, Direct, World, encode
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,6 @@ def test_one_meter_event_at_a_time(stripe: StripeSandbox, world: World) -> None:
 
 
 def concurrently(world: World, events: list[dict[str, Any]], headers: dict[str, str]) -> list[Any]:
-    from tests.sandbox_stripe.direct import encode
-
     async def send() -> list[Any]:
         requests = [
             Request(

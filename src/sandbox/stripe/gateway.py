@@ -136,8 +136,6 @@ class Gateway:
             return answer
         finally:
             account.request_id = account.idempotency_key = None
-            if prepared.route.method != "GET" and prepared.route.template != _METER_EVENTS:
-                self._stripe.touch()
 
     def _finder(self, version: ApiVersion) -> Callable[[str, str], Json]:
         account = self._stripe.account

@@ -10,7 +10,7 @@ from sandbox.stripe.errors import invalid, no_such
 from sandbox.stripe.lifecycle import in_trial, is_metered, recurring_of
 from sandbox.stripe.objects import Price, Subscription, SubscriptionItem
 from sandbox.stripe.periods import next_boundary
-from sandbox.stripe.subscriptions import MAX_ITEMS, add_item, check_intervals, usable_price
+from sandbox.stripe.subscriptions import add_item, check_count, check_intervals, usable_price
 from sandbox.stripe.versions import ApiVersion
 
 Params = dict[str, Any]
@@ -46,10 +46,7 @@ class ItemChanges:
         return resets
 
     def _check(self) -> None:
-        if len(self.subscription.items) > MAX_ITEMS:
-            raise invalid(f"A subscription takes at most {MAX_ITEMS} items.", "items")
-        if not self.subscription.items:
-            raise invalid("A subscription must have at least one active item.", "items")
+        check_count(len(self.subscription.items), flexible=self.subscription.is_flexible)
         prices = [self.books.account.prices.get(item.price) for item in self.subscription.items]
         check_intervals(prices, flexible=self.subscription.is_flexible)
 

@@ -9,6 +9,7 @@ from typing import Any
 from sandbox.clock import Clock
 from sandbox.stripe import lifecycle
 from sandbox.stripe.account import Account
+from sandbox.stripe.agenda import Agenda
 from sandbox.stripe.books import Books
 from sandbox.stripe.delivery import BackgroundDelivery
 from sandbox.stripe.events import Events
@@ -45,8 +46,8 @@ class StripeSandbox:
         self.deliver = deliver
         self._background = BackgroundDelivery(self.account.settings.webhook_timeout)
         self._turn = threading.RLock()
-        self._due: int | None = None
-        self._due_known = False
+        self._agenda = Agenda(self._due_of)
+        self.events.listeners.append(lambda event: self._agenda.mark(event.object_id))
 
     @property
     def calls(self) -> dict[tuple[str, str], int]:
@@ -62,23 +63,20 @@ class StripeSandbox:
         """Put other settings in force; raises TypeError or ValueError for what does not exist."""
         with self.account.lock:
             self.account.settings = replace(self.account.settings, **changes)
-            self.touch()
-
-    def touch(self) -> None:
-        """Forget when something is due next; to be called after every change."""
-        self._due_known = False
+            for row in (*self.account.subscriptions, *self.account.invoices):
+                self._agenda.mark(row.id)
 
     def next_due(self) -> int | None:
         """The next instant at which time changes or delivers anything, in UTC unix seconds."""
         with self.account.lock:
-            due = [self._billing_due(), self.webhooks.next_due()]
+            due = [self._agenda.next(), self.webhooks.next_due()]
             return min((instant for instant in due if instant is not None), default=None)
 
     def advance(self) -> None:
         """Do all billing that is due by now; webhooks stay queued for `run_due`."""
         with self.account.lock:
             now = self.account.clock()
-            while (due := self._billing_due()) is not None and due <= now:
+            while (due := self._agenda.next()) is not None and due <= now:
                 self._bill(due)
 
     def run_due(self) -> None:
@@ -97,7 +95,7 @@ class StripeSandbox:
         with self.account.lock:
             now = self.account.clock()
             while True:
-                billing, posting = self._billing_due(), self.webhooks.next_due()
+                billing, posting = self._agenda.next(), self.webhooks.next_due()
                 if billing is not None and billing <= min(now, posting or now):
                     self._bill(billing)
                 elif posting is not None and posting <= now:
@@ -116,25 +114,20 @@ class StripeSandbox:
     def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:
         with self.account.lock:
             self.webhooks.settle(attempt, status, self.account.clock() if at is None else at)
-            self.touch()
+            self._agenda.mark(attempt.delivery.event.object_id)
 
-    def _billing_due(self) -> int | None:
-        if not self._due_known:
-            due = [lifecycle.next_due(self.books, row) for row in self.account.subscriptions]
-            due += [self.books.invoices.finalization_due(row) for row in self.account.invoices]
-            self._due = min((instant for instant in due if instant is not None), default=None)
-            self._due_known = True
-        return self._due
+    def _due_of(self, id_: str) -> int | None:
+        subscription = self.account.subscriptions.find(id_)
+        if subscription is not None:
+            return lifecycle.next_due(self.books, subscription)
+        invoice = self.account.invoices.find(id_)
+        return self.books.invoices.finalization_due(invoice) if invoice else None
 
     def _bill(self, instant: int) -> None:
         """Do what became due at this instant, invoices before renewals."""
+        due = self._agenda.take(instant)
         with self.account.at(instant):
-            for invoice in self.account.invoices:
-                due = self.books.invoices.finalization_due(invoice)
-                if due is not None and due <= instant:
-                    self.books.invoices.finalize(invoice)
-            for subscription in self.account.subscriptions:
-                due = lifecycle.next_due(self.books, subscription)
-                if due is not None and due <= instant:
-                    lifecycle.step(self.books, subscription)
-        self.touch()
+            for invoice in filter(None, map(self.account.invoices.find, due)):
+                self.books.invoices.finalize(invoice)
+            for subscription in filter(None, map(self.account.subscriptions.find, due)):
+                lifecycle.step(self.books, subscription)

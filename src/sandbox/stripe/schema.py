@@ -144,7 +144,7 @@ class Rows:
     """An array."""
 
     kind: Kind
-    max_rows: int = 100
+    max_rows: int = 1000
 
     def parse(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, list):

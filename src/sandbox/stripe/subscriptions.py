@@ -20,6 +20,8 @@ from sandbox.stripe.versions import ApiVersion
 
 Params = dict[str, Any]
 MAX_ITEMS = 20
+# Raised in August 2026 (flexible billing mode); this number only makes pages necessary.
+MAX_ITEMS_FLEXIBLE = 250
 _DAY = 86_400
 
 
@@ -36,10 +38,9 @@ def create_subscription(books: Books, params: Params, version: ApiVersion) -> Su
     if customer.deleted:
         raise invalid(f"No such customer: '{customer.id}'", "customer", "resource_missing")
     rows = params["items"]
-    if not 1 <= len(rows) <= MAX_ITEMS:
-        raise invalid(f"A subscription takes 1 to {MAX_ITEMS} items.", "items")
     prices = [usable_price(books, row, version, f"items[{n}]") for n, row in enumerate(rows)]
     mode = _billing_mode(params, version)
+    check_count(len(rows), flexible=mode == "flexible")
     check_intervals(prices, flexible=mode == "flexible")
     start = _start(params, now)
     trial_end = _trial_end(params, now)
@@ -140,6 +141,13 @@ def check_intervals(prices: list[Price], *, flexible: bool) -> None:
             "`recurring.interval` and `recurring.interval_count`.",
             "items",
         )
+
+
+def check_count(items: int, *, flexible: bool) -> None:
+    """Raise StripeError for too many items, or none."""
+    most = MAX_ITEMS_FLEXIBLE if flexible else MAX_ITEMS
+    if not 1 <= items <= most:
+        raise invalid(f"A subscription takes 1 to {most} items.", "items")
 
 
 def check_collection(subscription: Subscription) -> None:
