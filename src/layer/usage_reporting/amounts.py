@@ -8,7 +8,7 @@ float64, so two readings of the same usage may differ in the last digits.
 from __future__ import annotations
 
 import json
-from decimal import ROUND_DOWN, ROUND_HALF_UP, ROUND_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, ROUND_UP, Decimal, InvalidOperation
 from typing import Any
 
 from usage_reporting.errors import RefusedError
@@ -28,12 +28,14 @@ def round_units(value: Decimal) -> Decimal:
     if not value.is_finite():
         raise RefusedError(f"{value} is not an amount of usage; correct the events in OpenMeter")
     whole_digits = max(value.adjusted() + 1, 1) if value else 1
-    if whole_digits > MAX_DIGITS:
-        raise RefusedError(
-            f"{value:f} has more than {MAX_DIGITS} digits, more than Stripe takes; meter in a larger unit"
-        )
-    decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
-    return value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
+    if whole_digits <= MAX_DIGITS:
+        decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
+        rounded = value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
+        if rounded.adjusted() < MAX_DIGITS:  # rounding may have added a digit
+            return rounded
+    raise RefusedError(
+        f"{value:.16g} has more than {MAX_DIGITS} digits, more than Stripe takes; meter in a larger unit"
+    )
 
 
 def round_whole(value: Decimal, mode: str) -> int:
@@ -62,9 +64,12 @@ def to_wire(value: Decimal) -> str:
 def loads(text: str | bytes) -> Any:
     """Parse JSON with every number that has a fraction or exponent as Decimal.
 
-    Raises ValueError for text that is not JSON, is nested too deeply, or holds a number too long.
+    Raises ValueError for text that is not JSON, is nested too deeply, or holds a number too long or out
+    of range.
     """
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=Decimal)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("the JSON holds a number out of range") from None
