@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -32,7 +32,7 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread = threading.Thread(target=_run, args=(server, listener), daemon=True)
     thread.start()
     try:
         _wait_until_started(server, thread)
@@ -41,6 +41,11 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
         server.should_exit = True
         thread.join(timeout=5)
         listener.close()
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    with suppress(SystemExit):  # how uvicorn ends when the application does not start
+        server.run(sockets=[listener])
 
 
 def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:

@@ -62,8 +62,9 @@ def test_rate_limits(world: World, reason: str | None) -> None:
     assert received(world) == 0
 
 
-def test_a_delay(api: Direct, stripe: StripeSandbox) -> None:
-    stripe.faults.add("delay", path="/v1/customers", seconds=0.05)
+@pytest.mark.parametrize("kind", ["delay", "delay_after"])
+def test_a_delay(api: Direct, stripe: StripeSandbox, kind: str) -> None:
+    stripe.faults.add(kind, path="/v1/customers", seconds=0.05)
     start = time.monotonic()
     api.get("customers")
     assert time.monotonic() - start >= 0.05

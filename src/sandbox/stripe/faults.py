@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-KINDS = ("status", "error_after", "drop_before", "drop", "rate_limited", "delay")
+KINDS = ("status", "error_after", "drop_before", "drop", "rate_limited", "delay", "delay_after")
 
 
 @dataclass
@@ -17,9 +17,10 @@ class Fault:
     kind: `status` answers before doing the work; `error_after` does the work, then answers
     `status`, which is stored and replayed under the Idempotency-Key; `drop_before` and `drop` cut
     the connection before or after the work; `rate_limited` answers 429 with
-    `Stripe-Rate-Limited-Reason: reason` (none without a reason, as for lock timeouts); `delay`
-    waits `seconds` first. `path` is a pattern as in `/v1/billing/meters/*/event_summaries`;
-    `contains` must occur in the encoded parameters. `times` None: for ever.
+    `Stripe-Rate-Limited-Reason: reason` (none without a reason, as for lock timeouts); `delay` and
+    `delay_after` wait `seconds` before or after the work. `path` is a pattern as in
+    `/v1/billing/meters/*/event_summaries`; `contains` must occur in the encoded parameters; `skip`
+    lets so many matches pass first; `times` None: for ever.
     """
 
     kind: str

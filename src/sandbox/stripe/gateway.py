@@ -72,27 +72,23 @@ class Gateway:
             raise rate_limited(faults["rate_limited"].reason)
         prepared = self._prepare(request, encoded)
         idempotency = self._stripe.idempotency
-        if prepared.key is None:
-            response = await self._execute(prepared, request, request_id)
-        else:
+        if prepared.key is not None:
             fingerprint = f"{request.method} {request.path} {encoded}"
             replay = idempotency.begin(prepared.key, fingerprint)
             if replay is not None:
                 return replay
-            try:
-                response = await self._execute(prepared, request, request_id)
-            except BaseException:
-                idempotency.forget(prepared.key)
-                raise
+        try:
+            response = await self._execute(prepared, request, request_id)
+        except BaseException:
+            idempotency.forget(prepared.key)
+            raise
         if "error_after" in faults:
             response = _error_response(_server_error(faults["error_after"].status))
-        headers = {**response.headers, "Stripe-Version": prepared.version.name}
-        if prepared.key is not None:
-            headers["Idempotency-Key"] = prepared.key
-        response = replace(response, headers={"Request-Id": request_id, **headers})
-        if prepared.key is not None:
-            idempotency.store(prepared.key, response)
-        return replace(response, dropped=True) if "drop" in faults else response
+        response = _stamped(response, prepared, request_id)
+        idempotency.store(prepared.key, response)
+        if "delay_after" in faults:
+            await asyncio.sleep(faults["delay_after"].seconds)
+        return replace(response, dropped="drop" in faults)
 
     def _prepare(self, request: Request, encoded: str) -> _Prepared:
         account = self._stripe.account
@@ -204,6 +200,13 @@ def _route(request: Request) -> tuple[Route, tuple[str, ...]]:
         if match is not None and route.method == request.method:
             return route, match.groups()
     raise _unrecognized(request)
+
+
+def _stamped(response: Response, prepared: _Prepared, request_id: str) -> Response:
+    headers = {"Request-Id": request_id, "Stripe-Version": prepared.version.name}
+    if prepared.key is not None:
+        headers["Idempotency-Key"] = prepared.key
+    return replace(response, headers={**response.headers, **headers})
 
 
 def _unrecognized(request: Request) -> StripeError:

@@ -64,10 +64,12 @@ class Idempotency:
             )
         return stored.response.replayed()
 
-    def store(self, key: str, response: Response) -> None:
-        """Keep the answer for those who ask again."""
-        self._stored[key].response = response
+    def store(self, key: str | None, response: Response) -> None:
+        """Keep the answer for those who ask again with its key, if it has one."""
+        if key is not None:
+            self._stored[key].response = response
 
-    def forget(self, key: str) -> None:
-        """The request was not executed: the key is free again."""
-        self._stored.pop(key, None)
+    def forget(self, key: str | None) -> None:
+        """The request was not executed: its key, if it has one, is free again."""
+        if key is not None:
+            self._stored.pop(key, None)

@@ -8,12 +8,22 @@ from sandbox.stripe.api import (
     events,
     invoices,
     metering,
+    meters,
     subscriptions,
     usage_records,
 )
 
 ROUTES = [
     route
-    for module in (catalog, customers, subscriptions, invoices, metering, usage_records, events)
+    for module in (
+        catalog,
+        meters,
+        customers,
+        subscriptions,
+        invoices,
+        metering,
+        usage_records,
+        events,
+    )
     for route in module.ROUTES
 ]
