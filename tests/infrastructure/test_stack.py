@@ -12,19 +12,10 @@ import pytest
 from tests.infrastructure.template import Block, resources, source
 
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
-LEDGER = {
-    "dynamodb:BatchGetItem",
-    "dynamodb:DescribeTable",
-    "dynamodb:GetItem",
-    "dynamodb:PutItem",
-    "dynamodb:Query",
-    "dynamodb:UpdateItem",
-}
+LEDGER = {"dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem"}
 ACTIONS = {
     "WebhookRole": LOGS | LEDGER | {"secretsmanager:GetSecretValue"},
-    "ScheduleRole": LOGS
-    | {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem"}
-    | {"secretsmanager:GetSecretValue", "sqs:SendMessage"},
+    "ScheduleRole": LOGS | {"secretsmanager:GetSecretValue", "sqs:SendMessage"},
     "WorkerRole": LOGS
     | LEDGER
     | {"secretsmanager:GetSecretValue", "sqs:SendMessage"}

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 from moto import mock_aws
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
 from sandbox.openmeter import create_app as openmeter_app
 from sandbox.serve import serve
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe import create_app as stripe_app
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from tests.integration.world import NOON, World
 
 

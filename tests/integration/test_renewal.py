@@ -89,19 +89,13 @@ def test_usage_after_the_final_invoice_is_late_and_counted_once(world: World) ->
     world.tick()
     world.travel(END + 2 * HOUR)
     world.use(customer, END - 10, 3)
-    container = world.container()
 
-    reports = container.run(_report_all(container))
-    again = container.run(_report_all(container))
+    reports = world.report_all()
+    again = world.report_all()
 
     assert [report.late for report in reports] == [3]
     assert [report.late for report in again] == [0]
     assert world.held(customer, START, END) == 4
-
-
-async def _report_all(container):  # type: ignore[no-untyped-def]
-    listed = [listing async for listing in container.billing.subscriptions({})]
-    return await container.reporter.report(listed[0].customer_meters)
 
 
 def test_a_deleted_subscription_is_reported_up_to_its_true_end(world: World) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 
 import boto3
 import stripe
+
 from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
 from sandbox.stripe import StripeSandbox, sign
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import SecretsManagerCredentials
+from usage_reporting.heads import Options
 from usage_reporting.ledger import DynamoTable
+from usage_reporting.model import Report
 from usage_reporting.pages import SqsQueue
 from usage_reporting.stripe_api import API_VERSION
 from usage_reporting.ticks import tick, work_off
@@ -55,7 +58,7 @@ class World:
         self.create_table("ledger")
         self.secrets.create_secret(Name="keys", SecretString="{}")
         self.write_secret()
-        self.client = stripe.StripeClient(
+        self.client: Any = stripe.StripeClient(
             API_KEY, base_addresses={"api": self.stripe_url}, max_network_retries=0
         )
 
@@ -94,9 +97,9 @@ class World:
         )
         made = Container(
             settings=settings,
-            credentials=SecretsManagerCredentials("keys"),
-            table=DynamoTable(settings.ledger_table),
-            queue=SqsQueue(self.queue_url),
+            credentials=SecretsManagerCredentials("keys", self.secrets),
+            table=DynamoTable(settings.ledger_table, self.dynamodb),
+            queue=SqsQueue(self.queue_url, self.sqs),
             clock=self.clock,
         )
         made.billing.api._sleep = _no_sleep
@@ -108,7 +111,8 @@ class World:
     def close(self) -> None:
         for container in self._containers:
             container.run(container.reporter.openmeter.aclose())
-            container.run(container.billing.api._http_client.close_async())
+            stripe_client: Any = container.billing.api._http_client
+            container.run(stripe_client.close_async())
             container.loop.close()
 
     # Entities
@@ -130,14 +134,12 @@ class World:
             "recurring": {"interval": "month", "usage_type": "metered", "meter": meter.id},
             **price,
         }
-        return self.client.v1.prices.create(params).id, meter.id  # type: ignore[arg-type]
+        return str(self.client.v1.prices.create(params).id), str(meter.id)
 
     def customer(self, **params: Any) -> str:
-        return self.client.v1.customers.create({"name": "Ada", **params}).id  # type: ignore[typeddict-item]
+        return str(self.client.v1.customers.create({"name": "Ada", **params}).id)
 
-    def subscription(
-        self, price: str, customer: str = "", *, om_meter_id: str = "m1", **params: Any
-    ) -> stripe.Subscription:
+    def subscription(self, price: str, customer: str = "", *, om_meter_id: str = "m1", **params: Any) -> Any:
         """A subscription of one metered item that starts now."""
         return self.client.v1.subscriptions.create(
             {
@@ -181,6 +183,17 @@ class World:
                 self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=messages[0]["ReceiptHandle"])
         return failures
 
+    def report_all(self, options: Options | None = None) -> list[Report]:
+        """Report every live subscription in a new process, and give the reports."""
+        made = self.container()
+
+        async def report() -> list[Report]:
+            listings = [listing async for listing in made.billing.subscriptions({})]
+            found = [one for listing in listings for one in listing.customer_meters]
+            return await made.reporter.report(found, options)
+
+        return made.run(report())
+
     def post(
         self,
         event: Mapping[str, Any] | bytes,
@@ -206,7 +219,7 @@ class World:
             {
                 "url": "https://example.com/stripe/webhook",
                 "enabled_events": ["customer.subscription.updated", "customer.subscription.deleted"],
-                "api_version": api_version,  # type: ignore[typeddict-item]
+                "api_version": api_version,
             }
         )
         self.write_secret(str(endpoint.secret))
@@ -247,11 +260,18 @@ class World:
     def billed(self, subscription: str) -> list[tuple[str, Decimal, str]]:
         """The metered lines of a subscription's invoices, oldest invoice first: price, quantity, status."""
         lines = []
-        for invoice in reversed(self.client.v1.invoices.list({"subscription": subscription, "limit": 100}).data):
+        for invoice in reversed(
+            self.client.v1.invoices.list({"subscription": subscription, "limit": 100}).data
+        ):
             for line in invoice.lines.data:
-                price = line.pricing.price_details.price  # type: ignore[union-attr]
+                price = line.pricing.price_details.price
                 lines.append((str(price), Decimal(line.quantity_decimal or 0), str(invoice.status)))
         return lines
+
+    def usage_records(self, item: str) -> dict[int, int]:
+        """The quantities that Stripe holds of a legacy item, by time stamp."""
+        rows = [row for sub in self.stripe.account.subscriptions for row in sub.items if row.id == item]
+        return dict(self.stripe.books.usage.records(rows[0]))
 
     def ledger(self) -> list[dict[str, Any]]:
         """All items of the ledger table."""

@@ -88,7 +88,11 @@ class SecretsManagerCredentials:
 
     def current(self) -> Secret:
         """The keys in force. Raises ConfigurationError or AskAgainError."""
-        return self._read(force_fetch=False)
+        try:
+            return self._read(force_fetch=False)
+        except NotConfiguredError:
+            # What is cached may be from before `connect`.
+            return self._read(force_fetch=True)
 
     def reread(self) -> bool:
         """Look the keys up afresh, at most once a minute; False if it was not time yet."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from usage_reporting.model import Report, Status
 
-SERVICE = "usage-reporter"
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME") or "usage-reporter"
+"""The stack's name in a deployed function, so that two stacks of one account keep their metrics apart."""
 NAMESPACE = "UsageReporting"
 NEAR_DEADLINE = 20 * 60
 
