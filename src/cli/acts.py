@@ -1,0 +1,238 @@
+"""The acts of the demo, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from cli.connect import connect_stack
+from cli.destination import Destination
+from cli.errors import NotDoneError
+from cli.narrator import Narrator
+from cli.setup import Shop
+from cli.stack import Stack
+from sandbox.clock import system_clock
+from sandbox.stage import OPENMETER_KEY, STACK, STRIPE_KEY, Stage, wait_until
+from sandbox.story import CALLS, DURATION, Bill, Subscriber, Usage, metered, subscribers, usage_of
+from usage_reporting.amounts import to_wire
+from usage_reporting.customer_meters import OM_METER_ID
+from usage_reporting.windows import rfc3339
+
+UNTIL_FIRST_END_S = 16
+GRACE_S = 25
+UNHURRIED_DEPLOYMENT_S = 30.0
+"""A machine that takes longer for the deployment gets more time for the rest as well."""
+PATIENCE_S = 60.0
+
+FEE_CENTS = 2000
+CALL_CENTS = Decimal("0.2")
+
+
+class Acts:
+    """What the acts hand on to each other; `prices` by meter, and `fee`."""
+
+    def __init__(self, stage: Stage, tell: Narrator, seed: int) -> None:
+        self.stage = stage
+        self.tell = tell
+        self.seed = seed
+        self.pace = 1.0
+        self.people: list[Subscriber] = []
+        self.events: list[Usage] = []
+        self.to_come: list[Usage] = []
+        self.prices: dict[str, str] = {}
+
+    def play(self) -> list[Bill]:
+        """From an empty cloud to final invoices; what these bill."""
+        self.deploy()
+        self.set_up()
+        self.connect()
+        self.use()
+        self.report_so_far()
+        self.months_end()
+        self.late_usage()
+        return self.invoices()
+
+    def deploy(self) -> None:
+        """The real template, by the real SAM."""
+        with self.tell.step("The real template into a cloud on this machine: sam build, sam deploy"):
+            began = time.monotonic()
+            self.stage.deploy()
+            self.pace = max(1.0, (time.monotonic() - began) / UNHURRIED_DEPLOYMENT_S)
+            self.tell.say(f"Stripe's stand-in is at {self.stage.stripe_url}, OpenMeter's at")
+            self.tell.say(f"{self.stage.openmeter_url}, the webhook at {self.stage.webhook_url}")
+
+    def set_up(self) -> None:
+        """Prices by `setup`'s own code, and customers of long standing."""
+        with self.tell.step("What is sold, and to whom: `setup`, and subscriptions beside its own"):
+            for made in Shop(self.stage.client, STRIPE_KEY).set_up(DURATION):
+                self.tell.say(f"setup made {made.object} {made.id}")
+                if made.object == "price":
+                    self.prices[DURATION] = made.id
+            self._price_the_rest()
+            self.people = subscribers(system_clock() + round(UNTIL_FIRST_END_S * self.pace))
+            self.stage.stripe.change_settings(finalization_grace=round(GRACE_S * self.pace))
+            longstanding = [person for person in self.people if person.signed_up is not None]
+            for person in sorted(longstanding, key=lambda one: one.signed_up or 0):
+                self.stage.turn_clock(person.signed_up)
+                self.stage.sign_up(person, self._items(person))
+            self.stage.turn_clock(None)
+            self.tell.say(f"{_names(longstanding)} signed up weeks ago (Stripe's clock was turned back)")
+
+    def connect(self) -> None:
+        """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
+        with self.tell.step("Stripe and the stack, connected: `connect`"):
+            with self.stage.aws():
+                deployed = Stack.read(STACK)
+                destination = Destination(self.stage.client, self.stage.webhook_url, STACK)
+                connect_stack(deployed, destination, STRIPE_KEY, OPENMETER_KEY)
+            for line in destination.done:
+                self.tell.say(f"connect {line}")
+            today = [person for person in self.people if person.signed_up is None]
+            for person in today:
+                self.stage.sign_up(person, self._items(person))
+            self.tell.say(f"{_names(today)} sign up now, backdated (backdate_start_date)")
+            for person in self.people:
+                self._check_period(person)
+                self.stage.disturb(person)
+
+    def use(self) -> None:
+        """A month of usage; what is stamped later than now is sent when its time has come."""
+        with self.tell.step("A month of usage goes into OpenMeter"):
+            self.stage.create_meters()
+            self.events = usage_of(self.people, self.seed)
+            now = system_clock()
+            self.to_come = [event for event in self.events if event.time >= now and not event.is_late]
+            sent = self.stage.use(event for event in self.events if event.time < now and not event.is_late)
+            self.tell.say(f"{sent:,} events of {len(self.people)} customers")
+
+    def report_so_far(self) -> None:
+        """The hourly tick."""
+        with self.tell.step('A tick of the schedule, {"scope": "all"}, reports the month so far'):
+            answer = self.stage.tick("all")
+            self.tell.say(f"the schedule function queued {answer['customer_meters']} customer meters")
+            self._wait_for_queue()
+            self.tell.say(f"the worker sent {self.stage.meter_events():,} meter events to Stripe")
+
+    def months_end(self) -> None:
+        """Renewals, drafts, and webhooks: once, twice, never."""
+        first, last = self.people[0].end, max(person.end for person in self.people)
+        with self.tell.step("The months end; usage goes on; Stripe makes drafts and sends webhooks"):
+            copies = {"once": 1, "twice": 2, "never": 0}
+            expected = sum(copies[person.webhook] for person in self.people)
+            answered: list[str] = []
+
+            def is_over() -> bool:
+                self._use_what_came_due()
+                news = self._answers(first)
+                for line in news[len(answered) :]:
+                    self.tell.say(line)
+                answered[:] = news
+                return not self.to_come and len(answered) >= expected
+
+            if not wait_until(is_over, last - system_clock() + PATIENCE_S * self.pace):
+                self.tell.say("not every webhook was answered; the next tick has to do without")
+            never = [person for person in self.people if person.webhook == "never"]
+            self.tell.say(f"{_names(never)}: the webhook was lost on its way")
+
+    def late_usage(self) -> None:
+        """Usage of the ended months that arrives late, and the tick that mends it."""
+        with self.tell.step('Late usage arrives; the next tick, {"scope": "closing"}, mends it'):
+            late = [event for event in self.events if event.is_late]
+            units = sum((event.value for event in late), Decimal(0))
+            self.stage.use(late)
+            self.tell.say(f"{len(late)} events of {to_wire(units)} units, stamped before the months ended")
+            before = self.stage.meter_events()
+            self.stage.tick("closing")
+            self._wait_for_queue()
+            self.tell.say(f"the worker sent {self.stage.meter_events() - before} more meter events to Stripe")
+
+    def invoices(self) -> list[Bill]:
+        """Wait for the final invoices; the events' own sums beside the lines."""
+        with self.tell.step("The drafts become final"):
+            lines = {person.name: self.stage.final_lines(person) for person in self.people}
+
+            def are_final() -> bool:
+                for person in self.people:
+                    lines[person.name] = lines[person.name] or self.stage.final_lines(person)
+                return all(lines.values())
+
+            wait_until(are_final, PATIENCE_S * self.pace)
+            bills = []
+            for person in self.people:
+                final = lines[person.name] or {}
+                self.tell.say(f"{person.name}: {'final' if final else 'no final invoice'}")
+                for meter in person.meters:
+                    total = metered(self.events, person, meter)
+                    line = final.get(self.prices[meter])
+                    bills.append(
+                        Bill(
+                            customer=person.name,
+                            meter=meter,
+                            metered=total,
+                            billed=line.quantity if line else Decimal(0),
+                            invoice=line.invoice if line else "",
+                            amount=line.amount if line else 0,
+                        )
+                    )
+            return bills
+
+    def _price_the_rest(self) -> None:
+        """Beside the price of `setup`: a second metered one, mapped by itself, and a fee paid in advance."""
+        client = self.stage.client.v1
+        meter = client.billing.meters.create(
+            {"display_name": "API calls", "event_name": CALLS, "default_aggregation": {"formula": "sum"}}
+        )
+        self.prices[CALLS] = client.prices.create(
+            {
+                "product_data": {"name": "API calls"},
+                "currency": "usd",
+                "unit_amount_decimal": CALL_CENTS,
+                "recurring": {"interval": "month", "usage_type": "metered", "meter": meter.id},
+                "metadata": {OM_METER_ID: CALLS},
+            }
+        ).id
+        self.prices["fee"] = client.prices.create(
+            {
+                "product_data": {"name": "Platform fee"},
+                "currency": "usd",
+                "unit_amount": FEE_CENTS,
+                "recurring": {"interval": "month"},
+            }
+        ).id
+
+    def _items(self, person: Subscriber) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = [{"price": self.prices["fee"]}] if person.is_licensed_too else []
+        for meter in person.meters:
+            mapping = {} if meter == CALLS else {"metadata": {OM_METER_ID: meter}}
+            items.append({"price": self.prices[meter], **mapping})
+        return items
+
+    def _check_period(self, person: Subscriber) -> None:
+        shown = self.stage.period_of(person)
+        if shown != (person.start, person.end):
+            said, planned = (" to ".join(map(rfc3339, pair)) for pair in (shown, (person.start, person.end)))
+            raise NotDoneError(f"{person.name}'s month is {said} in Stripe, and not {planned} as planned")
+
+    def _use_what_came_due(self) -> None:
+        now = system_clock()
+        due = [event for event in self.to_come if event.time <= now]
+        self.to_come = [event for event in self.to_come if event.time > now]
+        self.stage.use(due)
+
+    def _answers(self, since: int) -> list[str]:
+        names = {customer: name for name, customer in self.stage.customers.items()}
+        return [
+            f"{names[one.customer]}: the renewal's webhook was answered {', then '.join(map(str, one.statuses))}"
+            for one in self.stage.renewals(since)
+            if one.customer in names and 200 in one.statuses
+        ]
+
+    def _wait_for_queue(self) -> None:
+        if not self.stage.wait_for_queue(PATIENCE_S * self.pace):
+            self.tell.say("the queue is not empty yet; going on")
+
+
+def _names(people: Sequence[Subscriber]) -> str:
+    return ", ".join(person.name for person in people)

@@ -1,0 +1,96 @@
+"""`usage-reporter connect`: tells Stripe about a stack, and the stack its keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from usage_reporting.credentials import PLACEHOLDER
+
+from cli.destination import EVENT_TYPES, Destination
+from cli.errors import WrongUseError
+from cli.output import AsJson, Region, print_json, print_line, warn
+from cli.stack import Stack
+from cli.stripe_account import client_of, is_test_key, key_of
+
+STRIPE_KEY = "stripe_api_key"
+OPENMETER_KEY = "openmeter_api_key"
+
+
+def connect(
+    stack: Annotated[str, typer.Option("--stack", help="Name of the deployed CloudFormation stack.")],
+    region: Region = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create the stack's webhook endpoint in Stripe and write all keys into the stack's secret.
+
+    Run it after the first deployment, after an upgrade, or to write a new key: it makes anew only what is
+    not right. The Stripe key is taken from STRIPE_KEY, or asked for; OPENMETER_API_KEY may be left out for
+    an OpenMeter without keys. No key is ever printed.
+
+    Example: `STRIPE_KEY=rk_live_... OPENMETER_API_KEY=om_... usage-reporter connect --stack usage-reporter`
+    """
+    key = key_of(os.environ) or _asked_for()
+    deployed = Stack.read(stack, region)
+    destination = Destination(client_of(key, os.environ), deployed.output("WebhookUrl"), stack)
+    connect_stack(deployed, destination, key, os.environ.get("OPENMETER_API_KEY", "").strip())
+    warn(
+        "note: any other reporter of this usage to Stripe must have stopped an hour before this stack sends "
+        "(parameter Mode=live): Stripe's summaries lag"
+    )
+    if as_json:
+        print_json(
+            {
+                "stack": stack,
+                "url": destination.url,
+                "events": list(EVENT_TYPES),
+                "done": destination.done,
+            }
+        )
+        return
+    for line in destination.done:
+        print_line(line)
+    print_line(f"{stack}: Stripe posts {' and '.join(EVENT_TYPES)} to {destination.url}")
+
+
+def connect_stack(deployed: Stack, destination: Destination, stripe_key: str, openmeter_key: str) -> None:
+    """Bring endpoint and secret in line, the secret before the old endpoints go.
+
+    Raises the errors of Stripe and AWS; a new endpoint whose secret cannot be written is deleted again.
+    """
+    before = deployed.read_secret()
+    _warn_of_other_mode(before, stripe_key)
+    wanted = destination.prepare(before)
+    wanted[STRIPE_KEY] = stripe_key
+    if openmeter_key:
+        wanted[OPENMETER_KEY] = openmeter_key
+    elif wanted.get(OPENMETER_KEY) == PLACEHOLDER:
+        del wanted[OPENMETER_KEY]
+    if wanted != before:
+        try:
+            deployed.write_secret(wanted)
+        except Exception:
+            destination.undo()
+            raise
+        destination.done.append("wrote keys and signing secrets to Secrets Manager")
+    destination.delete_outdated()
+
+
+def _asked_for() -> str:
+    if not sys.stdin.isatty():
+        raise WrongUseError(
+            "STRIPE_KEY is not set and there is no terminal to ask at; export the Stripe key that the stack "
+            "is to use"
+        )
+    key: str = typer.prompt("Stripe key that the stack is to use", hide_input=True, err=True)
+    return key.strip()
+
+
+def _warn_of_other_mode(before: Mapping[str, Any], key: str) -> None:
+    old = before.get(STRIPE_KEY)
+    if isinstance(old, str) and old not in {"", PLACEHOLDER} and is_test_key(old) != is_test_key(key):
+        new, former = ("test", "live") if is_test_key(key) else ("live", "test")
+        warn(f"warning: the stack used a key of {former} mode before, and uses one of {new} mode now")

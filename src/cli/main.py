@@ -1,0 +1,74 @@
+"""The entry point `usage-reporter`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from usage_reporting.telemetry import logger
+
+from cli.adopt import adopt
+from cli.connect import connect
+from cli.errors import WRONG_USE, explain
+from cli.event import event
+from cli.output import warn
+from cli.report import report
+from cli.setup import setup
+
+
+class OneLineErrors(TyperGroup):
+    """Ends every failed command with one line on standard error and the exit code that belongs to it."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command; with `standalone_mode` the process ends with its exit code."""
+        level = logger.level
+        # The layer logs for Lambda; an operator reads the same in the command's own words.
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra) or 0
+        except typer.TyperException as error:
+            code = _misuse(error)
+        except typer.Abort:
+            warn("stopped; nothing further was done")
+            code = 1
+        except Exception as error:  # noqa: BLE001 - an operator gets a line, never a stack trace
+            line, code = explain(error)
+            warn(f"error: {line}")
+        finally:
+            logger.setLevel(level)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _misuse(error: typer.TyperException) -> int:
+    said = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "usage-reporter"
+    warn(f"error: {said.rstrip('.')}; see `{command} --help`")
+    return WRONG_USE
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
+    "delivered, 2 wrong use.",
+)
+for command in (setup, connect, report, adopt, event):
+    app.command()(command)
+
+
+@app.callback()
+def _usage_reporter() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

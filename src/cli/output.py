@@ -1,0 +1,72 @@
+"""What commands print: results on standard output; progress, questions and warnings on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+MANY = 20
+"""From so many steps on a progress bar is of use."""
+
+_PIPED_WIDTH = 400
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+StackName = Annotated[str, typer.Option("--stack", help="Name of the deployed CloudFormation stack.")]
+Region = Annotated[
+    str, typer.Option("--region", help="AWS region of the stack; without it, that of your AWS settings.")
+]
+
+
+def print_line(text: str = "") -> None:
+    """One line of the result, as it is."""
+    typer.echo(text)
+
+
+def print_json(document: Any) -> None:
+    """The result as one JSON document."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def warn(text: str) -> None:
+    """One line beside the result."""
+    typer.echo(text, err=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Aligned columns; those named in `right` hold numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+@contextmanager
+def progress(what: str, steps: int) -> Iterator[Progress]:
+    """A bar on standard error when that is a terminal and there is much to do."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=steps < MANY or not sys.stderr.isatty(),
+    )
+    bar.add_task(what, total=steps)
+    with bar:
+        yield bar
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
