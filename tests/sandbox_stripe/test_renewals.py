@@ -181,6 +181,8 @@ def test_a_draft_that_does_not_advance_is_finalized_by_hand(world: World) -> Non
     assert (held["auto_advance"], held["automatically_finalizes_at"]) == (False, None)
     world.to(end + 10 * DAY)
     assert world.invoices()[0]["status"] == "draft"
+    again = world.api.post(path, {"auto_advance": True})
+    assert again["automatically_finalizes_at"] == world.clock() + HOUR
     assert world.api.post(f"{path}/finalize")["status"] == "paid"
 
 

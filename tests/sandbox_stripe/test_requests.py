@@ -160,6 +160,17 @@ def test_only_executed_requests_are_stored(world: World) -> None:
     assert (replay.status, replay.headers["Idempotent-Replayed"]) == (400, "true")
 
 
+def test_a_refused_expansion_does_the_work_once(world: World) -> None:
+    headers = {"idempotency-key": "k1"}
+    asked = {"name": "b", "expand": ["metadata"]}
+    for _ in range(2):
+        assert world.api.error("POST", "customers", asked, headers=headers)["param"] == "expand"
+    assert len(world.api.get("customers")["data"]) == 2
+    deep = {"name": "b", "expand": ["a.b.c.d.e"]}
+    assert world.api.error("POST", "customers", deep)["param"] == "expand"
+    assert len(world.api.get("customers")["data"]) == 2
+
+
 def test_an_idempotency_key_that_is_too_long(api: Direct) -> None:
     headers = {"idempotency-key": "k" * 256}
     assert api.error("POST", "customers", headers=headers)["type"] == "idempotency_error"

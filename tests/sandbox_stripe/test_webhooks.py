@@ -200,6 +200,16 @@ def test_disturbances(world: World, receiver: Receiver) -> None:
     assert [row["status"] for row in world.invoices()] == ["paid"] * len(world.invoices())
 
 
+def test_one_change_can_make_two_events(world: World, receiver: Receiver) -> None:
+    listen(world, "customer.updated")
+    world.stripe.webhooks.twin_next(type="customer.updated")
+    world.api.post(f"customers/{world.customer['id']}", {"name": "b"})
+    world.stripe.run_due()
+    first, second = (event for event, _, _ in receiver.received)
+    assert first["id"] != second["id"]
+    assert first["data"] == second["data"]
+
+
 def test_endpoints(world: World, receiver: Receiver) -> None:
     path = "webhook_endpoints"
     base = {"url": URL, "enabled_events": ["*"]}

@@ -44,6 +44,7 @@ def control_routes(stripe: StripeSandbox) -> list[Route]:
         ("GET", "webhooks"): lambda _: _deliveries(stripe),
         ("POST", "webhooks/drop"): lambda body: stripe.webhooks.drop_next(**body),
         ("POST", "webhooks/duplicate"): lambda body: stripe.webhooks.duplicate_next(**body),
+        ("POST", "webhooks/twin"): lambda body: stripe.webhooks.twin_next(**body),
         ("POST", "webhooks/delay"): lambda body: stripe.webhooks.delay_next(**body),
         ("POST", "webhooks/roll"): lambda body: {"secret": stripe.webhooks.roll_secret(**body)},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from sandbox.stripe.account import Account, Json, Table
@@ -76,6 +76,13 @@ class Events:
             request_id=account.request_id,
             idempotency_key=account.idempotency_key,
         )
+        return self._record(event)
+
+    def repeat(self, event: Event) -> Event:
+        """Record the same change once more, as an event of its own."""
+        return self._record(replace(event, id=self._account.new_id("evt"), waiting=set(), failed=set()))
+
+    def _record(self, event: Event) -> Event:
         self.table.add(event)
         for listener in self.listeners:
             listener(event)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.stripe.account import Json
-from sandbox.stripe.errors import StripeError, malformed
+from sandbox.stripe.errors import StripeError, invalid, malformed
 
 MAX_DEPTH = 4
 _EXPANDABLE = {
@@ -34,19 +34,23 @@ _ALWAYS_NULL = frozenset(
 _PLAIN = {("subscription_item", "subscription"), ("line_item", "subscription")}
 
 
-def expand(answer: Json, paths: list[str], find: Callable[[str, str], Json]) -> None:
-    """Replace ids by objects in place; `find(table, id)` renders one.
-
-    Raises StripeError (400) for more than four levels and for what is no expandable property.
-    """
+def check_depth(paths: list[str]) -> None:
+    """Raise StripeError (400) for more than four levels, before anything is done."""
     for path in paths:
-        keys = path.split(".")
-        if len(keys) > MAX_DEPTH:
+        if len(path.split(".")) > MAX_DEPTH:
             raise malformed(
                 f"You cannot expand more than {MAX_DEPTH} levels of a property. Property: {path}",
                 "expand",
             )
-        _expand(answer, keys, path, find)
+
+
+def expand(answer: Json, paths: list[str], find: Callable[[str, str], Json]) -> None:
+    """Replace ids by objects in place; `find(table, id)` renders one.
+
+    Raises StripeError (400) for what is no expandable property; by then the request is executed.
+    """
+    for path in paths:
+        _expand(answer, path.split("."), path, find)
 
 
 def _expand(node: Any, keys: list[str], path: str, find: Callable[[str, str], Json]) -> None:
@@ -73,7 +77,7 @@ def _expand(node: Any, keys: list[str], path: str, find: Callable[[str, str], Js
 
 
 def _refusal(path: str) -> StripeError:
-    return malformed(
+    return invalid(
         f"This property cannot be expanded ({path}). You may want to try expanding another one.",
         "expand",
     )

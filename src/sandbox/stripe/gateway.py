@@ -12,7 +12,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api import ROUTES
 from sandbox.stripe.api.route import Call, Route
 from sandbox.stripe.errors import StripeError
-from sandbox.stripe.expand import expand
+from sandbox.stripe.expand import check_depth, expand
 from sandbox.stripe.faults import Fault
 from sandbox.stripe.form import Form, decode
 from sandbox.stripe.messages import Request, Response, json_response
@@ -111,6 +111,7 @@ class Gateway:
     async def _execute(self, prepared: _Prepared, request: Request, request_id: str) -> Response:
         """Run the endpoint; its own errors are answers, earlier ones are raised."""
         params = prepared.route.params.parse(prepared.form)
+        check_depth(params.get("expand", []))
         call = Call(self._stripe, prepared.version, request.path, prepared.ids, params)
         with self._one_at_a_time(prepared.route, params):
             if prepared.route.template == _METER_EVENTS:

@@ -54,6 +54,7 @@ class Webhooks:
 
     def __init__(self, account: Account, events: Events) -> None:
         self._account = account
+        self._events = events
         self._disturbances: list[_Disturbance] = []
         self._open: list[Delivery] = []
         self.log: list[Delivery] = []
@@ -66,6 +67,13 @@ class Webhooks:
     def duplicate_next(self, *, type: str | None = None, customer: str | None = None, times: int = 1) -> None:
         """Deliver the next matching events twice."""
         self._disturbances.append(_Disturbance("duplicate", type, customer, times))
+
+    def twin_next(self, *, type: str | None = None, customer: str | None = None, times: int = 1) -> None:
+        """Deliver the next matching changes twice, as two events with ids of their own.
+
+        Webhooks, "Handle duplicate events": this happens in some cases.
+        """
+        self._disturbances.append(_Disturbance("twin", type, customer, times))
 
     def delay_next(
         self,
@@ -148,7 +156,9 @@ class Webhooks:
         if disturbance is not None:
             disturbance.times -= 1
             due += disturbance.seconds
-            copies = {"drop": 0, "duplicate": 2, "delay": 1}[disturbance.kind]
+            copies = {"drop": 0, "duplicate": 2, "delay": 1, "twin": 1}[disturbance.kind]
+            if disturbance.kind == "twin":
+                self._events.repeat(event)
         for _ in range(copies):
             delivery = Delivery(event, endpoint.id, due)
             event.waiting.add(endpoint.id)
