@@ -89,18 +89,32 @@ def _flag(environment: Mapping[str, str], name: str) -> bool:
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     text = environment.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+    in_range = text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
+    if not in_range:
         raise ConfigurationError(f"{name} is {text!r}; it must be a whole number from {least} to {most}")
     return int(text)
 
 
 def _url(environment: Mapping[str, str], name: str, *, required: bool = True) -> str:
-    value = environment.get(name, "").strip().rstrip("/")
+    value = environment.get(name, "").strip()
     if not value and not required:
         return ""
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+    if not _is_base_address(value):
         raise ConfigurationError(
             f"{name} is {value!r}; it must be a base address such as https://openmeter.example.com"
         )
-    return value
+    return value.rstrip("/")
+
+
+def _is_base_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not parts.query
+            and not parts.fragment
+        )
+    except ValueError:  # brackets or a port that cannot be
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 
+from usage_reporting.amounts import loads
 from usage_reporting.errors import AskAgainError, ConfigurationError, NotConfiguredError
 
 PLACEHOLDER = "replace-me"
@@ -34,33 +34,32 @@ class Secret:
         part is missing or malformed; the message never holds a value.
         """
         try:
-            data = json.loads(text)
+            data = loads(text)
         except ValueError:
             data = None
         if not isinstance(data, dict):
             raise ConfigurationError("the secret is not a JSON object; run `usage-reporter connect`")
-        webhook_secrets = data.get("stripe_webhook_secret", [])
-        if isinstance(webhook_secrets, str):
-            webhook_secrets = [webhook_secrets]
+        webhook_secrets = data.get("stripe_webhook_secret")
+        if not isinstance(webhook_secrets, list):
+            webhook_secrets = [] if webhook_secrets is None else [webhook_secrets]
         key = data.get("stripe_api_key")
-        if key == PLACEHOLDER or PLACEHOLDER in webhook_secrets:
+        if PLACEHOLDER in [key, *webhook_secrets]:
             raise NotConfiguredError(
                 "the secret still holds the template's placeholders; run `usage-reporter connect`"
             )
         if not isinstance(key, str) or not key.strip():
             raise ConfigurationError("the secret has no `stripe_api_key`; run `usage-reporter connect`")
-        if not isinstance(webhook_secrets, list) or not all(
-            isinstance(value, str) and value for value in webhook_secrets
-        ):
+        if not all(isinstance(value, str) and value.strip() for value in webhook_secrets):
             raise ConfigurationError(
                 "`stripe_webhook_secret` in the secret must be a text or a list of texts"
             )
-        openmeter_key = data.get("openmeter_api_key") or None
+        openmeter_key = data.get("openmeter_api_key")
         if openmeter_key is not None and not isinstance(openmeter_key, str):
             raise ConfigurationError("`openmeter_api_key` in the secret must be a text")
+        openmeter_key = (openmeter_key or "").strip() or None
         return cls(
             stripe_api_key=key.strip(),
-            stripe_webhook_secrets=tuple(webhook_secrets),
+            stripe_webhook_secrets=tuple(value.strip() for value in webhook_secrets),
             openmeter_api_key=None if openmeter_key == PLACEHOLDER else openmeter_key,
         )
 

@@ -17,6 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from usage_reporting.amounts import loads
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.errors import AskAgainError, BadRequestError
@@ -91,11 +92,11 @@ def cursor_message(cursor: Cursor) -> dict[str, Any]:
 def read_message(body: str) -> list[CustomerMeter] | Cursor:
     """Read a message of the queue. Raises BadRequestError for one that we did not write."""
     try:
-        data = json.loads(body)
+        data = loads(body)
         if "scope" in data:
             return Cursor(Scope(data["scope"]), Part(data["part"]), str(data["after"]))
         return [CustomerMeter.from_json(one) for one in data["customer_meters"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BadRequestError(f"the message is not a page of customer meters: {error!r}") from error
 
 
