@@ -83,10 +83,8 @@ class Acts:
     def connect(self) -> None:
         """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
         with self.tell.step("Stripe and the stack, connected: `connect`"):
-            with self.stage.aws():
-                deployed = Stack.read(STACK)
-                destination = Destination(self.stage.client, self.stage.webhook_url, STACK)
-                connect_stack(deployed, destination, STRIPE_KEY, OPENMETER_KEY)
+            destination = Destination(self.stage.client, self.stage.webhook_url, STACK)
+            connect_stack(Stack.read(STACK), destination, STRIPE_KEY, OPENMETER_KEY)
             for line in destination.done:
                 self.tell.say(f"connect {line}")
             today = [person for person in self.people if person.signed_up is None]
@@ -224,7 +222,7 @@ class Acts:
     def _answers(self, since: int) -> list[str]:
         names = {customer: name for name, customer in self.stage.customers.items()}
         return [
-            f"{names[one.customer]}: the renewal's webhook was answered {', then '.join(map(str, one.statuses))}"
+            f"{names[one.customer]}: the renewal's webhook was answered {_then(one.statuses)}"
             for one in self.stage.renewals(since)
             if one.customer in names and 200 in one.statuses
         ]
@@ -236,3 +234,7 @@ class Acts:
 
 def _names(people: Sequence[Subscriber]) -> str:
     return ", ".join(person.name for person in people)
+
+
+def _then(statuses: Sequence[int]) -> str:
+    return ", then ".join(str(status or "not at all") for status in statuses)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from usage_reporting.credentials import PLACEHOLDER
 
 from cli.destination import EVENT_TYPES, Destination
 from cli.errors import WrongUseError
 from cli.output import AsJson, Region, print_json, print_line, warn
 from cli.stack import Stack
 from cli.stripe_account import client_of, is_test_key, key_of
+from usage_reporting.credentials import PLACEHOLDER
 
 STRIPE_KEY = "stripe_api_key"
 OPENMETER_KEY = "openmeter_api_key"

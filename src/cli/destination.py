@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import stripe
 from stripe.params import WebhookEndpointCreateParams, WebhookEndpointUpdateParams
+
 from usage_reporting.credentials import PLACEHOLDER
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION, PAGE_SIZE
@@ -52,8 +53,8 @@ class Destination:
         gone = set(owners) - {one.id for one in listed}
         if right is not None:
             self._mend(right)
-        secrets = [value for value in secrets if value not in {owners[id] for id in gone}]
-        owners = {id: value for id, value in owners.items() if id not in gone}
+        secrets = [value for value in secrets if value not in {owners[name] for name in gone}]
+        owners = {name: value for name, value in owners.items() if name not in gone}
         self.outdated = [one.id for one in here if right is None or one.id != right.id]
         if right is None:
             right = self._create()
@@ -65,9 +66,9 @@ class Destination:
 
     def delete_outdated(self) -> None:
         """Delete the endpoints that a new one replaces."""
-        for id in self.outdated:
-            self.client.v1.webhook_endpoints.delete(id)
-            self.done.append(f"deleted webhook endpoint {id}: its version or its secret was not right")
+        for endpoint in self.outdated:
+            self.client.v1.webhook_endpoints.delete(endpoint)
+            self.done.append(f"deleted webhook endpoint {endpoint}: its version or its secret was not right")
 
     def undo(self) -> None:
         """Take back a new endpoint whose secret could not be kept."""
@@ -107,4 +108,4 @@ def _secrets(secret: Mapping[str, Any]) -> list[str]:
 
 def _owners(secret: Mapping[str, Any]) -> dict[str, str]:
     found = secret.get(ENDPOINTS)
-    return {str(id): str(value) for id, value in found.items()} if isinstance(found, dict) else {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}

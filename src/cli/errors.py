@@ -7,6 +7,7 @@ from pathlib import Path
 
 import stripe
 from botocore import exceptions as aws
+
 from usage_reporting.errors import (
     BadRequestError,
     ConfigurationError,
@@ -54,19 +55,23 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def _explained(error: Exception) -> tuple[str, int]:
-    if isinstance(error, CliError):
-        return str(error), error.exit_code
-    if isinstance(error, UsageReportingError):
-        return error.reason, WRONG_USE if isinstance(error, _MISUSE) else NOT_DELIVERED
-    if isinstance(error, stripe.StripeError):
-        return _of_stripe(error)
-    if isinstance(error, aws.ClientError):
-        return _of_aws(error)
-    if isinstance(error, _AWS_MISUSE):
-        return f"AWS: {error}; set AWS_PROFILE or the AWS_ variables, and --region", WRONG_USE
-    if isinstance(error, aws.BotoCoreError):
-        return f"AWS gave no answer: {error}; try again", NOT_DELIVERED
-    return f"unexpected {type(error).__name__} at {_place(error)}; please report this", NOT_DELIVERED
+    match error:
+        case CliError():
+            found = str(error), error.exit_code
+        case UsageReportingError():
+            found = error.reason, WRONG_USE if isinstance(error, _MISUSE) else NOT_DELIVERED
+        case stripe.StripeError():
+            found = _of_stripe(error)
+        case aws.ClientError():
+            found = _of_aws(error)
+        case aws.BotoCoreError() if isinstance(error, _AWS_MISUSE):
+            found = f"AWS: {error}; set AWS_PROFILE or the AWS_ variables, and --region", WRONG_USE
+        case aws.BotoCoreError():
+            found = f"AWS gave no answer: {error}; try again", NOT_DELIVERED
+        case _:
+            what = type(error).__name__
+            found = f"unexpected {what} at {_place(error)}; please report this", NOT_DELIVERED
+    return found
 
 
 def _of_stripe(error: stripe.StripeError) -> tuple[str, int]:

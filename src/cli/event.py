@@ -7,11 +7,11 @@ import os
 from typing import Annotated, Any
 
 import typer
-from usage_reporting.container import system_clock
 
 from cli.errors import WrongUseError
 from cli.output import AsJson, print_json, print_line
 from cli.signing import EVENTS, KINDS, sample_event, signed_api_gateway_event
+from usage_reporting.container import system_clock
 
 PLAIN = {"closing": "schedule_closing.json", "all": "schedule_all.json", "page": "page.json"}
 """The events that are no calls of Stripe, and the files that hold them."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
-from usage_reporting.telemetry import logger
 
 from cli.adopt import adopt
 from cli.connect import connect
@@ -17,18 +16,20 @@ from cli.event import event
 from cli.output import warn
 from cli.report import report
 from cli.setup import setup
+from usage_reporting.telemetry import SERVICE
 
 
 class OneLineErrors(TyperGroup):
     """Ends every failed command with one line on standard error and the exit code that belongs to it."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run a command; with `standalone_mode` the process ends with its exit code."""
-        level = logger.level
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command; unless `standalone_mode` is False the process ends with its exit code."""
+        ends_process = extra.pop("standalone_mode", True)
         # The layer logs for Lambda; an operator reads the same in the command's own words.
-        logger.setLevel(logging.CRITICAL + 1)
+        logger = logging.getLogger(SERVICE)
+        disabled, logger.disabled = logger.disabled, True
         try:
-            code = super().main(*args, standalone_mode=False, **extra) or 0
+            code = super().main(*args, **{**extra, "standalone_mode": False}) or 0
         except typer.TyperException as error:
             code = _misuse(error)
         except typer.Abort:
@@ -38,8 +39,8 @@ class OneLineErrors(TyperGroup):
             line, code = explain(error)
             warn(f"error: {line}")
         finally:
-            logger.setLevel(level)
-        if standalone_mode:
+            logger.disabled = disabled
+        if ends_process:
             sys.exit(code)
         return code
 
@@ -55,6 +56,7 @@ def _misuse(error: typer.TyperException) -> int:
 app = typer.Typer(
     cls=OneLineErrors,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "

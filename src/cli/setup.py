@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import stripe
 import typer
 from stripe.params import PriceCreateParamsRecurring
-from usage_reporting.customer_meters import OM_METER_ID
-from usage_reporting.stripe_api import LEGACY_API_VERSION, PAGE_SIZE
 
 from cli.errors import WrongUseError
 from cli.output import AsJson, print_json, print_table
 from cli.stripe_account import client_of, dashboard_link, required_key
+from usage_reporting.customer_meters import OM_METER_ID
+from usage_reporting.stripe_api import LEGACY_API_VERSION, PAGE_SIZE
 
 MARKER = "usage_reporter"
 """The metadata key by which a later run finds what an earlier one made."""
@@ -98,7 +98,9 @@ class Shop:
             self.client.v1.products.list({"active": True, "limit": PAGE_SIZE}).auto_paging_iter(), "setup"
         )
         created = found is None
-        product = found or self.client.v1.products.create({"name": PRODUCT_NAME, "metadata": {MARKER: "setup"}})
+        product = found or self.client.v1.products.create(
+            {"name": PRODUCT_NAME, "metadata": {MARKER: "setup"}}
+        )
         return self._made("product", "products", product.id, created=created)
 
     def _meter(self) -> Made:

@@ -9,10 +9,10 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from usage_reporting.credentials import SecretsManagerCredentials
-from usage_reporting.ledger import DynamoTable
 
 from cli.errors import NotDoneError, WrongUseError
+from usage_reporting.credentials import SecretsManagerCredentials
+from usage_reporting.ledger import DynamoTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Stack:
                 raise
             where = session.region_name
             raise WrongUseError(
-                f"there is no stack {name!r} in {where}; check --stack and --region, or deploy it with `sam deploy`"
+                f"there is no stack {name!r} in {where}; check --stack and --region, or deploy it with "
+                "`sam deploy`"
             ) from error
         (stack,) = answer["Stacks"]
         outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
@@ -44,8 +45,8 @@ class Stack:
         """One output. Raises WrongUseError when the stack has none of that name."""
         if name not in self.outputs:
             raise WrongUseError(
-                f"stack {self.name!r} has no output {name}, so it is not one of this project's, or not deployed "
-                "yet; check --stack"
+                f"stack {self.name!r} has no output {name}, so it is not one of this project's, or not "
+                "deployed yet; check --stack"
             )
         return self.outputs[name]
 
@@ -73,8 +74,8 @@ class Stack:
             data = None
         if not isinstance(data, dict):
             raise NotDoneError(
-                f"the secret {self.output('SecretArn')} is no JSON object, and what it holds may be of use to "
-                "somebody; put {} into it and run this again"
+                f"the secret {self.output('SecretArn')} is no JSON object, and what it holds may be of use "
+                "to somebody; put {} into it and run this again"
             )
         return data
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import stripe
-from usage_reporting.stripe_api import API_VERSION, TIMEOUT_S
 
 from cli.errors import WrongUseError
+from usage_reporting.stripe_api import API_VERSION, TIMEOUT_S
 
 DASHBOARD = "https://dashboard.stripe.com"
 RETRIES = 3
@@ -23,7 +23,8 @@ def required_key(environment: Mapping[str, str]) -> str:
     key = key_of(environment)
     if not key:
         raise WrongUseError(
-            "STRIPE_KEY is not set, so Stripe cannot be asked; export a secret or restricted key of the account"
+            "STRIPE_KEY is not set, so Stripe cannot be asked; export a secret or restricted key of the "
+            "account"
         )
     return key
 

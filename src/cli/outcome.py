@@ -1,0 +1,137 @@
+"""What came of a report, for the operator: lines, problems and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from cli.output import print_line, print_table
+from usage_reporting.amounts import ZERO, to_wire
+from usage_reporting.config import Mode, Settings
+from usage_reporting.model import Line, Report, Status
+from usage_reporting.stripe_api import redacted
+from usage_reporting.windows import rfc3339
+
+UNDELIVERED = {
+    Status.REFUSED: "refused",
+    Status.HELD: "held",
+    Status.REJECTED: "rejected",
+    Status.UNKNOWN: "unknown",
+    Status.HANDED_OVER: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The reports of one run."""
+
+    reports: Sequence[Report]
+    unmapped: Mapping[str, str]
+    """Metered items without an OpenMeter meter, and their subscription: not ours."""
+    dry_run: bool
+    shadow: bool
+
+    @classmethod
+    def of(
+        cls, reports: Sequence[Report], settings: Settings, unmapped: Mapping[str, str], *, dry_run: bool
+    ) -> Outcome:
+        """The outcome of these reports."""
+        return cls(reports, dict(unmapped), dry_run, settings.mode is Mode.SHADOW)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether nothing was refused, held or rejected, and nothing is unknown."""
+        return all(report.status not in UNDELIVERED for report in self.reports)
+
+    @property
+    def summary(self) -> dict[str, int | str]:
+        """How many customer meters ended how; units as text."""
+        sends = "would report" if self.dry_run or self.shadow else "reported"
+        counted: dict[str, int | str] = dict.fromkeys(
+            (sends, "unchanged", "refused", "held", "rejected", "unknown"), 0
+        )
+        for report in self.reports:
+            changed = report.sent or report.status is Status.SHADOW
+            name = UNDELIVERED.get(report.status) or (sends if changed else "unchanged")
+            counted[name] = int(counted[name]) + 1
+        counted["unbillable units"] = to_wire(_sum(report.unbillable for report in self.reports))
+        counted["late units"] = to_wire(_sum(report.late for report in self.reports))
+        counted["items without om_meter_id"] = len(self.unmapped)
+        return counted
+
+    def print(self) -> None:
+        """Print a line for each span, then problems, then the summary."""
+        for report in self.reports:
+            for line in report.lines:
+                print_line(str(line))
+        for report in self.reports:
+            if self.dry_run or self.shadow:
+                _print_sends(report)
+            if report.reasons:
+                print_line(_problem(report))
+        if self.reports:
+            print_line()
+        rows = [[name, str(value)] for name, value in self.summary.items()]
+        print_table(["summary", ""], rows, right=[""])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as one JSON document; amounts are texts, so that no digit is lost."""
+        return {
+            "lines": [_line(line) for report in self.reports for line in report.lines],
+            "sends": [
+                {
+                    "stripe_customer": report.customer_meter.customer,
+                    "identifier": send.identifier,
+                    "value": to_wire(send.value),
+                    "timestamp": rfc3339(send.stamp),
+                }
+                for report in self.reports
+                for send in report.sent
+            ],
+            "problems": [
+                {
+                    "stripe_customer": report.customer_meter.customer,
+                    "meter": report.customer_meter.openmeter_meter,
+                    "status": report.status.value,
+                    "reason": redacted(report.reason),
+                }
+                for report in self.reports
+                if report.reasons
+            ],
+            "summary": {name.replace(" ", "_"): value for name, value in self.summary.items()},
+            "nothing_was_sent": self.dry_run or self.shadow,
+        }
+
+
+def _print_sends(report: Report) -> None:
+    for send in report.sent:
+        print_line(
+            f"would send: stripe_customer: {report.customer_meter.customer}, value: {to_wire(send.value)}, "
+            f"timestamp: {rfc3339(send.stamp)}"
+        )
+
+
+def _problem(report: Report) -> str:
+    one = report.customer_meter
+    meter = one.openmeter_meter or "(of a removed item)"
+    return (
+        f"{report.status.value}: stripe_customer: {one.customer}, meter: {meter}: {redacted(report.reason)}"
+    )
+
+
+def _line(line: Line) -> dict[str, str]:
+    return {
+        "stripe_customer": line.customer,
+        "stripe_price": line.price,
+        "meter": line.meter,
+        "total_usage": to_wire(line.total),
+        "from": rfc3339(line.start),
+        "to": rfc3339(line.end),
+    }
+
+
+def _sum(amounts: Any) -> Decimal:
+    total: Decimal = sum(amounts, ZERO)
+    return total

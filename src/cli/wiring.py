@@ -1,0 +1,129 @@
+"""The layer's parts, wired for one command on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import stripe
+
+from cli.errors import WrongUseError
+from cli.stack import Stack
+from sandbox.memory_table import MemoryTable
+from usage_reporting import container
+from usage_reporting.billing import Billing
+from usage_reporting.config import Settings
+from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
+from usage_reporting.errors import NotConfiguredError
+from usage_reporting.ledger import Ledger
+from usage_reporting.model import CustomerMeter
+from usage_reporting.openmeter import OpenMeter
+from usage_reporting.reporter import Reporter
+from usage_reporting.sender import Sender
+from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
+
+SETTINGS = (
+    "MODE",
+    "OPENMETER_URL",
+    "OPENMETER_API",
+    "OPENMETER_CONCURRENCY",
+    "OPENMETER_MAP_BY_EVENT_NAME",
+    "PERIOD_BOUNDS",
+    "SUBJECT_METADATA_KEY",
+    "ROUNDING",
+    "ALLOW_DECREASE",
+    "STRIPE_API_BASE",
+)
+"""What this machine's environment may say otherwise than the stack's functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The parts of one command; all times in UTC seconds."""
+
+    settings: Settings
+    billing: Billing
+    openmeter: OpenMeter
+    ledger: Ledger
+    reporter: Reporter
+    clock: Callable[[], int]
+
+    async def customer_meters(self, customer: str = "", *, drafts: bool = True) -> list[CustomerMeter]:
+        """Who is billed for what: on live subscriptions, and on drafts of ended periods.
+
+        Raises WrongUseError for a customer of whom there is nothing to report.
+        """
+        filters = {"customer": customer} if customer else {}
+        found: list[CustomerMeter] = []
+        async for listing in self.billing.subscriptions(filters):
+            found.extend(listing.customer_meters)
+        if drafts:
+            async for listing in self.billing.drafts(filters=filters):
+                found.extend(listing.customer_meters)
+        if customer and not found:
+            unmapped = ", ".join(self.billing.unmapped)
+            why = f"its metered items ({unmapped}) name no om_meter_id" if unmapped else "check --customer"
+            raise WrongUseError(f"Stripe shows no usage to report of customer {customer!r}; {why}")
+        return found
+
+
+@asynccontextmanager
+async def operator(environment: Mapping[str, str], stack: Stack | None = None) -> AsyncIterator[Operator]:
+    """The parts with a stack's ledger, keys and settings, or with this machine's alone.
+
+    The environment goes before the stack. Raises ConfigurationError for a bad setting.
+    """
+    settings = _settings(environment, stack)
+    credentials = _credentials(environment, stack)
+    http = stripe.HTTPXClient(timeout=TIMEOUT_S)
+    clock = container.system_clock
+    api = StripeApi(credentials, api_base=settings.stripe_api_base, http_client=http)
+    ledger = Ledger(stack.table() if stack else MemoryTable())
+    billing = Billing(api, settings, clock)
+    openmeter = OpenMeter(settings.openmeter_url, credentials, concurrency=settings.openmeter_concurrency)
+    reporter = Reporter(settings, billing, openmeter, ledger, Sender(api, ledger, clock), clock)
+    try:
+        yield Operator(settings, billing, openmeter, ledger, reporter, clock)
+    finally:
+        await openmeter.aclose()
+        await http.close_async()  # type: ignore[no-untyped-call]
+
+
+def _settings(environment: Mapping[str, str], stack: Stack | None) -> Settings:
+    own = {name: environment[name] for name in SETTINGS if environment.get(name)}
+    return Settings.for_operator({**(stack.environment() if stack else {}), **own})
+
+
+def _credentials(environment: Mapping[str, str], stack: Stack | None) -> Credentials:
+    if stack is None:
+        return EnvironmentCredentials(environment)
+    own = environment.get("STRIPE_KEY", "").strip(), environment.get("OPENMETER_API_KEY", "").strip()
+    return _StackCredentials(stack.credentials(), *own)
+
+
+@dataclass(frozen=True, slots=True)
+class _StackCredentials:
+    """The stack's keys; those in the environment go before."""
+
+    stored: Credentials
+    stripe_key: str
+    openmeter_key: str
+
+    def current(self) -> Secret:
+        """The keys in force. Raises ConfigurationError or AskAgainError."""
+        try:
+            secret = self.stored.current()
+        except NotConfiguredError:
+            if not self.stripe_key:
+                raise
+            secret = Secret(stripe_api_key=self.stripe_key)
+        return replace(
+            secret,
+            stripe_api_key=self.stripe_key or secret.stripe_api_key,
+            openmeter_api_key=self.openmeter_key or secret.openmeter_api_key,
+        )
+
+    def reread(self) -> bool:
+        """Look the stack's keys up afresh."""
+        return self.stored.reread()
