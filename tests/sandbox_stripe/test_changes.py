@@ -88,6 +88,46 @@ def test_a_removed_item(world: World, mode: Json, billed: str | None) -> None:
     assert world.api.error("GET", f"subscription_items/{item_of(subscription)}")["status"] == 404
 
 
+def test_an_items_metadata_moves_no_period(world: World, stripe: StripeSandbox) -> None:
+    subscription = world.subscribe()
+    world.clock.advance(DAY)
+    path = f"subscription_items/{item_of(subscription)}"
+    changed = world.api.post(path, {"metadata": {"om_meter_id": "m1", "k": "v"}})
+    assert changed["metadata"] == {"om_meter_id": "m1", "k": "v"}
+    assert changed["current_period_end"] == end_of(subscription)
+    assert world.api.post(path, {"metadata": {"k": ""}})["metadata"] == {"om_meter_id": "m1"}
+    assert world.api.post(path, {"metadata": ""})["metadata"] == {}
+    data = next(stripe.events.table.newest()).body(livemode=False)["data"]
+    assert list(data["previous_attributes"]) == ["items"]
+    assert world.invoices() == []
+
+
+def test_a_licensed_swap_keeps_the_quantity(world: World) -> None:
+    subscription = world.subscribe(world.licensed_price())
+    path = f"subscription_items/{item_of(subscription)}"
+    assert world.api.post(path, {"quantity": 3})["quantity"] == 3
+    swapped = world.api.post(path, {"price": world.licensed_price(700)["id"]})
+    assert (swapped["quantity"], swapped["price"]["unit_amount"]) == (3, 700)
+    metered = world.api.post(path, {"price": world.price["id"]})
+    assert "quantity" not in metered
+    assert world.api.error("POST", path, {"quantity": 2})["param"] == "items[0][quantity]"
+    world.finish(end_of(subscription))
+    assert world.invoices()[0]["total"] == 0
+
+
+@pytest.mark.parametrize(("mode", "anchor_moves"), [({}, False), (CLASSIC, True)])
+def test_a_swap_to_another_interval(world: World, mode: Json, anchor_moves: bool) -> None:
+    subscription = world.subscribe(**mode)
+    world.clock.advance(DAY)
+    weekly = world.new_price("20", interval="week")
+    swapped = swap(world, subscription, weekly)
+    item = swapped["items"]["data"][0]
+    assert item["current_period_start"] == world.clock()
+    anchor = world.clock() if anchor_moves else subscription["billing_cycle_anchor"]
+    assert swapped["billing_cycle_anchor"] == anchor
+    assert item["current_period_end"] == anchor + 7 * DAY
+
+
 def test_the_last_item_stays(world: World) -> None:
     subscription = world.subscribe()
     item = item_of(subscription)
@@ -194,6 +234,18 @@ def test_a_trial_can_end_now(world: World) -> None:
     world.finish(end_of(active))
     assert [row["total"] for row in world.invoices()] == [50, 0]
     assert world.api.error("POST", path, {"trial_end": "now"})["status"] == 400
+
+
+def test_a_trial_can_be_moved(world: World) -> None:
+    subscription = world.subscribe(trial_end=world.clock() + 10 * DAY)
+    path = f"subscriptions/{subscription['id']}"
+    later = world.clock() + 20 * DAY
+    moved = world.api.post(path, {"trial_end": later})
+    assert (moved["status"], moved["trial_end"], end_of(moved)) == ("trialing", later, later)
+    assert world.api.error("POST", path, {"trial_end": world.clock()})["param"] == "trial_end"
+    assert world.invoices() == []
+    world.to(later)
+    assert world.subscription(subscription)["billing_cycle_anchor"] == later
 
 
 def test_the_anchor_can_be_reset(world: World) -> None:

@@ -76,6 +76,20 @@ def test_a_draft_shows_the_usage_of_its_creation(world: World, stripe: StripeSan
     assert world.billed(subscription) == {world.price["id"]: "3"}
 
 
+def test_a_preview_shows_what_summaries_show(world: World, stripe: StripeSandbox) -> None:
+    subscription = world.subscribe()
+    stripe.change_settings(aggregation_delay=60)
+    world.report("2")
+    asked = {"subscription": subscription["id"]}
+    assert world.api.post("invoices/create_preview", asked)["total"] == 0
+    world.clock.advance(60)
+    preview = world.api.post("invoices/create_preview", asked)
+    assert (preview["total"], preview["billing_reason"]) == (20, "upcoming")
+    assert world.invoices() == []
+    world.api.delete(f"subscriptions/{subscription['id']}")
+    assert world.api.error("POST", "invoices/create_preview", asked)["code"] == "invoice_upcoming_none"
+
+
 def test_periods_that_were_jumped_over_are_worked_through_in_order(
     world: World, stripe: StripeSandbox
 ) -> None:

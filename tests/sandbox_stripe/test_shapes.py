@@ -61,6 +61,8 @@ def test_parts(lived: World) -> None:
         asked = {"subscription": subscription["id"]}
         for item in lived.api.get("subscription_items", asked)["data"]:
             assert object_errors("subscription_item", item) == []
+        preview = lived.api.post("invoices/create_preview", asked)
+        assert object_errors("invoice", preview) == []
     assert object_errors("account", lived.api.get("account")) == []
     assert object_errors("billing.meter_event", lived.report("1")) == []
 

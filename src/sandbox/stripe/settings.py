@@ -38,7 +38,7 @@ class StripeSettings:
     finalization_grace: int = _HOUR
     """Between a renewal's draft and its finalization (Configure a grace period: at most 72 h)."""
     aggregation_delay: int = 0
-    """Until accepted meter events show in summaries and drafts; finalization counts all."""
+    """Until accepted meter events show in summaries, drafts, previews; finalization counts all."""
     renewal_delay: int = 0
     """Between a period's end and the moment at which Stripe advances the subscription."""
     webhook_retry_delays: tuple[int, ...] | None = None

@@ -226,7 +226,7 @@ def _anchor(params: Params, now: int, trial_end: int | None, prices: list[Price]
             "Invalid timestamp: must be an integer Unix timestamp in the future.",
             "billing_cycle_anchor",
         )
-    latest = max(next_boundary(now, recurring_part(price), now) for price in prices)
+    latest = min(next_boundary(now, recurring_part(price), now) for price in prices)
     if anchor > latest:
         raise invalid(
             f"billing_cycle_anchor cannot be later than next natural billing date ({latest}).",

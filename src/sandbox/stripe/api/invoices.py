@@ -6,6 +6,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid
 from sandbox.stripe.item_changes import merged
+from sandbox.stripe.lifecycle import in_order, in_trial, is_metered
 from sandbox.stripe.objects import Invoice
 from sandbox.stripe.render_invoice import line_json
 from sandbox.stripe.schema import (
@@ -38,6 +39,34 @@ def _list(call: Call) -> Json:
             and in_range(row.due_date, params.get("due_date"))
         ),
     )
+
+
+def _preview(call: Call) -> Json:
+    """The next renewal's invoice as summaries show it now; nothing is kept of it."""
+    subscription = call.account.subscriptions.refer(call.params["subscription"], "subscription")
+    if not subscription.is_live:
+        raise invalid(
+            "No upcoming invoices for a canceled subscription.", "subscription", "invoice_upcoming_none"
+        )
+    end = min(item.period_end for item in subscription.items)
+    lines = [
+        call.books.invoices.metered_line(subscription, item, end, free=in_trial(subscription))
+        for item in subscription.items
+        if is_metered(call.books, item) and item.period_end == end
+    ]
+    invoice = Invoice(
+        id=call.account.new_id("upcoming_in"),
+        created=end,
+        customer=subscription.customer,
+        subscription=subscription.id,
+        currency=subscription.currency,
+        billing_reason="upcoming",
+        collection_method=subscription.collection_method,
+        period_start=min(item.period_start for item in subscription.items),
+        period_end=end,
+        lines=[*subscription.pending, *in_order(lines)],
+    )
+    return call.show(invoice)
 
 
 def _lines(call: Call) -> Json:
@@ -108,6 +137,13 @@ ROUTES = [
             created=RANGE,
             due_date=RANGE,
         ),
+    ),
+    Route(
+        "POST",
+        "/v1/invoices/create_preview",
+        "invoice",
+        _preview,
+        fields(EXPAND, {"subscription*": Text()}, customer=Text()),
     ),
     Route(
         "GET",
