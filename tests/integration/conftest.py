@@ -55,3 +55,4 @@ def world(servers: tuple[Switch, str, Switch, str], monkeypatch: pytest.MonkeyPa
         made = World(clock, stripe, stripe_url, openmeter, openmeter_url)
         yield made
         made.close()
+    assert made.spec_violations() == []

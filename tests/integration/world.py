@@ -15,6 +15,7 @@ import stripe
 from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
 from sandbox.stripe import StripeSandbox, sign
+from tests.contract.stripe_openapi import request_errors
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import SecretsManagerCredentials
@@ -107,6 +108,17 @@ class World:
         made.reporter.openmeter._sleep = _no_sleep
         self._containers.append(made)
         return made
+
+    def spec_violations(self) -> list[str]:
+        """What Stripe's published OpenAPI spec has against the requests that were made."""
+        return sorted(
+            {
+                f"{request.method} {request.path}: {error}"
+                for request in self.stripe.log.requests
+                if request.headers.get("stripe-version") == API_VERSION
+                for error in request_errors(request.method, request.path, request.params)
+            }
+        )
 
     def close(self) -> None:
         for container in self._containers:
