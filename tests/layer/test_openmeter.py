@@ -1,0 +1,396 @@
+"""The OpenMeter client: when it asks again, what it refuses, and that numbers and subjects stay apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.layer.builders import NOON, D, FixedCredentials, Sleeps
+from usage_reporting.backoff import LONGEST_PAUSE_S
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
+from usage_reporting.openmeter import TRIES, OpenMeter, OpenMeterMeter
+from usage_reporting.windows import DAY, HOUR, rfc3339
+
+Answer = httpx.Response | Exception
+
+
+@dataclass
+class Api:
+    """Gives the answers in turn, the last one for ever, and remembers what it was asked."""
+
+    answers: list[Answer]
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def body(self, number: int = 0) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(self.requests[number].content)
+        return read
+
+
+def rows(*found: tuple[str | None, int, str]) -> httpx.Response:
+    """An answer written as text, so that its numbers stand as they are."""
+    data = ",".join(
+        f'{{"subject":{json.dumps(subject)},"windowStart":"{rfc3339(start)}",'
+        f'"windowEnd":"{rfc3339(start + HOUR)}","groupBy":{{}},"value":{value}}}'
+        for subject, start, value in found
+    )
+    return httpx.Response(200, text=f'{{"data":[{data}]}}')
+
+
+def problem(status: int, detail: str = "", **headers: str) -> httpx.Response:
+    return httpx.Response(status, json={"title": "Problem", "detail": detail}, headers=headers)
+
+
+def asked[T](
+    api: Callable[[httpx.Request], Any],
+    work: Callable[[OpenMeter], Coroutine[Any, Any, T]],
+    *,
+    credentials: FixedCredentials | None = None,
+    sleeps: Sleeps | None = None,
+    concurrency: int = 2,
+) -> T:
+    async def run() -> T:
+        openmeter = OpenMeter(
+            "http://openmeter.test",
+            credentials or FixedCredentials(),
+            concurrency=concurrency,
+            transport=httpx.MockTransport(api),
+            sleep=sleeps or Sleeps(),
+        )
+        try:
+            return await work(openmeter)
+        finally:
+            await openmeter.aclose()
+
+    return asyncio.run(run())
+
+
+def hours(api: Api, *subjects: str, days: int = 0, **how: Any) -> dict[str, dict[int, Any]]:
+    end = NOON + (days * DAY or 2 * HOUR)
+    return asked(api, lambda openmeter: openmeter.hours("m1", subjects or ("a",), NOON, end), **how)
+
+
+# Queries
+
+
+def test_hours_of_several_subjects() -> None:
+    api = Api([rows(("a", NOON, "1"), ("b", NOON, "2"), ("a", NOON + HOUR, "0.5"))])
+
+    assert hours(api, "a", "b") == {"a": {NOON: D(1), NOON + HOUR: D("0.5")}, "b": {NOON: D(2)}}
+    [request] = api.requests
+    assert (request.method, str(request.url)) == ("POST", "http://openmeter.test/api/v1/meters/m1/query")
+    assert api.body() == {
+        "from": "2026-07-15T12:00:00Z",
+        "to": "2026-07-15T14:00:00Z",
+        "subject": ["a", "b"],
+        "windowSize": "HOUR",
+    }
+
+
+def test_totals_have_no_windows() -> None:
+    api = Api([rows(("a", NOON, "7"))])
+
+    found = asked(api, lambda openmeter: openmeter.totals("m1", ["a", "b"], NOON + 1, NOON + 62))
+
+    assert found == {"a": D(7)}
+    assert api.body() == {"from": "2026-07-15T12:00:01Z", "to": "2026-07-15T12:01:02Z", "subject": ["a", "b"]}
+
+
+def test_long_times_are_asked_seven_days_at_a_time_and_put_together() -> None:
+    api = Api([rows(("a", NOON, "1"))])
+
+    assert hours(api, days=15) == {"a": {NOON: D(3)}}
+    spans = sorted((api.body(number)["from"], api.body(number)["to"]) for number in range(len(api.requests)))
+    assert spans == [
+        ("2026-07-15T12:00:00Z", "2026-07-22T12:00:00Z"),
+        ("2026-07-22T12:00:00Z", "2026-07-29T12:00:00Z"),
+        ("2026-07-29T12:00:00Z", "2026-07-30T12:00:00Z"),
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_a_query_takes_1_to_100_subjects(count: int) -> None:
+    api = Api([rows()])
+    subjects = [f"s{number}" for number in range(count)]
+
+    with pytest.raises(ValueError, match="1 to 100 subjects"):
+        asked(api, lambda openmeter: openmeter.hours("m1", subjects, NOON, NOON + HOUR))
+    with pytest.raises(ValueError, match="1 to 100 subjects"):
+        asked(api, lambda openmeter: openmeter.totals("m1", subjects, NOON, NOON + HOUR))
+    assert api.requests == []
+
+
+def test_a_hundred_subjects_are_fine() -> None:
+    assert hours(Api([rows()]), *(f"s{number}" for number in range(100))) == {}
+
+
+def test_subjects_that_were_not_asked_for_are_left_out() -> None:
+    api = Api([rows(("b", NOON, "1"), (None, NOON, "2"), ("A", NOON, "3"), ("a", NOON, "4"))])
+
+    assert hours(api, "a") == {"a": {NOON: D(4)}}
+
+
+def test_no_subject_is_not_the_subject_none() -> None:
+    assert hours(Api([rows((None, NOON, "1"))]), "None") == {}
+
+
+@pytest.mark.parametrize("bad", ["null", "true", "false", '"7"', "NaN", "Infinity", "[1]", "{}"])
+def test_a_value_that_is_no_number_spoils_only_its_subject(bad: str) -> None:
+    found = hours(Api([rows(("a", NOON, bad), ("b", NOON, "1"))]), "a", "b")
+
+    assert not found["a"][NOON].is_finite()
+    assert found["b"] == {NOON: D(1)}
+
+
+@pytest.mark.parametrize(
+    "number", ["9007199254740993", "0.30000000000000004", "1e21", "-5", "0", "1e-7", "123456789.123456789"]
+)
+def test_numbers_are_exactly_those_of_the_answer(number: str) -> None:
+    assert hours(Api([rows(("a", NOON, number))])) == {"a": {NOON: D(number)}}
+
+
+def test_other_time_zones_are_the_same_instants() -> None:
+    text = '{"data":[{"subject":"a","windowStart":"2026-07-15T14:00:00+02:00","value":1}]}'
+
+    assert hours(Api([httpx.Response(200, text=text)])) == {"a": {NOON: D(1)}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<html>",
+        "[]",
+        "null",
+        "{}",
+        '{"data":null}',
+        '{"data":5}',
+        '{"data":["x"]}',
+        '{"data":[[]]}',
+        '{"data":[{"subject":"a","value":1}]}',
+        '{"data":[{"windowStart":"2026-07-15T12:00:00Z","value":1}]}',
+        '{"data":[{"subject":"a","windowStart":"2026-07-15T12:00:00Z"}]}',
+        '{"data":[{"subject":"a","windowStart":"2026-07-15T12:00:00","value":1}]}',
+        '{"data":[{"subject":"a","windowStart":"noon","value":1}]}',
+        '{"data":[{"subject":"a","windowStart":5,"value":1}]}',
+        "[" * 200_000,
+        '{"data":[{"subject":"a","windowStart":"2026-07-15T12:00:00Z","value":1e99999999999999999999}]}',
+    ],
+)
+def test_an_answer_of_another_shape_is_a_reason_to_ask_again(text: str) -> None:
+    with pytest.raises(OpenMeterUnavailableError):
+        hours(Api([httpx.Response(200, text=text)]))
+
+
+# Meters
+
+
+def test_a_meter_is_asked_once() -> None:
+    api = Api([httpx.Response(200, json={"slug": "m1", "aggregation": "sum"})])
+
+    async def twice(openmeter: OpenMeter) -> list[OpenMeterMeter]:
+        return [await openmeter.meter("m1"), await openmeter.meter("m1")]
+
+    assert asked(api, twice) == [OpenMeterMeter("m1", "SUM")] * 2
+    [request] = api.requests
+    assert (request.method, str(request.url)) == ("GET", "http://openmeter.test/api/v1/meters/m1")
+
+
+@pytest.mark.parametrize(
+    "slug", ["", "M1", "m-1", "m1/../x", "m1?x", "_m", "m_", "m__1", "ü", "m" * 65, "m1\n"]
+)
+def test_a_name_that_cannot_be_a_slug_is_refused_without_asking(slug: str) -> None:
+    api = Api([rows()])
+
+    with pytest.raises(RefusedError, match=r"om_meter_id .* cannot be the slug"):
+        asked(api, lambda openmeter: openmeter.meter(slug))
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("slug", ["m", "tokens_total", "a1_2", "m" * 64, "01ARZ3NDEKTSV4RRFFQ69G5FAV"])
+def test_slugs_and_ids_are_taken(slug: str) -> None:
+    api = Api([httpx.Response(200, json={"aggregation": "COUNT"})])
+
+    assert asked(api, lambda openmeter: openmeter.meter(slug)) == OpenMeterMeter(slug, "COUNT")
+
+
+# Refusals
+
+
+def test_an_unknown_meter_is_refused_by_name() -> None:
+    api = Api([problem(404)])
+
+    with pytest.raises(RefusedError, match=r"has no meter 'm1'.*create it or correct om_meter_id"):
+        hours(api)
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (problem(400, "from must be before to"), "from must be before to"),
+        (problem(422), "Problem"),
+        (httpx.Response(400, text="<html>"), ""),
+        (httpx.Response(400, json=["x"]), ""),
+    ],
+)
+def test_a_query_that_openmeter_does_not_take_is_refused_with_its_words(
+    answer: httpx.Response, detail: str
+) -> None:
+    api = Api([answer])
+
+    with pytest.raises(RefusedError) as refusal:
+        hours(api)
+    assert refusal.value.reason == (
+        f"OpenMeter refuses the query of meter 'm1' ({answer.status_code}): {detail}"
+    )
+    assert len(api.requests) == 1
+
+
+# Asking again
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        *(problem(status) for status in (408, 429, 500, 502, 503, 504)),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+    ],
+    ids=repr,
+)
+def test_trouble_is_asked_again(trouble: Answer) -> None:
+    sleeps = Sleeps()
+    api = Api([trouble, trouble, rows(("a", NOON, "1"))])
+
+    assert hours(api, sleeps=sleeps) == {"a": {NOON: D(1)}}
+    assert len(sleeps.seconds) == 2
+    assert 0.1 < sleeps.seconds[0] <= 0.25 < sleeps.seconds[1] * 1.01 <= 0.51
+
+
+def test_lasting_trouble_is_given_up_with_what_it_was() -> None:
+    sleeps, api = Sleeps(), Api([problem(503)])
+
+    with pytest.raises(OpenMeterUnavailableError, match="OpenMeter answered 503, 4 times"):
+        hours(api, sleeps=sleeps)
+    assert len(api.requests) == TRIES
+    assert len(sleeps.seconds) == TRIES - 1
+
+    with pytest.raises(OpenMeterUnavailableError, match="could not be reached: ConnectTimeout"):
+        hours(Api([httpx.ConnectTimeout("key=om_private")]))
+
+
+@pytest.mark.parametrize(
+    ("header", "waited"),
+    [
+        ("2", 2.0),
+        ("3600", LONGEST_PAUSE_S),
+        ("9" * 400, LONGEST_PAUSE_S),
+        ("soon", 0.0),
+        ("-1", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_openmeter_may_say_when_to_ask_again(header: str, waited: float) -> None:
+    sleeps = Sleeps()
+    hours(Api([problem(429, **{"Retry-After": header}), rows()]), sleeps=sleeps)
+
+    [seconds] = sleeps.seconds
+    assert seconds == waited if waited else 0 < seconds <= 0.25
+
+
+# Keys
+
+
+def test_no_key_means_no_header() -> None:
+    api = Api([rows()])
+    hours(api)
+
+    assert "Authorization" not in api.requests[0].headers
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_stopped_working_is_read_again(status: int) -> None:
+    credentials = FixedCredentials(openmeter_keys=["om_old", "om_new"])
+    api = Api([problem(status), rows(("a", NOON, "1"))])
+
+    assert hours(api, credentials=credentials) == {"a": {NOON: D(1)}}
+    assert [request.headers["Authorization"] for request in api.requests] == [
+        "Bearer om_old",
+        "Bearer om_new",
+    ]
+    assert credentials.rereads == 1
+
+
+def test_a_key_that_does_not_work_after_that_either_is_named_not_shown() -> None:
+    credentials = FixedCredentials(openmeter_keys=["om_old", "om_new"])
+    api = Api([problem(401)])
+
+    with pytest.raises(OpenMeterUnavailableError) as trouble:
+        hours(api, credentials=credentials)
+    assert "openmeter_api_key" in trouble.value.reason
+    assert "om_" not in trouble.value.reason
+    assert len(api.requests) == 2
+
+
+# Concurrency
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3])
+def test_never_more_queries_at_once_than_allowed(cap: int) -> None:
+    running, most = 0, 0
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        return rows()
+
+    async def work(openmeter: OpenMeter) -> None:
+        await asyncio.gather(*(openmeter.hours("m1", ["a"], NOON, NOON + 30 * DAY) for _ in range(3)))
+
+    asked(slow, work, concurrency=cap)
+
+    assert most == cap
+
+
+def test_a_wait_before_the_next_try_blocks_nobody() -> None:
+    finished: list[str] = []
+    good = asyncio.Event()
+
+    async def api(request: httpx.Request) -> httpx.Response:
+        return rows() if "good" in str(request.url) else problem(503)
+
+    class Waits(Sleeps):
+        async def __call__(self, seconds: float) -> None:
+            await good.wait()
+
+    async def work(openmeter: OpenMeter) -> None:
+        async def ask(slug: str) -> None:
+            with contextlib.suppress(OpenMeterUnavailableError):
+                await openmeter.totals(slug, ["a"], NOON, NOON + HOUR)
+            finished.append(slug)
+            good.set()
+
+        await asyncio.wait_for(asyncio.gather(ask("bad"), ask("good")), timeout=5)
+
+    asked(api, work, concurrency=1, sleeps=Waits())
+
+    assert finished == ["good", "bad"]
