@@ -162,7 +162,8 @@ class _Row:
         start = datetime.fromisoformat(row["windowStart"])
         if start.tzinfo is None:
             raise ValueError(f"windowStart {row['windowStart']} has no time zone")
-        return cls(str(row["subject"]), int(start.timestamp()), _value(row["value"]))
+        subject = row["subject"]
+        return cls(subject if isinstance(subject, str) else "", int(start.timestamp()), _value(row["value"]))
 
 
 def _value(value: object) -> Decimal:
