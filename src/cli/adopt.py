@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +13,7 @@ import typer
 
 from cli.adoption import Adoption, plan
 from cli.errors import NotDoneError, WrongUseError
-from cli.output import AsJson, Region, print_json, print_line, print_table, warn
+from cli.output import AsJson, Region, is_terminal, print_json, print_line, print_table, warn
 from cli.stack import Stack
 from cli.wiring import Operator, operator
 from usage_reporting.amounts import ZERO, round_units, to_wire
@@ -114,7 +113,7 @@ async def _carry_out(parts: Operator, compared: Sequence[Comparison]) -> None:
 
 
 def _is_wanted(customer: str) -> bool:
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise WrongUseError("there is no terminal to ask at; look at the hours, then pass --yes")
     warn("Any other reporter of this usage must have stopped an hour ago: Stripe's summaries lag.")
     return typer.confirm(f"Take what Stripe holds as what was reported of {customer}?", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,9 +10,9 @@ import typer
 
 from cli.destination import EVENT_TYPES, Destination
 from cli.errors import WrongUseError
-from cli.output import AsJson, Region, print_json, print_line, warn
+from cli.output import AsJson, Region, is_terminal, print_json, print_line, warn
 from cli.stack import Stack
-from cli.stripe_account import client_of, is_test_key, key_of
+from cli.stripe_account import is_test_key, key_of, stripe_client
 from usage_reporting.credentials import PLACEHOLDER
 
 STRIPE_KEY = "stripe_api_key"
@@ -35,8 +34,9 @@ def connect(
     """
     key = key_of(os.environ) or _asked_for()
     deployed = Stack.read(stack, region)
-    destination = Destination(client_of(key, os.environ), deployed.output("WebhookUrl"), stack)
-    connect_stack(deployed, destination, key, os.environ.get("OPENMETER_API_KEY", "").strip())
+    with stripe_client(key, os.environ) as client:
+        destination = Destination(client, deployed.output("WebhookUrl"), stack)
+        connect_stack(deployed, destination, key, os.environ.get("OPENMETER_API_KEY", "").strip())
     warn(
         "note: any other reporter of this usage to Stripe must have stopped an hour before this stack sends "
         "(parameter Mode=live): Stripe's summaries lag"
@@ -80,7 +80,7 @@ def connect_stack(deployed: Stack, destination: Destination, stripe_key: str, op
 
 
 def _asked_for() -> str:
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise WrongUseError(
             "STRIPE_KEY is not set and there is no terminal to ask at; export the Stripe key that the stack "
             "is to use"

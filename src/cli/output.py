@@ -25,6 +25,11 @@ Region = Annotated[
 ]
 
 
+def is_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
 def print_line(text: str = "") -> None:
     """One line of the result, as it is."""
     typer.echo(text)

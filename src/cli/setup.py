@@ -13,7 +13,7 @@ from stripe.params import PriceCreateParamsRecurring
 
 from cli.errors import WrongUseError
 from cli.output import AsJson, print_json, print_table
-from cli.stripe_account import client_of, dashboard_link, required_key
+from cli.stripe_account import dashboard_link, required_key, stripe_client
 from usage_reporting.customer_meters import OM_METER_ID
 from usage_reporting.stripe_api import LEGACY_API_VERSION, PAGE_SIZE
 
@@ -54,8 +54,8 @@ def setup(
     Example: `STRIPE_KEY=sk_test_... usage-reporter setup --meter m1`
     """
     key = required_key(os.environ)
-    shop = Shop(client_of(key, os.environ), key, legacy=legacy)
-    made = shop.set_up(meter)
+    with stripe_client(key, os.environ) as client:
+        made = Shop(client, key, legacy=legacy).set_up(meter)
     if as_json:
         print_json({one.object: asdict(one) for one in made})
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import stripe
 
@@ -34,7 +35,8 @@ def is_test_key(key: str) -> bool:
     return "_test_" in key[:8]
 
 
-def client_of(key: str, environment: Mapping[str, str]) -> stripe.StripeClient:
+@contextmanager
+def stripe_client(key: str, environment: Mapping[str, str]) -> Iterator[stripe.StripeClient]:
     """A client at the pinned API version; STRIPE_API_BASE replaces Stripe's address.
 
     Raises WrongUseError when that is no address.
@@ -42,13 +44,17 @@ def client_of(key: str, environment: Mapping[str, str]) -> stripe.StripeClient:
     base = environment.get("STRIPE_API_BASE", "").strip().rstrip("/")
     if base and not base.startswith(("http://", "https://")):
         raise WrongUseError(f"STRIPE_API_BASE is {base!r}; unset it, or give a base address (http or https)")
-    return stripe.StripeClient(
-        key,
-        stripe_version=API_VERSION,
-        base_addresses={"api": base} if base else None,
-        http_client=stripe.HTTPXClient(timeout=TIMEOUT_S, allow_sync_methods=True),
-        max_network_retries=RETRIES,
-    )
+    http = stripe.HTTPXClient(timeout=TIMEOUT_S, allow_sync_methods=True)
+    try:
+        yield stripe.StripeClient(
+            key,
+            stripe_version=API_VERSION,
+            base_addresses={"api": base} if base else None,
+            http_client=http,
+            max_network_retries=RETRIES,
+        )
+    finally:
+        http.close()  # type: ignore[no-untyped-call]
 
 
 def dashboard_link(key: str, kind: str, id: str) -> str:

@@ -1,0 +1,235 @@
+"""`connect` brings the webhook endpoint in Stripe and the stack's secret in line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+
+from cli.destination import EVENT_TYPES
+from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, secret_of
+from tests.integration.world import API_KEY, World
+from usage_reporting.credentials import Secret
+from usage_reporting.renewals import HANDLED
+from usage_reporting.stripe_api import API_VERSION
+
+PLACEHOLDERS = {
+    "stripe_api_key": "replace-me",
+    "stripe_webhook_secret": "replace-me",
+    "openmeter_api_key": "replace-me",
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_stack(world: World, stack: str) -> None:
+    """As the template leaves it."""
+    put(world, PLACEHOLDERS)
+
+
+def put(world: World, secret: dict[str, Any] | str) -> None:
+    text = secret if isinstance(secret, str) else json.dumps(secret)
+    world.secrets.put_secret_value(SecretId="keys", SecretString=text)
+
+
+def endpoints(world: World) -> list[Any]:
+    return list(world.stripe.account.endpoints)
+
+
+def versions_of_secret(world: World) -> int:
+    listed = world.secrets.list_secret_version_ids(SecretId="keys", IncludeDeprecated=True)
+    return len(listed["Versions"])
+
+
+def test_a_new_stack_gets_an_endpoint_and_its_keys(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENMETER_API_KEY", OPENMETER_KEY)
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code == 0
+    assert WEBHOOK_URL in result.out
+    assert "must have stopped an hour before" in result.err
+    [endpoint] = endpoints(world)
+    assert (endpoint.url, endpoint.api_version) == (WEBHOOK_URL, API_VERSION)
+    assert set(endpoint.enabled_events) == HANDLED
+    held = Secret.from_json(world.secrets.get_secret_value(SecretId="keys")["SecretString"])
+    assert held.stripe_api_key == API_KEY
+    assert held.stripe_webhook_secrets == (endpoint.secrets[0].value,)
+    assert held.openmeter_api_key == OPENMETER_KEY
+
+
+def test_connected_twice_nothing_changes(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    before = endpoints(world)[0].id, secret_of(world), versions_of_secret(world)
+
+    result = run("connect", "--stack", STACK, "--json")
+
+    assert result.code == 0
+    assert (endpoints(world)[0].id, secret_of(world), versions_of_secret(world)) == before
+    assert len(endpoints(world)) == 1
+    assert result.json["events"] == list(EVENT_TYPES)
+
+
+def test_without_an_openmeter_key_the_stored_one_stays(run: Run, world: World) -> None:
+    put(world, {**PLACEHOLDERS, "openmeter_api_key": "kept"})
+    run("connect", "--stack", STACK)
+    assert secret_of(world)["openmeter_api_key"] == "kept"
+
+    put(world, PLACEHOLDERS)
+    run("connect", "--stack", STACK)
+    assert "openmeter_api_key" not in secret_of(world)
+
+
+def test_another_version_is_replaced_and_the_old_secret_stays_for_a_while(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    [old] = endpoints(world)
+    old.api_version = "2025-02-24.acacia"
+    old_secret = old.secrets[0].value
+
+    result = run("connect", "--stack", STACK)
+
+    [new] = endpoints(world)
+    assert new.id != old.id
+    assert new.api_version == API_VERSION
+    assert f"deleted webhook endpoint {old.id}" in result.out
+    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value, old_secret]
+
+    run("connect", "--stack", STACK)
+    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value]
+    assert endpoints(world) == [new]
+
+
+def test_the_new_endpoint_comes_before_the_old_one_goes(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    endpoints(world)[0].api_version = "2025-02-24.acacia"
+    world.stripe.log.clear()
+
+    run("connect", "--stack", STACK)
+
+    methods = [request.method for request in world.stripe.log.requests]
+    assert methods == ["GET", "POST", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    "lost", [{"stripe_webhook_secret": ["whsec_pasted"]}, {"stripe_webhook_endpoints": {}}]
+)
+def test_an_endpoint_whose_secret_is_not_known_is_replaced(
+    run: Run, world: World, lost: dict[str, Any]
+) -> None:
+    run("connect", "--stack", STACK)
+    [old] = endpoints(world)
+    put(world, {**secret_of(world), **lost})
+
+    assert run("connect", "--stack", STACK).code == 0
+
+    [new] = endpoints(world)
+    assert new.id != old.id
+    assert secret_of(world)["stripe_webhook_secret"][0] == new.secrets[0].value
+    assert set(lost.get("stripe_webhook_secret", [])) <= set(secret_of(world)["stripe_webhook_secret"])
+
+
+def test_other_events_or_a_disabled_endpoint_are_mended_in_place(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    [endpoint] = endpoints(world)
+    endpoint.enabled_events = ["*"]
+    endpoint.status = "disabled"
+    before = secret_of(world)
+
+    result = run("connect", "--stack", STACK)
+
+    assert f"updated webhook endpoint {endpoint.id}" in result.out
+    assert endpoints(world) == [endpoint]
+    assert set(endpoint.enabled_events) == HANDLED
+    assert endpoint.status == "enabled"
+    assert secret_of(world) == before
+
+
+def test_endpoints_of_others_are_left_alone(run: Run, world: World) -> None:
+    other = world.client.v1.webhook_endpoints.create(
+        {"url": "https://example.com/hooks", "enabled_events": ["*"]}
+    )
+    put(world, {**PLACEHOLDERS, "stripe_webhook_secret": ["whsec_of_another_destination"]})
+
+    run("connect", "--stack", STACK)
+
+    assert other.id in {endpoint.id for endpoint in endpoints(world)}
+    assert "whsec_of_another_destination" in secret_of(world)["stripe_webhook_secret"]
+
+
+def test_a_new_endpoint_whose_secret_cannot_be_kept_is_taken_back(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk")
+
+    monkeypatch.setattr("cli.stack.Stack.write_secret", fail)
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code == 1
+    assert result.err.startswith("error: unexpected OSError at test_connect.py:")
+    assert endpoints(world) == []
+
+
+def test_a_secret_that_is_no_object_is_not_overwritten(run: Run, world: World) -> None:
+    put(world, "sk_live_by_hand")
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code == 1
+    assert "is no JSON object" in result.err
+    assert world.secrets.get_secret_value(SecretId="keys")["SecretString"] == "sk_live_by_hand"
+    assert endpoints(world) == []
+
+
+def test_a_key_that_stripe_does_not_accept_writes_nothing(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_KEY", "sk_test_revoked")
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code == 2
+    assert "does not accept the key in STRIPE_KEY" in result.err
+    assert secret_of(world) == PLACEHOLDERS
+
+
+def test_a_key_of_the_other_mode_is_warned_of(run: Run, world: World) -> None:
+    put(world, {**PLACEHOLDERS, "stripe_api_key": "rk_live_before"})
+
+    assert "key of live mode before, and uses one of test mode now" in run("connect", "--stack", STACK).err
+
+
+def test_without_a_key_and_a_terminal_it_is_wrong_use(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STRIPE_KEY")
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code == 2
+    assert result.err.startswith("error: STRIPE_KEY is not set and there is no terminal")
+
+
+def test_at_a_terminal_the_key_is_asked_for_and_not_shown(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STRIPE_KEY")
+    monkeypatch.setattr("cli.connect.is_terminal", lambda: True)
+
+    result = run("connect", "--stack", STACK, input=f"{API_KEY}\n")
+
+    assert result.code == 0, result.err
+    assert secret_of(world)["stripe_api_key"] == API_KEY
+
+
+def test_a_stack_of_something_else_is_wrong_use(run: Run, world: World) -> None:
+    boto3.client("cloudformation").create_stack(
+        StackName="other", TemplateBody='{"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}'
+    )
+
+    assert run("connect", "--stack", "other").code == 2
+    missing = run("connect", "--stack", "nowhere")
+    assert missing.code == 2
+    assert "there is no stack 'nowhere' in us-east-1" in missing.err
