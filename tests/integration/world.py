@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,9 +53,7 @@ class World:
     _containers: list[Container] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sqs = boto3.client("sqs")
-        self.dynamodb = boto3.client("dynamodb")
-        self.secrets = boto3.client("secretsmanager")
+        self.sqs, self.dynamodb, self.secrets = _clients()
         self.queue_url = self.sqs.create_queue(QueueName="pages")["QueueUrl"]
         self.create_table("ledger")
         self.secrets.create_secret(Name="keys", SecretString="{}")
@@ -288,6 +287,12 @@ class World:
     def ledger(self) -> list[dict[str, Any]]:
         """All items of the ledger table."""
         return list(self.dynamodb.scan(TableName="ledger")["Items"])
+
+
+@functools.cache
+def _clients() -> tuple[Any, Any, Any]:
+    """AWS clients are dear to make; moto intercepts them in whichever test they are used."""
+    return boto3.client("sqs"), boto3.client("dynamodb"), boto3.client("secretsmanager")
 
 
 async def _no_sleep(_seconds: float) -> None:
