@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
+from tests.sandbox_stripe.conftest import NOW
 from tests.sandbox_stripe.direct import DAY, HOUR, Json, World, end_of
 
 CLASSIC: Json = {"billing_mode": {"type": "classic"}}
@@ -169,8 +170,9 @@ def test_a_refused_change_changes_nothing(world: World) -> None:
         {"backdate_start_date": 1_900_000_000},
         {"billing_cycle_anchor": 1_000_000_000},
         {"billing_cycle_anchor": 1_900_000_000},
-        {"trial_end": 1_000_000_000},
-        {"cancel_at": 1_000_000_000},
+        {"billing_cycle_anchor": NOW},
+        {"trial_end": NOW},
+        {"cancel_at": NOW},
         {"cancel_at": 1_790_000_000, "cancel_at_period_end": True},
         {"collection_method": "send_invoice"},
         {"days_until_due": 3},
@@ -205,6 +207,10 @@ def test_mixed_intervals_renew_each_in_its_time(world: World) -> None:
     assert renewed[0]["current_period_start"] == month["current_period_end"]
     assert renewed[1] == year
     assert len(world.lines(world.invoices()[0])) == 1
+    asked = {"subscription": subscription["id"], "price": world.new_price("20")["id"]}
+    added = world.api.post("subscription_items", asked)
+    assert added["current_period_start"] == renewed[0]["current_period_start"]
+    assert added["current_period_end"] == renewed[0]["current_period_end"]
 
 
 def test_usage_in_a_trial_is_not_billed(world: World) -> None:

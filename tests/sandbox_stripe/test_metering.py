@@ -205,6 +205,7 @@ def test_an_adjustment_takes_an_event_back_within_a_day(world: World, clock: Man
     path = "billing/meter_event_adjustments"
     cancel = {"event_name": "m1", "type": "cancel", "cancel": {"identifier": "i1"}}
     assert world.api.post(path, cancel)["status"] == "complete"
+    assert [event.identifier for event in world.stripe.meters.accepted()] == ["i2"]
     assert total(world) == 3
     nothing = {**cancel, "cancel": {"identifier": "i9"}}
     assert world.api.error("POST", path, nothing)["code"] == "resource_missing"

@@ -88,6 +88,13 @@ def test_records_that_are_refused(world: World, subscription: Json, params: Json
     assert error["status"] == 400
 
 
+def test_a_canceled_subscription_takes_no_records(world: World, subscription: Json) -> None:
+    world.api.delete(f"subscriptions/{subscription['id']}", version=ACACIA)
+    asked = {"quantity": 1, "timestamp": subscription["created"] + 1, "action": "set"}
+    error = world.api.error("POST", path_of(subscription), asked, version=ACACIA)
+    assert "takes no usage records" in error["message"]
+
+
 def test_usage_records_are_gone_since_basil(world: World, subscription: Json) -> None:
     asked = {"quantity": 1}
     assert world.api.error("POST", path_of(subscription), asked)["status"] == 404

@@ -56,6 +56,11 @@ class MeterLedger:
             self.rejected.append(event)
         return event
 
+    def accepted(self) -> list[MeterEvent]:
+        """Every event that counts, in order of receipt."""
+        rows = [event for events in self._events.values() for event in events]
+        return sorted(rows, key=lambda event: event.number)
+
     def received(self, identifier: str) -> MeterEvent | None:
         """The newest event that came with this identifier."""
         return self._received.get(identifier)
