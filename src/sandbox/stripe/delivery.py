@@ -18,30 +18,27 @@ class BackgroundDelivery:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._threads: ThreadPoolExecutor | None = None
+        self._client: httpx.Client | None = None
 
     def post(self, attempt: Attempt, answered: Callable[[int], None]) -> None:
         """Post one attempt; `answered` gets the HTTP status, 0 when there was none."""
-        if self._threads is None:
+        if self._threads is None or self._client is None:
             self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stripe-webhooks")
-        self._threads.submit(self._post, attempt, answered)
+            self._client = httpx.Client(timeout=self._timeout, trust_env=False)
+        self._threads.submit(_post, self._client, attempt, answered)
 
     def close(self) -> None:
         """Give up what has not begun."""
-        if self._threads is not None:
+        if self._threads is not None and self._client is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
-            self._threads = None
+            self._client.close()
+        self._threads = self._client = None
 
-    def _post(self, attempt: Attempt, answered: Callable[[int], None]) -> None:
-        try:
-            response = httpx.post(
-                attempt.url,
-                content=attempt.body,
-                headers=dict(attempt.headers),
-                timeout=self._timeout,
-                follow_redirects=False,
-                trust_env=False,
-            )
-            status = response.status_code
-        except httpx.HTTPError:
-            status = 0
-        answered(status)
+
+def _post(client: httpx.Client, attempt: Attempt, answered: Callable[[int], None]) -> None:
+    try:
+        headers = dict(attempt.headers)
+        status = client.post(attempt.url, content=attempt.body, headers=headers).status_code
+    except (httpx.HTTPError, httpx.InvalidURL):
+        status = 0
+    answered(status)
