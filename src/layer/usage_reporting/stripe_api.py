@@ -19,8 +19,9 @@ LEGACY_API_VERSION = "2025-02-24.acacia"
 """The last version with usage records (changelog 2025-03-31.basil, "Removes legacy usage-based billing")."""
 
 PAGE_SIZE = 100
-TIMEOUT_S = 20
+TIMEOUT_S = 10
 READ_TRIES = 4
+LONGEST_MESSAGE = 300
 
 _KEY = re.compile(r"\b(?:sk|rk|pk|whsec)_[\w*]+")
 
@@ -138,12 +139,15 @@ def _translated(error: stripe.StripeError) -> Exception:
     status = error.http_status
     if isinstance(error, stripe.AuthenticationError):
         return StripeUnavailableError("Stripe does not accept the API key; run `usage-reporter connect`")
-    message = redacted(error.user_message or f"{type(error).__name__} without a message")
+    message = redacted((error.user_message or f"{type(error).__name__} without a message")[:LONGEST_MESSAGE])
     if isinstance(error, stripe.PermissionError):
         return StripeUnavailableError(f"the Stripe key may not do this: {message}")
     if status is None:
         cause = type(error.__cause__ or error).__name__
         return StripeUnavailableError(f"Stripe gave no answer ({cause})")
+    if status < 400:
+        # Stripe may have done it: this must not be taken for a no.
+        return StripeUnavailableError(f"Stripe answered {status} with something that is not JSON")
     if status in {409, 429}:
         return StripeUnavailableError(f"Stripe is busy ({status}): {message}")
     if status >= 500:
