@@ -99,7 +99,11 @@ class Case:
         recent = floor_hour(self.now) - HOURS_REREAD * HOUR
         oldest = floor_hour(self.now - OLDEST_SLICE) + HOUR
         relevant = self.customer_meter.spans if self.customer_meter.closing else self.spans
-        starts = [span.start for span in relevant if span.end > self.now - LONGEST_DRAFT]
+        starts = [
+            span.start
+            for span in relevant
+            if span.end > self.now - LONGEST_DRAFT or span.state is SpanState.DRAFT
+        ]
         first = floor_hour(min(starts, default=self.now))
         return max(first if self.is_full else max(first, recent), oldest)
 
@@ -181,7 +185,8 @@ class Case:
         lines = []
         for span in self.spans[: len(self.customer_meter.spans)]:
             inside = [r for r in self.readings if span.start < r.piece.end and r.piece.start < span.end]
-            end = max((min(r.piece.end, span.end, self.now) for r in inside), default=span.start)
+            ends = [read_until(r.piece, self.now, eager=self.options.eager) for r in inside]
+            end = min(max((end for end in ends if end is not None), default=span.start), span.end)
             lines.append(
                 Line(
                     customer=self.customer_meter.customer,
@@ -197,18 +202,25 @@ class Case:
 
 def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
     """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
-    shown = [head.clip(span) for span in customer_meter.spans]
+    shown = [_as_of(head.clip(span), now) for span in customer_meter.spans]
     keys = {(span.item, span.price, span.start) for span in shown}
     remembered = [span for span in head.spans if (span.item, span.price, span.start) not in keys]
     return (*shown, *(_remembered(span, shown, now) for span in remembered))
+
+
+def _as_of(span: Span, now: int) -> Span:
+    """A span as it stands at `now`: what was listed a while ago may have ended since."""
+    is_past = span.deadline is not None and span.deadline <= now
+    if (span.state is SpanState.CURRENT and span.end <= now) or (span.state is SpanState.DRAFT and is_past):
+        return replace(span, state=SpanState.ENDED)
+    return span
 
 
 def _remembered(span: Span, shown: list[Span], now: int) -> Span:
     """A span of the ledger's, cut off where a later period of its item began before its end."""
     restarts = [other.start for other in shown if other.item == span.item]
     end = min([span.end, *(start for start in restarts if start > span.start)])
-    is_over = span.state is SpanState.CURRENT and end <= now
-    return replace(span, end=end, state=SpanState.ENDED if is_over else span.state)
+    return _as_of(replace(span, end=end), now)
 
 
 async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
@@ -248,7 +260,7 @@ def _as_known(case: Case, hour: int, total: Decimal) -> bool:
 
 
 async def _exactly(case: Case, openmeter: OpenMeter, hour: int, pieces: list[Slice]) -> dict[Slice, Decimal]:
-    """The slices' own usage: by one exact query less than there are slices where the rest is the last one's."""
+    """The slices' own usage; where the whole hour is known, the last slice is the rest of it."""
     total = case.hours.get(hour, ZERO)
     whole = pieces == case.pieces(hour) and _covers(case, hour, pieces) and pieces[0].start == hour
     asked = pieces[:-1] if whole and len(pieces) > 1 else pieces
