@@ -67,8 +67,9 @@ def _plan_hour(
 
 def _moves_only(hour: list[Reading], changed: list[Reading]) -> bool:
     value = sum((reading.value for reading in hour), ZERO)
-    mirrored = sum((reading.mirrored for reading in hour), ZERO)
-    not_less = value >= mirrored or is_same(value, mirrored)
+    # What no invoice took is in OpenMeter's value: it must not make up for a decrease elsewhere.
+    known = sum((reading.mirrored + reading.undelivered for reading in hour), ZERO)
+    not_less = value >= known or is_same(value, known)
     return not_less and all(r.takes_usage and r.stamp is not None for r in changed)
 
 
