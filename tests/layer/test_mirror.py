@@ -228,7 +228,7 @@ def test_identifiers_are_short_enough_for_stripe(
 # Applied to what Stripe holds, a plan ends in equality
 
 amounts = st.decimals(min_value=0, max_value=10**6, places=3) | st.sampled_from(
-    [D(0), D("0.1"), D("0.30000000000000004"), D("1e-9"), D(99999999999999), D("123456.123456789")]
+    [D(0), D("0.1"), D("0.30000000000000004"), D("1e-9"), D(99999999), D("123456.123456789")]
 )
 states = st.sampled_from([SpanState.CURRENT, SpanState.DRAFT, SpanState.FINAL, SpanState.BILLED])
 
