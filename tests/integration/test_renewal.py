@@ -7,7 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from tests.integration.world import HOUR, MINUTE, NOON, World
+from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from usage_reporting.heads import Options
+from usage_reporting.ticks import tick
 
 START = NOON - 22 * MINUTE - 18
 """2026-07-15T11:37:42Z, an odd second."""
@@ -155,6 +157,45 @@ def test_a_licensed_item_first_and_two_metered_after_it_are_both_reported(world:
     lines = {price: quantity for price, quantity, _ in world.billed(subscription.id)[-3:]}
     assert lines[tokens] == 4
     assert lines[requests] == 1
+
+
+def test_a_page_listed_before_the_end_asks_for_the_invoice_when_it_is_worked_off_after_it(
+    world: World,
+) -> None:
+    _, customer = subscribed(world)
+    world.use(customer, END - 10, 3)
+    world.travel(END - MINUTE)
+    tick(world.container(), {"scope": "closing"}, None)
+    world.travel(END + 2 * HOUR)
+    container = world.container()
+
+    world.work(container)
+
+    assert world.held(customer, START, END) == 0
+
+
+def test_a_daily_period_is_judged_by_its_own_invoice_not_by_the_newest(world: World) -> None:
+    world.clock.set(START)
+    daily = {"interval": "day", "usage_type": "metered"}
+    meter = world.metered_price()[1]
+    product = world.client.v1.products.create({"name": "daily"}).id
+    price = world.client.v1.prices.create(
+        {"currency": "usd", "unit_amount": 10, "product": product, "recurring": {**daily, "meter": meter}}
+    ).id
+    subscription = world.subscription(price)
+    customer = str(subscription.customer)
+    world.use(customer, START + HOUR, 1)
+    world.travel(START + 2 * HOUR)
+    world.tick()
+    world.travel(START + DAY + 2 * HOUR)
+    world.use(customer, START + 23 * HOUR, 5)
+    world.travel(START + 2 * DAY + 10 * MINUTE)
+
+    reports = world.report_all(Options(full=True))
+
+    assert [report.late for report in reports] == [5]
+    world.travel(START + 3 * DAY)
+    assert [quantity for _, quantity, _ in world.billed(subscription.id)][:2] == [1, 0]
 
 
 def test_a_stale_hint_is_checked_against_stripe(world: World) -> None:

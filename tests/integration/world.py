@@ -255,8 +255,7 @@ class World:
         """The meter events that Stripe took, oldest first: timestamp, value, identifier."""
         taken = [
             {"timestamp": row.timestamp, "value": row.value, "identifier": row.identifier}
-            for rows in self.stripe.meters._events.values()
-            for row in rows
+            for row in self.stripe.meters.accepted()
             if customer in {"", row.customer}
         ]
         return sorted(taken, key=lambda row: row["timestamp"])

@@ -25,12 +25,15 @@ from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailab
 from usage_reporting.model import CustomerMeter, Span, SpanState
 from usage_reporting.renewals import UPDATED, EndedPeriod
 from usage_reporting.stripe_api import StripeApi
-from usage_reporting.windows import HOUR, floor_minute
+from usage_reporting.windows import HOUR, MINUTE, floor_minute
 
 Json = dict[str, Any]
 
 LONGEST_DRAFT = 73 * HOUR
 """A period without an invoice for so long gets none: Stripe keeps a draft at most 72 hours."""
+
+CACHED_FOR = 10 * MINUTE
+"""So that metadata given to a product is seen soon, though a process may live for hours."""
 
 _EVENT_PAGES = 10
 
@@ -46,7 +49,7 @@ class Listing:
 
 @dataclass(slots=True)
 class Billing:
-    """Stripe's side of the mirror. Meters, products and prices are asked once a process.
+    """Stripe's side of the mirror. Meters, products and prices are asked once in ten minutes.
 
     Raises StripeUnavailableError when asking again may help.
     """
@@ -56,7 +59,7 @@ class Billing:
     clock: Callable[[], int]
     unmapped: dict[str, str] = field(default_factory=dict)
     """Metered items without an OpenMeter meter, and their subscription: not ours."""
-    _cache: dict[str, Json] = field(default_factory=dict)
+    _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
 
     async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
@@ -137,16 +140,28 @@ class Billing:
         """An ended span with what Stripe says of its invoice: draft, final, or not yet made."""
         if span.state not in {SpanState.ENDED, SpanState.CANCELED}:
             return span
-        query = {"subscription": span.subscription, "created": {"gte": span.end}}
-        async for page in self.api.pages("/v1/invoices", query):
-            for invoice in page:
-                if invoice.get("created", 0) >= span.end and _bills(invoice, span):
-                    return _with_invoice(span, invoice)
+        invoice = await self._invoice_of(span)
+        if invoice is not None:
+            return _with_invoice(span, invoice)
         if span.state is SpanState.CANCELED:
             return replace(span, state=SpanState.BILLED)
         if now - span.end > LONGEST_DRAFT:
             return replace(span, state=SpanState.FINAL)
         return replace(span, state=SpanState.CURRENT)
+
+    async def _invoice_of(self, span: Span) -> Json | None:
+        """The invoice that bills an ended span: the one with its line, else the renewal's first."""
+        query = {"subscription": span.subscription, "created": {"gte": span.end}}
+        found = [
+            invoice
+            async for page in self.api.pages("/v1/invoices", query)
+            for invoice in page
+            if invoice.get("created", 0) >= span.end and _subscription_of(invoice) == span.subscription
+        ]
+        found.sort(key=lambda invoice: int(invoice["created"]))
+        by_line = (invoice for invoice in found if _has_line(invoice, span))
+        renewals = (one for one in found if one.get("billing_reason") == "subscription_cycle")
+        return next(by_line, None) or next(renewals, None)
 
     async def price_changed_at(self, span: Span, since: int, now: int) -> int:
         """When an item left a span's price or its subscription, UTC seconds.
@@ -221,9 +236,11 @@ class Billing:
         return Facts(meters=meters, customer_metadata=metadata, asked_at=self.clock())
 
     async def _once(self, path: str) -> Json:
-        if path not in self._cache:
-            self._cache[path] = await self.api.get(path)
-        return self._cache[path]
+        asked_at, found = self._cache.get(path, (0, {}))
+        if self.clock() - asked_at > CACHED_FOR:
+            found = await self.api.get(path)
+            self._cache[path] = (self.clock(), found)
+        return found
 
     async def _of_draft(self, invoice: Json) -> list[CustomerMeter]:
         subscription_id = _subscription_of(invoice)
@@ -289,15 +306,9 @@ def _draft_span(invoice: Json, line: Json, subscription: str, item: Json) -> Spa
     )
 
 
-def _bills(invoice: Json, span: Span) -> bool:
-    """Whether an invoice is the one that bills a span."""
-    if _subscription_of(invoice) not in {span.subscription, ""}:
-        return False
-    for line in (invoice.get("lines") or {}).get("data", []):
-        item, _ = _item_and_price(line)
-        if item == span.item and line["period"]["end"] == span.end:
-            return True
-    return invoice.get("billing_reason") == "subscription_cycle"
+def _has_line(invoice: Json, span: Span) -> bool:
+    lines = (invoice.get("lines") or {}).get("data", [])
+    return any(_item_and_price(line)[0] == span.item and line["period"]["end"] == span.end for line in lines)
 
 
 def _with_invoice(span: Span, invoice: Json) -> Span:

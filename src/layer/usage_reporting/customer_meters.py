@@ -174,8 +174,8 @@ def _meter_refusal(meter: Json) -> str | None:
         )
     if meter.get("event_time_window"):
         return (
-            f"{name} has event_time_window {meter['event_time_window']!r}: a later event in a window replaces "
-            "an earlier one, also across the end of a period; create a meter without it"
+            f"{name} has event_time_window {meter['event_time_window']!r}: a later event in a window takes "
+            "the place of an earlier one, also across the end of a period; create a meter without it"
         )
     return None
 
@@ -198,7 +198,8 @@ def merged(found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
         named = sorted({one.openmeter_meter, other.openmeter_meter} - {""})
         if len(named) > 1:
             reason = (
-                f"customer {one.customer} has two OpenMeter meters on one Stripe meter: {' and '.join(named)}; "
+                f"customer {one.customer} has two OpenMeter meters on one Stripe meter, "
+                f"{' and '.join(named)}; "
                 "give each its own Stripe meter"
             )
             both = replace(both, refusal=both.refusal or reason)

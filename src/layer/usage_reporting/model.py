@@ -247,6 +247,11 @@ class Reading:
         return not is_same(self.value, self.mirrored + self.undelivered)
 
     @property
+    def is_over(self) -> bool:
+        """Whether Stripe holds more than OpenMeter does."""
+        return self.mirrored > self.value and not is_same(self.value, self.mirrored)
+
+    @property
     def takes_usage(self) -> bool:
         """Whether an invoice still takes usage stamped there."""
         return self.state in {SpanState.CURRENT, SpanState.DRAFT}

@@ -121,7 +121,7 @@ class Lister:
 
         Raises StripeUnavailableError or AskAgainError; what was queued before stays queued.
         """
-        waiting: dict[str, list[CustomerMeter]] = defaultdict(list)
+        waiting: dict[str, dict[str, CustomerMeter]] = defaultdict(dict)
         queued = 0
         for part in (Part.SUBSCRIPTIONS, Part.DRAFTS):
             if part is Part.SUBSCRIPTIONS and cursor.part is Part.DRAFTS:
@@ -129,7 +129,9 @@ class Lister:
             after = cursor.after if part is cursor.part else ""
             async for listing in self._listings(cursor.scope, part, after):
                 for one in listing.customer_meters:
-                    waiting[one.openmeter_meter].append(one)
+                    page = waiting[one.openmeter_meter]
+                    # Bounds of all its subscriptions belong together where they are known together.
+                    page[one.pk] = page[one.pk].merged_with(one) if one.pk in page else one
                 queued += await self._flush(waiting, least=MOST_SUBJECTS)
                 if budget.is_over and listing.cursor:
                     queued += await self._flush(waiting, least=1)
@@ -145,12 +147,13 @@ class Lister:
         ends = {"gte": now - CLOSING_AFTER, "lte": now + CLOSING_BEFORE}
         return self.billing.subscriptions({"current_period_end": ends}, after)
 
-    async def _flush(self, waiting: dict[str, list[CustomerMeter]], *, least: int) -> int:
+    async def _flush(self, waiting: dict[str, dict[str, CustomerMeter]], *, least: int) -> int:
         queued = 0
         for name in list(waiting):
             while len(waiting[name]) >= least:
-                page = waiting[name][:MOST_SUBJECTS]
+                found = list(waiting[name].values())
+                page, rest = found[:MOST_SUBJECTS], found[MOST_SUBJECTS:]
                 await asyncio.to_thread(self.queue.send, page_message(page))
                 queued += len(page)
-                waiting[name] = waiting[name][MOST_SUBJECTS:]
+                waiting[name] = {one.pk: one for one in rest}
         return queued

@@ -11,7 +11,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
-from usage_reporting.model import Line, Report, SendState, Span, Status
+from usage_reporting.model import Line, Report, Send, SendState, Span, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
 from usage_reporting.sender import Sender
 from usage_reporting.targets import usage_record
@@ -45,7 +45,10 @@ class Recording:
                 continue
             total = await self._total(report, head, span, options)
             if total is not None:
-                await self._settle(report, head, span, entry, total, options, budget, dry_run=dry_run)
+                checked = replace(options, dry_run=dry_run)
+                send = await self._send(report, head, span, entry, total, checked)
+                if send is not None:
+                    await self.sender.carry_out(report, _newest_only(entry), [send], budget)
 
     async def _total(self, report: Report, head: Head, span: Span, options: Options) -> Decimal | None:
         """The period's usage so far; None when nothing of it can be read yet."""
@@ -59,45 +62,33 @@ class Recording:
         report.lines.append(Line(customer, span.price, head.openmeter_meter, total, start, until))
         return total
 
-    async def _settle(
-        self,
-        report: Report,
-        head: Head,
-        span: Span,
-        entry: Entry,
-        total: Decimal,
-        options: Options,
-        budget: Budget,
-        *,
-        dry_run: bool,
-    ) -> None:
+    async def _send(
+        self, report: Report, head: Head, span: Span, entry: Entry, total: Decimal, options: Options
+    ) -> Send | None:
+        """What is to be sent of a period; otherwise the report says why nothing is."""
         now = self.clock()
-        send = usage_record.send(
-            report.customer_meter,
-            span,
-            total,
-            entry.version,
-            rounding=self.settings.rounding,
-            now=now,
-        )
+        sequence, rounding = entry.version, self.settings.rounding
+        send = usage_record.send(report.customer_meter, span, total, sequence, rounding=rounding, now=now)
         held = _held(entry)
         if is_same(send.value, held):
-            return
+            return None
         if span.end <= now:
-            await self._count_late(report, entry, span, send.value - held, dry_run=dry_run)
-            return
+            await self._count_late(report, entry, span, send.value - held, dry_run=options.dry_run)
+            return None
         meter = await self.openmeter.meter(head.openmeter_meter)
         may_fall = options.accept or self.settings.allow_decrease or meter.aggregation in FALLS_NATURALLY
         if send.value < held and not may_fall:
             report.note(
                 Status.HELD,
-                f"the period from {rfc3339(span.start)} has {to_wire(send.value)} in OpenMeter, less than the "
-                f"{to_wire(held)} that Stripe holds; check OpenMeter, then release it with `report --accept`",
+                f"the period from {rfc3339(span.start)} has {to_wire(send.value)} in OpenMeter, less than "
+                f"the {to_wire(held)} that Stripe holds; check OpenMeter, then release it with "
+                "`report --accept`",
             )
-        elif dry_run:
+            return None
+        if options.dry_run:
             report.note(Status.SHADOW, f"would set {span.item} to {to_wire(send.value)}")
-        else:
-            await self.sender.carry_out(report, _newest_only(entry), [send], budget)
+            return None
+        return send
 
     async def _count_late(
         self, report: Report, entry: Entry, span: Span, difference: Decimal, *, dry_run: bool

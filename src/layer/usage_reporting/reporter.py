@@ -294,7 +294,9 @@ def _windows(cases: Sequence[Case], until: int) -> Iterator[tuple[int, int, list
     end = until
     waiting = [case for case in cases if case.start < until]
     while waiting:
-        start = max(end - LONGEST_QUERY, min(case.start for case in waiting))
+        # Full hours only: an hour that two queries share would be two halves.
+        longest = floor_hour(end - 1) + HOUR - LONGEST_QUERY
+        start = max(longest, min(case.start for case in waiting))
         for batch in _batches(waiting):
             yield start, end, batch
         end = start

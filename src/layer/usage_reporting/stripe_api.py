@@ -145,15 +145,12 @@ def _translated(error: stripe.StripeError) -> Exception:
     if status is None:
         cause = type(error.__cause__ or error).__name__
         return StripeUnavailableError(f"Stripe gave no answer ({cause})")
-    if status < 400:
-        # Stripe may have done it: this must not be taken for a no.
-        return StripeUnavailableError(f"Stripe answered {status} with something that is not JSON")
-    if status in {409, 429}:
-        return StripeUnavailableError(f"Stripe is busy ({status}): {message}")
-    if status >= 500:
-        replayed = (error.headers or {}).get("idempotent-replayed") == "true"
-        return StripeUnavailableError(
-            f"Stripe answered {status}: {message}", answered=True, replayed=replayed
-        )
-    kind = NotFoundError if status == 404 else RejectedError
-    return kind(f"Stripe says: {message}", code=error.code or "", status=status)
+    if 400 <= status < 500 and status not in {409, 429}:
+        kind = NotFoundError if status == 404 else RejectedError
+        return kind(f"Stripe says: {message}", code=error.code or "", status=status)
+    # Not JSON with a status below 400 is no "no" either: Stripe may have done it.
+    answered = status >= 500
+    replayed = answered and (error.headers or {}).get("idempotent-replayed") == "true"
+    return StripeUnavailableError(
+        f"Stripe answered {status}: {message}", answered=answered, replayed=replayed
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from usage_reporting import telemetry
 from usage_reporting.budget import Budget
 from usage_reporting.container import Container
-from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError
+from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError, OutOfTimeError
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.pages import (
     Cursor,
@@ -21,7 +22,9 @@ from usage_reporting.pages import (
 from usage_reporting.telemetry import logger
 
 KEPT_FOR_HAND_OVER_S = 12.0
+KEPT_FOR_ANSWER_S = 3.0
 KEPT_FOR_LISTING_S = 20.0
+MINIMUM_S = 1.0
 UNLIMITED_S = 600.0
 
 
@@ -75,7 +78,8 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         _list(container, message, context)
         return True
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
-    reports = container.run(container.reporter.report(message, budget=Budget.of(seconds)))
+    work = container.reporter.report(message, budget=Budget.of(seconds))
+    reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
     for report in reports:
         telemetry.record(report, container.clock())
     rest = _handed_over(reports)
@@ -83,6 +87,14 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         container.queue.send(page_message(rest))
         logger.info("handed %s customer meters over to a new message", len(rest))
     return not any(report.status is Status.UNKNOWN for report in reports)
+
+
+async def _in_time[T](work: Awaitable[T], seconds: float) -> T:
+    """Stop work that hangs before Lambda stops the function, so that the message is given again."""
+    try:
+        return await asyncio.wait_for(work, max(seconds, MINIMUM_S))
+    except TimeoutError:
+        raise OutOfTimeError("the page was not done in the function's time; it is given again") from None
 
 
 def _handed_over(reports: Sequence[Report]) -> list[CustomerMeter]:

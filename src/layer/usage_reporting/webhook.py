@@ -68,11 +68,17 @@ def answer(container: Container, event: Mapping[str, Any]) -> Answer:
     except BadRequestError as error:
         logger.warning("bad request: %s", error.reason)
         return Answer(400, "bad_request", error.reason)
+    except RejectedError as error:
+        telemetry.count("Rejected")
+        return Answer(200, "rejected", error.reason)
     except NotConfiguredError as error:
         return Answer(503, "not_configured", error.reason)
     except (AskAgainError, ConfigurationError) as error:
         logger.warning("ask again: %s", error.reason)
         return Answer(503, "unavailable", error.reason)
+    except Exception as error:  # noqa: BLE001 - Stripe gets an answer that it can act on
+        logger.exception("unexpected error")
+        return Answer(503, "unavailable", f"unexpected {type(error).__name__}; see the function's log")
 
 
 async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answer:
@@ -94,15 +100,9 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
     if event["type"] != DELETED and not periods:
         return Answer(200, "ignored", "no billing period ended")
     try:
-        subscription = await container.billing.subscription(found)
-        ended = await _ended(container, event, subscription, periods)
+        ended = await _ended(container, found, periods)
     except NotFoundError as error:
         return Answer(200, "not_ours", error.reason)
-    except RejectedError as error:
-        telemetry.count("Rejected")
-        return Answer(200, "rejected", error.reason)
-    # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
-    ended = [one for one in ended if one.target is Target.MIRROR]
     if not ended:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)
@@ -113,15 +113,18 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
 
 
 async def _ended(
-    container: Container,
-    event: dict[str, Any],
-    subscription: dict[str, Any],
-    periods: Sequence[EndedPeriod],
+    container: Container, subscription_id: str, periods: Sequence[EndedPeriod]
 ) -> list[CustomerMeter]:
-    if event["type"] == DELETED:
-        return await container.billing.last_periods(subscription)
-    now = container.clock()
-    return await container.billing.ended(subscription, [p for p in periods if p.end <= now])
+    """The customer meters of the periods; without periods: of the subscription, which is over."""
+    billing = container.billing
+    subscription = await billing.subscription(subscription_id)
+    if periods:
+        past = [period for period in periods if period.end <= container.clock()]
+        ended = await billing.ended(subscription, past)
+    else:
+        ended = await billing.last_periods(subscription)
+    # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
+    return [one for one in ended if one.target is Target.MIRROR]
 
 
 def _answer_for(reports: Sequence[Report], *, shadow: bool) -> Answer:

@@ -49,12 +49,10 @@ def _plan_hour(
     customer_meter: CustomerMeter, hour: list[Reading], result: Plan, *, may_fall: bool, now: int
 ) -> None:
     changed = [reading for reading in hour if reading.changed]
-    falls = any(reading.difference < 0 for reading in changed)
-    if not changed:
-        return
-    if falls and any(reading.difference < 0 and not reading.takes_usage for reading in changed):
+    if any(reading.is_over and not reading.takes_usage for reading in changed):
         result.held.append(_less(hour, "and its invoice takes no correction any more"))
         return
+    falls = any(reading.difference < 0 and reading.takes_usage for reading in changed)
     if falls and not may_fall and not _moves_only(hour, changed):
         result.held.append(_less(hour, "check OpenMeter, then release it with `report --accept`"))
         return
