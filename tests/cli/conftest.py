@@ -55,7 +55,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(*arguments: str, input: str = "") -> Result:
         result = CliRunner().invoke(app, list(arguments), input=input)
         assert "Traceback" not in result.output
-        for secret in ("sk_test", "dbox*", "*dbox", OPENMETER_KEY, "whsec_"):
+        for secret in ("sk_test_s", "dbox*", "*dbox", OPENMETER_KEY, "whsec_"):
             assert secret not in result.output
         return Result(result.exit_code, result.stdout, result.stderr)
 
