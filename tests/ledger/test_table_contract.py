@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+
 from sandbox.memory_table import MemoryTable
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import DynamoTable, Table
