@@ -52,6 +52,7 @@ class Sender:
         The report takes the outcomes. Raises LostRaceError when the entry was written since it was
         read, and LedgerUnavailableError.
         """
+        sends = [_with_fresh_key(entry, send) for send in sends]
         intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())
         return await self._send_all(report, intended, sends, budget)
 
@@ -147,9 +148,20 @@ class Sender:
         raise LostRaceError("the outcome could not be written: others keep writing the entry")
 
 
+def _with_fresh_key(entry: Entry, send: Send) -> Send:
+    """A send that Stripe refused before, as the next attempt: it may have stored its "no" under the key."""
+    refused = entry.sends.get(send.identifier)
+    return send if refused is None else replace(send, attempt=refused.attempt + 1)
+
+
 def _is_open(entry: Entry, send: Send) -> bool:
+    """Whether an outcome is news: what another process knows better must not be overwritten."""
     stored = entry.sends.get(send.identifier)
-    return stored is not None and stored.state is SendState.INTENT and stored != send
+    if stored is None or stored.state is SendState.SENT:
+        return False
+    if send.state is SendState.SENT:
+        return True
+    return stored.state is SendState.INTENT and stored != send and stored.attempt <= send.attempt
 
 
 def _note(report: Report, outcome: _Outcome) -> None:
