@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -24,6 +24,7 @@ from usage_reporting.heads import Options
 from usage_reporting.ledger import DynamoTable
 from usage_reporting.model import Report
 from usage_reporting.pages import SqsQueue
+from usage_reporting.renewals import DELETED, UPDATED
 from usage_reporting.stripe_api import API_VERSION
 from usage_reporting.ticks import tick, work_off
 from usage_reporting.webhook import Answer, answer
@@ -224,12 +225,16 @@ class World:
         }
         return answer(made, call)
 
-    def listen(self, api_version: str = API_VERSION) -> None:
+    def listen(
+        self,
+        api_version: str = API_VERSION,
+        enabled_events: Collection[str] = (UPDATED, DELETED),
+    ) -> None:
         """Register the webhook with Stripe; what it sends is kept for `deliver`."""
         endpoint = self.client.v1.webhook_endpoints.create(
             {
                 "url": "https://example.com/stripe/webhook",
-                "enabled_events": ["customer.subscription.updated", "customer.subscription.deleted"],
+                "enabled_events": sorted(enabled_events),
                 "api_version": api_version,
             }
         )

@@ -108,6 +108,16 @@ class Billing:
         pairs = [(item, span_of(subscription, item, SpanState.ENDED)) for item in items]
         return [_closing(found) for found in await self._mapped(subscription, pairs)]
 
+    async def drafted(self, invoice: str) -> list[CustomerMeter] | None:
+        """The customer meters of a draft's lines whose periods have ended; None if it is no draft."""
+        found = await self.api.get(f"/v1/invoices/{invoice}")
+        if found.get("status") != "draft":
+            return None
+        now = self.clock()
+        return [
+            _closing(one) for one in await self._of_draft(found) if all(span.end <= now for span in one.spans)
+        ]
+
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         """What Stripe's summary holds of a customer on a meter; whole minutes, UTC seconds."""
         path = f"/v1/billing/meters/{meter}/event_summaries"
@@ -256,9 +266,9 @@ class Billing:
             item_id, price_id = _item_and_price(line)
             if not item_id or not price_id:
                 continue
-            item = items.get(item_id)
-            if item is None or item["price"]["id"] != price_id:
-                item = {"id": item_id, "price": await self._once(f"/v1/prices/{price_id}")}
+            item = items.get(item_id, {"id": item_id})
+            if item.get("price", {}).get("id") != price_id:
+                item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
             pairs.append((item, _draft_span(invoice, line, subscription_id, item)))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)

@@ -1,4 +1,4 @@
-"""What a Stripe event says about periods that ended; pure.
+"""What a Stripe event says about periods that ended, and whose they are; pure.
 
 An event is a hint: the caller fetches the object. Only ids and `previous_attributes` are taken from
 the payload, which comes in two shapes: since API 2025-03-31.basil the periods stand on the items
@@ -18,9 +18,11 @@ Json = dict[str, Any]
 
 UPDATED = "customer.subscription.updated"
 DELETED = "customer.subscription.deleted"
-HANDLED = frozenset({UPDATED, DELETED})
+INVOICE_CREATED = "invoice.created"
+HANDLED = frozenset({UPDATED, DELETED, INVOICE_CREATED})
 
-_ID = re.compile(r"sub_[A-Za-z0-9_]{1,250}")
+_SUBSCRIPTION = re.compile(r"sub_[A-Za-z0-9_]{1,250}")
+_INVOICE = re.compile(r"in_[A-Za-z0-9_]{1,250}")
 _OBJECT_ID = re.compile(r"[A-Za-z0-9_]{1,255}")
 _LAST_INSTANT = 2**33
 
@@ -51,10 +53,12 @@ def parse(body: bytes) -> Json:
 
 def subscription_id(event: Json) -> str:
     """The id of the subscription that an event is about. Raises BadRequestError."""
-    found = _subscription(event).get("id")
-    if not isinstance(found, str) or not _ID.fullmatch(found):
-        raise BadRequestError("`data.object.id` is not the id of a subscription")
-    return found
+    return _id_like(_SUBSCRIPTION, event, "subscription")
+
+
+def invoice_id(event: Json) -> str:
+    """The id of the invoice that an event is about. Raises BadRequestError."""
+    return _id_like(_INVOICE, event, "invoice")
 
 
 def ended_periods(event: Json) -> list[EndedPeriod]:
@@ -62,7 +66,7 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
 
     Raises BadRequestError when `data` is not what Stripe sends.
     """
-    subscription = _subscription(event)
+    subscription = _object(event)
     previous = event["data"].get("previous_attributes") or {}
     if not isinstance(previous, dict):
         raise BadRequestError("`data.previous_attributes` is not an object")
@@ -75,7 +79,14 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
     return []
 
 
-def _subscription(event: Json) -> Json:
+def _id_like(pattern: re.Pattern[str], event: Json, what: str) -> str:
+    found = _object(event).get("id")
+    if not isinstance(found, str) or not pattern.fullmatch(found):
+        raise BadRequestError(f"`data.object.id` is not the id of a {what}")
+    return found
+
+
+def _object(event: Json) -> Json:
     data = event.get("data")
     found = data.get("object") if isinstance(data, dict) else None
     if not isinstance(found, dict):

@@ -28,8 +28,9 @@ from usage_reporting.model import CustomerMeter, Report, Status, Target
 from usage_reporting.renewals import (
     DELETED,
     HANDLED,
-    EndedPeriod,
+    INVOICE_CREATED,
     ended_periods,
+    invoice_id,
     parse,
     subscription_id,
 )
@@ -95,14 +96,14 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
         return Answer(200, "ignored", "not an event that ends a billing period")
     if event.get("account"):
         return Answer(200, "not_ours", "the event is of a connected account")
-    found = subscription_id(event)
-    periods = [] if event["type"] == DELETED else ended_periods(event)
-    if event["type"] != DELETED and not periods:
-        return Answer(200, "ignored", "no billing period ended")
     try:
-        ended = await _ended(container, found, periods)
+        ended = await _ended(container, event)
     except NotFoundError as error:
         return Answer(200, "not_ours", error.reason)
+    if ended is None:
+        return Answer(200, "ignored", "no billing period ended")
+    # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
+    ended = [one for one in ended if one.target is Target.MIRROR]
     if not ended:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)
@@ -112,19 +113,16 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
     return _answer_for(reports, shadow=container.settings.mode is Mode.SHADOW)
 
 
-async def _ended(
-    container: Container, subscription_id: str, periods: Sequence[EndedPeriod]
-) -> list[CustomerMeter]:
-    """The customer meters of the periods; without periods: of the subscription, which is over."""
+async def _ended(container: Container, event: dict[str, Any]) -> list[CustomerMeter] | None:
+    """The customer meters of what ended; None when the event says that nothing did."""
     billing = container.billing
-    subscription = await billing.subscription(subscription_id)
-    if periods:
-        past = [period for period in periods if period.end <= container.clock()]
-        ended = await billing.ended(subscription, past)
-    else:
-        ended = await billing.last_periods(subscription)
-    # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
-    return [one for one in ended if one.target is Target.MIRROR]
+    if event["type"] == INVOICE_CREATED:
+        return await billing.drafted(invoice_id(event))
+    found = subscription_id(event)
+    if event["type"] == DELETED:
+        return await billing.last_periods(await billing.subscription(found))
+    periods = [period for period in ended_periods(event) if period.end <= container.clock()]
+    return await billing.ended(await billing.subscription(found), periods) if periods else None
 
 
 def _answer_for(reports: Sequence[Report], *, shadow: bool) -> Answer:
