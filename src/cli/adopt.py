@@ -17,6 +17,7 @@ from cli.output import AsJson, Region, is_terminal, print_json, print_line, prin
 from cli.stack import Stack
 from cli.wiring import Operator, operator
 from usage_reporting.amounts import ZERO, round_units, to_wire
+from usage_reporting.config import Mode
 from usage_reporting.customer_meters import merged
 from usage_reporting.errors import LostRaceError
 from usage_reporting.model import CustomerMeter
@@ -73,6 +74,11 @@ def adopt(
 
 async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) -> bool:
     async with operator(os.environ, deployed) as parts:
+        if parts.settings.mode is Mode.SHADOW:
+            raise WrongUseError(
+                "the stack is in shadow mode, so another reporter may be at work, and what that sends after the "
+                "adoption would be billed twice; stop it, deploy Mode=live, and adopt an hour later"
+            )
         compared = [await _compare(parts, one) for one in merged(await parts.customer_meters(customer))]
         if not as_json:
             _print(compared)

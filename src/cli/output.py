@@ -16,7 +16,7 @@ from rich.table import Table
 MANY = 20
 """From so many steps on a progress bar is of use."""
 
-_PIPED_WIDTH = 400
+_WIDE = 400
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 StackName = Annotated[str, typer.Option("--stack", help="Name of the deployed CloudFormation stack.")]
@@ -49,10 +49,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     """Aligned columns; those named in `right` hold numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left")
     for row in rows:
         table.add_row(*row)
-    _console().print(table)
+    # As wide as it needs to be: an id or a link that is cut in two can be neither copied nor clicked.
+    console = Console(width=_WIDE, markup=False, highlight=False, emoji=False)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        print_line(line.rstrip())
 
 
 @contextmanager
@@ -70,8 +75,3 @@ def progress(what: str, steps: int) -> Iterator[Progress]:
     bar.add_task(what, total=steps)
     with bar:
         yield bar
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(width=width, markup=False, highlight=False, emoji=False)

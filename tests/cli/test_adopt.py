@@ -263,3 +263,15 @@ def test_a_legacy_price_of_a_restored_table_is_released(run: Run, world: World, 
 
     assert "billed by usage records" in result.out
     assert run("report", "--stack", stack).code == 0
+
+
+def test_in_shadow_mode_nothing_is_adopted(
+    run: Run, world: World, stack: str, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODE", "shadow")
+
+    result = run("adopt", "--stack", stack, "--customer", customer, "--yes")
+
+    assert result.code == 2
+    assert "deploy Mode=live" in result.err
+    assert world.ledger() == []
