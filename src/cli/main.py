@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from cli.adopt import adopt
 from cli.connect import connect
+from cli.demo import demo
 from cli.errors import WRONG_USE, explain
 from cli.event import event
 from cli.output import warn
@@ -62,7 +63,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, report, adopt, event):
+for command in (setup, connect, report, adopt, event, demo):
     app.command()(command)
 
 
