@@ -44,8 +44,8 @@ Run = Callable[..., Result]
 def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command as an operator with all keys would, at the world's time."""
     monkeypatch.setattr("usage_reporting.container.system_clock", world.clock)
-    monkeypatch.setattr("usage_reporting.openmeter.pause", lambda _: 0.0)
-    monkeypatch.setattr("usage_reporting.stripe_api.pause", lambda _: 0.0)
+    for waiting in ("openmeter", "sender", "stripe_api"):
+        monkeypatch.setattr(f"usage_reporting.{waiting}.pause", lambda _: 0.0)
     monkeypatch.setenv("STRIPE_KEY", API_KEY)
     monkeypatch.setenv("STRIPE_API_BASE", world.stripe_url)
     monkeypatch.setenv("OPENMETER_URL", world.openmeter_url)
