@@ -145,6 +145,7 @@ def test_alarms_page_on_money() -> None:
     assert {name: alarm["Properties"]["MetricName"] for name, alarm in ALARMS.items()} == {
         "ClosingUndeliveredAlarm": "ClosingUndelivered",
         "HeldAlarm": "Held",
+        "RefusedAlarm": "Refused",
         "RejectedAlarm": "Rejected",
         "ClosingTickAlarm": "TickClosing",
         "AllTickAlarm": "TickAll",
@@ -160,7 +161,7 @@ def test_an_alarm_notifies_the_topic_when_there_is_one(name: str) -> None:
     assert alarm["AlarmDescription"].endswith(".")
 
 
-@pytest.mark.parametrize("name", ["ClosingUndeliveredAlarm", "HeldAlarm", "RejectedAlarm"])
+@pytest.mark.parametrize("name", ["ClosingUndeliveredAlarm", "HeldAlarm", "RefusedAlarm", "RejectedAlarm"])
 def test_one_is_too_many(name: str) -> None:
     alarm = ALARMS[name]["Properties"]
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 1)

@@ -29,6 +29,9 @@ _COUNTED = {
 }
 
 
+_UNDELIVERED = frozenset({Status.UNKNOWN, Status.HANDED_OVER, Status.HELD, Status.REJECTED, Status.REFUSED})
+
+
 def count(name: str, value: float = 1) -> None:
     """Add to a metric of this invocation."""
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
@@ -48,13 +51,7 @@ def record(report: Report, now: int) -> None:
     if report.reasons:
         logger.warning("%s: %s: %s", report.customer_meter.customer, report.status.value, report.reason)
     deadline = report.customer_meter.deadline
-    undelivered = report.status in {
-        Status.UNKNOWN,
-        Status.HANDED_OVER,
-        Status.HELD,
-        Status.REJECTED,
-    }
-    if deadline is not None and undelivered and deadline - now < NEAR_DEADLINE:
+    if deadline is not None and report.status in _UNDELIVERED and deadline - now < NEAR_DEADLINE:
         count("ClosingUndelivered")
 
 
