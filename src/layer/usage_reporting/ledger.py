@@ -136,7 +136,10 @@ class Head:
         """The head after a look at Stripe: bounds and spans of the last 35 days are kept."""
         oldest = now - BOUNDS_KEPT
         known = {_key(span): span for span in self.spans if span.end > oldest}
+        is_stale = customer_meter.seen_at < self.seen_at
         for span in customer_meter.spans:
+            if is_stale and self.saw_close(span):
+                continue  # the look at which its price had gone was a later one
             clipped = self.clip(span)
             known[_key(clipped)] = replace(clipped, state=SpanState.CURRENT, deadline=None)
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
@@ -144,14 +147,16 @@ class Head:
 
     def clip(self, span: Span) -> Span:
         """A span without the part that Stripe billed at once under an earlier price of its item."""
-        billed = [
-            other.end
-            for other in self.spans
-            if other.state is SpanState.BILLED
-            and other.item == span.item
-            and other.start <= span.start < other.end
-        ]
-        return replace(span, start=max(billed)) if billed else span
+        start = span.start
+        for other in sorted(self.spans, key=lambda other: other.start):
+            billed = other.state is SpanState.BILLED and other.item == span.item
+            if billed and other.start <= start < other.end:
+                start = other.end
+        return replace(span, start=start) if start != span.start else span
+
+    def saw_close(self, span: Span) -> bool:
+        """Whether Stripe billed at once what it held of just this item, price and start."""
+        return any(other.state is SpanState.BILLED and _key(other) == _key(span) for other in self.spans)
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""
