@@ -68,7 +68,9 @@ class Recording:
         """What is to be sent of a period; otherwise the report says why nothing is."""
         now = self.clock()
         sequence, rounding = entry.version, self.settings.rounding
-        send = usage_record.send(report.customer_meter, span, total, sequence, rounding=rounding, now=now)
+        # The latest intent is what Stripe holds: it must be told apart within one second, too.
+        at = max([now, *(one.intended_at + 1 for one in entry.sends.values())])
+        send = usage_record.send(report.customer_meter, span, total, sequence, rounding=rounding, now=at)
         held = _held(entry)
         if is_same(send.value, held):
             return None
