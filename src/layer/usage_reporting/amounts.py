@@ -20,14 +20,19 @@ MAX_DECIMALS = 9
 _WHOLE_NUMBER_MODES = {"half_up": ROUND_HALF_UP, "down": ROUND_DOWN, "up": ROUND_UP}
 
 
+def finite(value: Decimal) -> Decimal:
+    """The value itself. Raises RefusedError for NaN and infinity, which cannot even be compared."""
+    if not value.is_finite():
+        raise RefusedError(f"{value} is not an amount of usage; correct the events in OpenMeter")
+    return value
+
+
 def round_units(value: Decimal) -> Decimal:
     """Round one slice's usage to what Stripe can hold: 9 decimals, 15 significant digits.
 
     Raises RefusedError for NaN, infinity and for more than 15 digits before the point.
     """
-    if not value.is_finite():
-        raise RefusedError(f"{value} is not an amount of usage; correct the events in OpenMeter")
-    whole_digits = max(value.adjusted() + 1, 1) if value else 1
+    whole_digits = max(value.adjusted() + 1, 1) if finite(value) else 1
     if whole_digits <= MAX_DIGITS:
         decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
         rounded = value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from usage_reporting.amounts import ZERO, is_same, round_units
+from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head, Key
@@ -230,7 +230,7 @@ async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
     pieces = [piece for piece in case.pieces(hour) if case.is_ours(piece)]
     if not pieces:
         return
-    total = case.hours.get(hour, ZERO)
+    total = finite(case.hours.get(hour, ZERO))
     if pieces == [Slice(hour, hour + HOUR)]:
         values = {pieces[0]: total}
     elif _covers(case, hour, pieces) and _as_known(case, hour, total):
@@ -282,4 +282,4 @@ async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal:
         return ZERO
     subject = case.head.subject
     found = await openmeter.totals(case.head.openmeter_meter, [subject], piece.start, until)
-    return found.get(subject, ZERO)
+    return finite(found.get(subject, ZERO))
