@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ from cli.narrator import Narrator
 from cli.setup import Shop
 from cli.stack import Stack
 from sandbox.clock import system_clock
-from sandbox.stage import OPENMETER_KEY, STACK, STRIPE_KEY, Stage, wait_until
+from sandbox.stage import OPENMETER_KEY, STACK, STRIPE_KEY, FinalLine, Stage, wait_until
 from sandbox.story import CALLS, DURATION, Bill, Subscriber, Usage, metered, subscribers, usage_of
 from usage_reporting.amounts import to_wire
 from usage_reporting.customer_meters import OM_METER_ID
@@ -57,14 +57,20 @@ class Acts:
 
     def deploy(self) -> None:
         """The real template, by the real SAM."""
-        with self.tell.step("The real template into a cloud on this machine: sam build, sam deploy"):
+        with self.tell.step(
+            "deploy", "sam build and sam deploy put the real template into a cloud on this machine"
+        ):
             self.stage.deploy()
-            self.tell.say(f"Stripe's stand-in is at {self.stage.stripe_url}, OpenMeter's at")
-            self.tell.say(f"{self.stage.openmeter_url}, the webhook at {self.stage.webhook_url}")
+            self.tell.say(
+                f"Stripe's stand-in: {self.stage.stripe_url}; OpenMeter's: {self.stage.openmeter_url}"
+            )
+            self.tell.say(f"the webhook: {self.stage.webhook_url}")
 
     def wake(self) -> None:
         """Each function's first start, which shows how fast this machine is."""
-        with self.tell.step("The three functions start; without keys they do nothing, and say so"):
+        with self.tell.step(
+            "start", "The three functions start; before `connect` they know no keys, and say so"
+        ):
             began = time.monotonic()
             answers = self.stage.wake()
             self.pace = max(1.0, (time.monotonic() - began) / BRISK_START_S)
@@ -73,9 +79,11 @@ class Acts:
 
     def set_up(self) -> None:
         """Prices by `setup`'s own code, and customers of long standing."""
-        with self.tell.step("What is sold, and to whom: `setup`, and subscriptions beside its own"):
+        with self.tell.step(
+            "setup", "`setup` makes what is sold; customers of long standing subscribe to it"
+        ):
             for made in Shop(self.stage.client, STRIPE_KEY).set_up(DURATION):
-                self.tell.say(f"setup made {made.object} {made.id}")
+                self.tell.say(f"made {made.object} {made.id}")
                 if made.object == "price":
                     self.prices[DURATION] = made.id
             self._price_the_rest()
@@ -85,30 +93,32 @@ class Acts:
                 self.stage.turn_clock(person.signed_up)
                 self.stage.sign_up(person, self._items(person))
             self.stage.turn_clock(None)
-            self.tell.say(f"{_names(longstanding)} signed up weeks ago (Stripe's clock was turned back)")
+            self.tell.say(
+                f"{_names(longstanding)} signed up weeks ago (Stripe's clock was turned back for it)"
+            )
 
     def connect(self) -> None:
         """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
-        with self.tell.step("Stripe and the stack, connected: `connect`"):
+        with self.tell.step("connect", "`connect` tells Stripe where the webhook is, and the stack its keys"):
             destination = Destination(self.stage.client, self.stage.webhook_url, STACK)
             connect_stack(Stack.read(STACK), destination, STRIPE_KEY, OPENMETER_KEY)
             for line in destination.done:
-                self.tell.say(f"connect {line}")
+                self.tell.say(line)
             today = [person for person in self.people if person.signed_up is None]
             for person in today:
                 self.stage.sign_up(person, self._items(person))
-            self.tell.say(f"{_names(today)} sign up now, backdated (backdate_start_date)")
+            self.tell.say(f"{_names(today)} sign up now, backdated to the month's start")
             for person in self.people:
                 self._check_period(person)
                 self.stage.disturb(person)
-            self.stage.change_metadata(self.people[0])
-            self.tell.say(
-                f"{self.people[0].name}'s subscription changes its metadata, which is nobody's business here"
-            )
+                self.tell.say(
+                    f"{person.name}: {person.billing_mode} billing, "
+                    f"{rfc3339(person.start)} to {rfc3339(person.end)}"
+                )
 
     def use(self) -> None:
         """A month of usage; what is stamped later than now is sent when its time has come."""
-        with self.tell.step("A month of usage goes into OpenMeter"):
+        with self.tell.step("usage", "A month of usage goes into OpenMeter"):
             self.stage.create_meters()
             self.events = usage_of(self.people, self.seed)
             now = system_clock()
@@ -118,7 +128,7 @@ class Acts:
 
     def report_so_far(self) -> None:
         """The hourly tick."""
-        with self.tell.step('A tick of the schedule, {"scope": "all"}, reports the month so far'):
+        with self.tell.step("tick", 'A tick of the schedule, {"scope": "all"}, reports the month so far'):
             answer = self.stage.tick("all")
             self.tell.say(f"the schedule function queued {answer['customer_meters']} customer meters")
             self._wait_for_queue()
@@ -127,7 +137,9 @@ class Acts:
     def months_end(self) -> None:
         """Renewals, drafts, and webhooks: once, twice, never."""
         first, last = self.people[0].end, max(person.end for person in self.people)
-        with self.tell.step("The months end; usage goes on; Stripe makes drafts and sends webhooks"):
+        with self.tell.step(
+            "renewals", "The months end while usage goes on; Stripe renews and sends webhooks"
+        ):
             copies = {"once": 1, "twice": 2, "never": 0}
             expected = sum(copies[person.webhook] for person in self.people)
             answered: set[int] = set()
@@ -145,11 +157,11 @@ class Acts:
             if not wait_until(is_over, last - system_clock() + PATIENCE_S * self.pace):
                 self.tell.say("not every webhook was answered; the next tick has to do without")
             never = [person for person in self.people if person.webhook == "never"]
-            self.tell.say(f"{_names(never)}: the webhook was lost on its way")
+            self.tell.say(f"{_names(never)}: the renewal's webhook was lost on its way")
 
     def late_usage(self) -> None:
         """Usage of the ended months that arrives late, and the tick that mends it."""
-        with self.tell.step('Late usage arrives; the next tick, {"scope": "closing"}, mends it'):
+        with self.tell.step("late", 'Late usage arrives; the next tick, {"scope": "closing"}, mends it'):
             late = [event for event in self.events if event.is_late]
             units = sum((event.value for event in late), Decimal(0))
             self.stage.use(late)
@@ -160,38 +172,31 @@ class Acts:
             self.tell.say(f"the worker sent {self.stage.meter_events() - before} more meter events to Stripe")
 
     def invoices(self) -> list[Bill]:
-        """Wait for the final invoices; the events' own sums beside the lines."""
+        """Final invoices; beside their lines what the demo's own events add up to."""
         with self.tell.step(
-            f"Stripe keeps drafts for an hour; these are told to be final in {FINAL_IN_S} seconds"
+            "invoices", f"The drafts, due in an hour, are told to be final in {FINAL_IN_S} s"
         ):
             for person in self.people:
                 self.stage.finalize(person, system_clock() + FINAL_IN_S)
-            lines = {person.name: self.stage.final_lines(person) for person in self.people}
+            lines: dict[str, dict[str, FinalLine]] = {}
 
             def are_final() -> bool:
                 for person in self.people:
-                    lines[person.name] = lines[person.name] or self.stage.final_lines(person)
-                return all(lines.values())
+                    if person.name not in lines and (final := self.stage.final_lines(person)):
+                        lines[person.name] = final
+                return len(lines) == len(self.people)
 
-            wait_until(are_final, PATIENCE_S * self.pace)
-            bills = []
-            for person in self.people:
-                final = lines[person.name] or {}
-                self.tell.say(f"{person.name}: {'final' if final else 'no final invoice'}")
-                for meter in person.meters:
-                    total = metered(self.events, person, meter)
-                    line = final.get(self.prices[meter])
-                    bills.append(
-                        Bill(
-                            customer=person.name,
-                            meter=meter,
-                            metered=total,
-                            billed=line.quantity if line else Decimal(0),
-                            invoice=line.invoice if line else "",
-                            amount=line.amount if line else 0,
-                        )
-                    )
-            return bills
+            if wait_until(are_final, PATIENCE_S * self.pace):
+                self.tell.say("all are final")
+            else:
+                self.tell.say("not final: " + _names(one for one in self.people if one.name not in lines))
+            return [self._bill(person, meter, lines) for person in self.people for meter in person.meters]
+
+    def _bill(self, person: Subscriber, meter: str, lines: Mapping[str, Mapping[str, FinalLine]]) -> Bill:
+        nothing = FinalLine(Decimal(0), "", 0)
+        line = lines.get(person.name, {}).get(self.prices[meter], nothing)
+        total = metered(self.events, person, meter)
+        return Bill(person.name, meter, total, line.quantity, line.invoice, line.amount)
 
     def _price_the_rest(self) -> None:
         """Beside the price of `setup`: a second metered one, mapped by itself, and a fee paid in advance."""
@@ -241,7 +246,7 @@ class Acts:
             self.tell.say("the queue is not empty yet; going on")
 
 
-def _names(people: Sequence[Subscriber]) -> str:
+def _names(people: Iterable[Subscriber]) -> str:
     return ", ".join(person.name for person in people)
 
 

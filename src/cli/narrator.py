@@ -10,7 +10,7 @@ from rich.console import Console
 
 
 class Narrator:
-    """Numbered steps with the time that each took, on standard output or, with `aside`, beside it."""
+    """Numbered steps with the seconds that each took; with `aside` on standard error."""
 
     def __init__(self, *, aside: bool) -> None:
         self._console = Console(stderr=aside, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -18,14 +18,14 @@ class Narrator:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """A step of the story; its time in seconds is kept under its title."""
+    def step(self, name: str, title: str) -> Iterator[None]:
+        """A step of the story; its time is kept under its name."""
         began = time.monotonic()
         self._console.print(f"{len(self.seconds) + 1}. {title}", style="bold")
         with self._console.status(f"{title} …") if self._console.is_terminal else nullcontext():
             yield
-        self.seconds[title] = round(time.monotonic() - began, 1)
-        self._console.print(f"   took {self.seconds[title]:.1f} s", style="dim")
+        self.seconds[name] = round(time.monotonic() - began, 1)
+        self._console.print(f"   took {self.seconds[name]:.1f} s", style="dim")
 
     def say(self, text: str) -> None:
         """A line of the step at hand."""

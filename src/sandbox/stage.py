@@ -159,11 +159,6 @@ class Stage:
         if action:
             self._steer(action, {"type": RENEWAL, "customer": self.customers[person.name]})
 
-    def change_metadata(self, person: Subscriber) -> None:
-        """Change a subscription in a way that bills nothing; Stripe sends the same type of event."""
-        params = {"metadata": {"note": "nothing that is billed"}}
-        self.client.v1.subscriptions.update(self.subscriptions[person.name], params)  # type: ignore[arg-type]
-
     def use(self, events: Iterable[Usage]) -> int:
         """Send usage events to OpenMeter, as an application would; the number sent."""
         documents = [self._cloud_event(event) for event in events]

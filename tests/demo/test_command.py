@@ -1,0 +1,106 @@
+"""What `usage-reporter demo` prints at its end, and its exit code; the demo itself is run by `make demo`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Self
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from sandbox.cloud import LocalCloudError
+from sandbox.story import Bill
+
+EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "ADA-0001", 12345)
+SHORT = Bill("Bell", "execution_duration", Decimal("2.5"), Decimal(2), "BELL-0001", 20)
+OVER = Bill("Curie", "api_calls", Decimal(7), Decimal(8), "CURIE-0001", 2002)
+
+Play = Callable[..., Result]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Run the command with these bills as the story's outcome, or with this error in its course."""
+
+    def run(*arguments: str, outcome: list[Bill] | Exception) -> Result:
+        class Acts:
+            def __init__(self, *_: object) -> None:
+                pass
+
+            def play(self) -> list[Bill]:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+
+        class Stage:
+            def __enter__(self) -> Self:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        monkeypatch.setattr("cli.demo.Acts", Acts)
+        monkeypatch.setattr("cli.demo.Stage", Stage)
+        return CliRunner().invoke(app, ["demo", *arguments])
+
+    return run
+
+
+def test_the_last_line_says_exact_when_every_line_is(play: Play) -> None:
+    result = play(outcome=[EXACT])
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "demo: EXACT"
+    assert (
+        "Ada       execution_duration  1,234.500  1,234.500  ADA-0001         $123.45  EXACT" in result.stdout
+    )
+
+
+@pytest.mark.parametrize(("bill", "verdict"), [(SHORT, "SHORT by 0.5"), (OVER, "OVER by 1")])
+def test_one_line_that_is_not_exact_is_enough(play: Play, bill: Bill, verdict: str) -> None:
+    result = play(outcome=[EXACT, bill])
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "demo: NOT EXACT"
+    assert verdict in result.stdout
+
+
+def test_no_bill_at_all_is_not_exact(play: Play) -> None:
+    assert play(outcome=[]).exit_code == 1
+
+
+def test_as_json_standard_output_is_one_document(play: Play) -> None:
+    result = play("--json", "--seed", "7", outcome=[EXACT, SHORT])
+
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert (document["verdict"], document["seed"]) == ("NOT EXACT", 7)
+    assert document["lines"][0] == {
+        "customer": "Ada",
+        "meter": "execution_duration",
+        "metered": "1234.5",
+        "billed": "1234.5",
+        "invoice": "ADA-0001",
+        "invoice_amount": "123.45",
+        "verdict": "EXACT",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (LocalCloudError("sam build failed; all it said is in x.log\nmuch more"), "sam build failed"),
+        (OSError("no port is free"), "no port is free"),
+        (RuntimeError("the local server did not start"), "the local server did not start"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_one_line(play: Play, error: Exception, line: str) -> None:
+    result = play(outcome=error)
+
+    assert result.exit_code == 1
+    assert line in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "demo: EXACT" not in result.output
