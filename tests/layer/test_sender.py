@@ -124,6 +124,27 @@ def test_who_loses_the_race_sends_nothing() -> None:
     assert world.stripe.calls == []
 
 
+def test_an_outcome_that_cannot_be_written_stays_an_intent_and_is_repeated() -> None:
+    world = World()
+    process = world.report()
+    while len(world.stripe.events) < 2:
+        process.send(None)
+    key = next(iter(world.ledger.memory.items))
+    for _ in range(100):
+        # Somebody else writes the entry each time before this process can.
+        world.ledger.memory.items[key]["version"] += 1
+        try:
+            process.send(None)
+        except LostRaceError:
+            break
+    else:
+        pytest.fail("it never gave up")
+
+    assert world.states == [SendState.INTENT] * 2
+    assert run(world.report()).status is Status.SENT
+    assert len(world.stripe.events) == 2
+
+
 def test_a_rejection_does_not_stop_the_next_send() -> None:
     world = World()
     world.stripe.behaviours = deque([Behaviour.REJECTED])

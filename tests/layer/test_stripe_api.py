@@ -130,7 +130,8 @@ def test_busy_is_no_stored_answer(status: int) -> None:
     trouble = trouble_of(stripe_error(status, "lock_timeout"))
 
     assert not trouble.answered
-    assert f"busy ({status})" in trouble.reason
+    assert str(status) in trouble.reason
+    assert "lock_timeout" in trouble.reason
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("slow"), httpx.ConnectError("refused")])
@@ -149,7 +150,11 @@ def test_a_server_error_is_a_stored_answer(replayed: bool) -> None:
     assert (trouble.answered, trouble.replayed) == (True, replayed)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"", b"[" * 200_000], ids=["html", "empty", "deep"])
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"", b"[" * 200_000, b'{"a": 1e99999999999999999999}'],
+    ids=["html", "empty", "deep", "huge"],
+)
 def test_a_success_that_cannot_be_read_is_no_rejection(body: bytes) -> None:
     # Stripe may have taken the event: were it taken for a no, the usage would be sent once more.
     trouble = trouble_of(httpx.Response(200, content=body))
