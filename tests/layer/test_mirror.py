@@ -154,6 +154,21 @@ def test_usage_after_the_invoice_is_counted_not_sent(state: SpanState) -> None:
     assert planned(replace(late, undelivered=D(6))) == Plan()
 
 
+def test_what_was_billed_too_much_is_noted_when_an_operator_has_looked() -> None:
+    over = reading(3, 5, state=SpanState.FINAL)
+
+    result = plan(customer_meter(), [over], may_fall=False, accepted=True, now=NOW)
+
+    assert (result.sends, result.held, result.undelivered) == ([], [], {over: D(-2)})
+    assert planned(replace(over, undelivered=D(-2))) == Plan()
+
+
+def test_accepting_releases_a_decrease_too() -> None:
+    result = plan(customer_meter(), [reading(3, 5)], may_fall=False, accepted=True, now=NOW)
+
+    assert values(result) == [(NOON, "-2")]
+
+
 def test_what_no_invoice_took_may_shrink_again() -> None:
     corrected = reading(6, 5, undelivered=3, state=SpanState.FINAL)
 
