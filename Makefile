@@ -31,13 +31,15 @@ define install
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-.PHONY: help demo test check build lock clean
+.PHONY: help install demo test check build lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready .venv-sam/ready .venv-ministack/ready ## the whole story in a local cloud, no account needed; ends in `demo: EXACT`
 	@.venv/bin/usage-reporter demo
+
+install: .venv/ready ## the command line, .venv/bin/usage-reporter
 
 test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -77,7 +77,7 @@ async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) ->
         if parts.settings.mode is Mode.SHADOW:
             raise WrongUseError(
                 "the stack is in shadow mode, so another reporter may be at work, and what that sends after "
-                "the adoption would be billed twice; stop it, deploy Mode=live, and adopt an hour later"
+                "the adoption would be billed twice; stop it, wait an hour, deploy Mode=live, and adopt then"
             )
         compared = [await _compare(parts, one) for one in merged(await parts.customer_meters(customer))]
         if not as_json:

@@ -112,8 +112,12 @@ def test_shadow_never_asks_stripe_to_come_again(world: World, customer: str) -> 
     world.use(customer, NOON + MINUTE, 5)
     world.travel(NOON + 31 * DAY)
     world.clock.set(NOON + 31 * DAY + 16)
+    event = world.inbox[0]
     world.openmeter.faults.down = True
+    assert [one.code for one in world.deliver()] == [200]
 
+    world.inbox.append(event)
+    world.stripe.faults.add("status", "GET", "*", status=500, times=None)
     assert [one.code for one in world.deliver()] == [200]
 
 
@@ -211,6 +215,24 @@ def test_the_subject_may_be_named_by_the_customers_metadata(world: World) -> Non
     assert set(by_status) == {"sent", "refused"}
     assert "external_key" in by_status["refused"].reason
     assert world.held(named, NOON, NOON + HOUR) == 5
+
+
+def test_what_was_billed_too_much_is_held_until_an_operator_notes_it(world: World, customer: str) -> None:
+    end = NOON + 31 * DAY
+    world.use(customer, end - HOUR, 5)
+    world.travel(end + 16)
+    world.tick("closing")
+    world.travel(end + 2 * HOUR)
+    world.use(customer, end - HOUR + 1, -3)
+
+    held = world.report_all(Options(full=True))
+    noted = world.report_all(Options(full=True, accept=True))
+    after = world.report_all(Options(full=True))
+
+    assert [report.status for report in held + noted + after] == ["held", "late", "unchanged"]
+    assert "credit" in held[0].reason
+    assert "3 units" in noted[0].reason
+    assert world.held(customer, NOON, end) == 5
 
 
 def test_two_subscriptions_of_a_customer_on_one_meter_share_one_mirror(world: World) -> None:

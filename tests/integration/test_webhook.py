@@ -18,8 +18,9 @@ EVENTS = Path(__file__).parents[2] / "events"
 
 
 @pytest.fixture
-def foreign() -> dict[str, Any]:
+def foreign(world: World) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((EVENTS / "renewal_basil.json").read_text())
+    world.clock.set(found["created"])
     return found
 
 
@@ -46,7 +47,7 @@ def test_bodies_come_raw_and_in_base64(world: World, foreign: dict[str, Any]) ->
 def test_signatures_of_another_time_are_refused(
     world: World, foreign: dict[str, Any], at: int, reason: str
 ) -> None:
-    told = world.post(foreign, at=NOON + at)
+    told = world.post(foreign, at=world.clock() + at)
 
     assert told.code == 400
     assert reason in told.reason

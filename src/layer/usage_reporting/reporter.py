@@ -232,8 +232,13 @@ class Reporter:
         """Ask what decides, compute what to send, and send it."""
         for span in list(case.unasked()):
             case.with_state(span, await self.billing.state_of(span, case.now))
-        may_fall = case.options.accept or self.settings.allow_decrease
-        plan = mirror.plan(case.customer_meter, case.readings, may_fall=may_fall, now=self.clock())
+        plan = mirror.plan(
+            case.customer_meter,
+            case.readings,
+            may_fall=self.settings.allow_decrease,
+            accepted=case.options.accept,
+            now=self.clock(),
+        )
         for reason in plan.held:
             case.report.note(Status.HELD, reason)
         await self._count_too_old(case)
@@ -333,7 +338,13 @@ def _noted(
 
 
 def _count_undelivered(report: Report, reading: Reading, units: Decimal) -> None:
-    if reading.state is SpanState.FINAL:
+    if units < 0:
+        report.note(
+            Status.LATE,
+            f"Stripe has billed {to_wire(-units)} units of {rfc3339(reading.piece.start)} more than "
+            "OpenMeter holds; noted",
+        )
+    elif reading.state is SpanState.FINAL:
         report.late += units
         report.note(
             Status.LATE,

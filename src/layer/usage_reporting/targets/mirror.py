@@ -32,31 +32,51 @@ class Plan:
     held: list[str] = field(default_factory=list)
 
 
-def plan(customer_meter: CustomerMeter, readings: Sequence[Reading], *, may_fall: bool, now: int) -> Plan:
+def plan(
+    customer_meter: CustomerMeter,
+    readings: Sequence[Reading],
+    *,
+    may_fall: bool,
+    now: int,
+    accepted: bool = False,
+) -> Plan:
     """Compare each hour's slices with what Stripe holds; `now` in UTC seconds.
 
     An hour that holds less than Stripe does is held, unless `may_fall`. Usage may move between two
-    slices of an hour while both take usage.
+    slices of an hour while both take usage. `accepted`: an operator has looked, so that what was billed
+    too much on a final invoice is noted instead of held.
     """
     result = Plan()
     ordered = sorted(readings, key=lambda reading: reading.piece)
     for _, hour in groupby(ordered, key=lambda reading: reading.piece.hour):
-        _plan_hour(customer_meter, list(hour), result, may_fall=may_fall, now=now)
+        slices = list(hour)
+        held = _held(slices, may_fall=may_fall or accepted, accepted=accepted)
+        if held:
+            result.held.append(held)
+        else:
+            _plan_hour(customer_meter, slices, result, now)
     return result
 
 
-def _plan_hour(
-    customer_meter: CustomerMeter, hour: list[Reading], result: Plan, *, may_fall: bool, now: int
-) -> None:
+def _held(hour: list[Reading], *, may_fall: bool, accepted: bool) -> str:
+    """Why an hour is held; empty when it is not."""
     changed = [reading for reading in hour if reading.changed]
-    if any(reading.is_over and not reading.takes_usage for reading in changed):
-        result.held.append(_less(hour, "and its invoice takes no correction any more"))
-        return
+    if not accepted and any(reading.is_over and not reading.takes_usage for reading in changed):
+        return _less(
+            hour,
+            "its invoice takes no correction any more: credit the customer, then note it with "
+            "`report --accept`",
+        )
     falls = any(reading.difference < 0 and reading.takes_usage for reading in changed)
     if falls and not may_fall and not _moves_only(hour, changed):
-        result.held.append(_less(hour, "check OpenMeter, then release it with `report --accept`"))
-        return
-    for reading in changed:
+        return _less(hour, "check OpenMeter, then release it with `report --accept`")
+    return ""
+
+
+def _plan_hour(customer_meter: CustomerMeter, hour: list[Reading], result: Plan, now: int) -> None:
+    for reading in hour:
+        if not reading.changed:
+            continue
         if not reading.takes_usage:
             result.undelivered[reading] = reading.difference
         elif reading.stamp is not None:
