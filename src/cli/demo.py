@@ -14,11 +14,13 @@ import typer
 from cli.acts import Acts
 from cli.errors import NotDoneError
 from cli.narrator import Narrator
-from cli.output import AsJson, print_json, print_line, print_table
+from cli.output import AsJson, print_json, print_line, print_table, warn
 from sandbox.cloud import LocalCloudError
 from sandbox.stage import Stage
 from sandbox.story import Bill
 from usage_reporting.amounts import to_wire
+
+_STOPPED = 130
 
 
 def demo(
@@ -34,7 +36,7 @@ def demo(
     Example: `usage-reporter demo`
     """
     tell = Narrator(aside=as_json)
-    with _ended_by_sigterm(), _in_one_line(), Stage() as stage:
+    with _stoppable(), _in_one_line(), Stage() as stage:
         bills = Acts(stage, tell, seed).play()
     tell.end()
     is_exact = bool(bills) and all(bill.verdict == "EXACT" for bill in bills)
@@ -103,8 +105,8 @@ def _in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """End as on Ctrl-C, with everything taken down."""
+def _stoppable() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C: with everything taken down."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -112,5 +114,8 @@ def _ended_by_sigterm() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except KeyboardInterrupt:
+        warn("demo: stopped, and all of it taken down")
+        raise typer.Exit(_STOPPED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

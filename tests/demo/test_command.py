@@ -25,13 +25,13 @@ Play = Callable[..., Result]
 def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Run the command with these bills as the story's outcome, or with this error in its course."""
 
-    def run(*arguments: str, outcome: list[Bill] | Exception) -> Result:
+    def run(*arguments: str, outcome: list[Bill] | BaseException) -> Result:
         class Acts:
             def __init__(self, *_: object) -> None:
                 pass
 
             def play(self) -> list[Bill]:
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, BaseException):
                     raise outcome
                 return outcome
 
@@ -104,3 +104,11 @@ def test_what_goes_wrong_is_said_in_one_line(play: Play, error: Exception, line:
     assert line in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "demo: EXACT" not in result.output
+
+
+def test_stopped_it_says_so_and_is_not_exact(play: Play) -> None:
+    result = play(outcome=KeyboardInterrupt())
+
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == ["demo: stopped, and all of it taken down"]
+    assert "EXACT" not in result.stdout
