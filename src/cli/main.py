@@ -17,6 +17,7 @@ from cli.event import event
 from cli.output import warn
 from cli.report import report
 from cli.setup import setup
+from cli.simulate import simulate
 from usage_reporting.telemetry import SERVICE
 
 
@@ -63,7 +64,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, report, adopt, event, demo):
+for command in (setup, connect, report, adopt, event, demo, simulate):
     app.command()(command)
 
 

@@ -1,0 +1,147 @@
+"""Plays one world after the other until enough periods were billed, and sums up."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any, Final
+
+from sandbox.simulator.generate import history_of
+from sandbox.simulator.history import History
+from sandbox.simulator.shrink import as_test, shrunk
+from sandbox.simulator.trouble import KINDS
+from sandbox.simulator.verdict import Verdict, judge
+from sandbox.simulator.world import World
+
+_AHEAD: Final = 4
+"""Worlds a process has waiting for it."""
+_WRONG_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What one world came to."""
+
+    seed: str
+    verdict: Verdict
+    faults: Counter[str]
+
+
+@dataclass(slots=True)
+class Summary:
+    """What all worlds came to."""
+
+    seed: int
+    periods: int = 0
+    worlds: int = 0
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+    over: int = 0
+    under: int = 0
+    held: int = 0
+    predicted: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    converged_after_s: int = 0
+
+    def add(self, played: Played) -> None:
+        """Count one world."""
+        verdict = played.verdict
+        self.worlds += 1
+        self.periods += verdict.periods
+        self.over += verdict.over
+        self.under += verdict.under
+        self.held += verdict.held
+        self.predicted += verdict.predicted
+        self.faults.update(played.faults)
+        self.converged_after_s = max(self.converged_after_s, verdict.converged_after_s)
+
+    def document(self) -> dict[str, Any]:
+        """The summary as one JSON object."""
+        return {
+            "seed": self.seed,
+            "periods": self.periods,
+            "worlds": self.worlds,
+            "wrong": self.wrong,
+            "over": self.over,
+            "under": self.under,
+            "held": self.held,
+            "predicted": self.predicted,
+            "faults": dict(sorted(self.faults.items())),
+            "converged_after_s": self.converged_after_s,
+        }
+
+
+def play(seed: str, kinds: Sequence[str] = KINDS) -> Played:
+    """Play the world of one seed."""
+    return play_history(history_of(seed, kinds))
+
+
+def play_history(history: History) -> Played:
+    """Play one history."""
+    outcome = World(history).play()
+    return Played(history.seed, judge(history, outcome), Counter(kind for _, kind in outcome.struck))
+
+
+def campaign(
+    seed: int,
+    periods: int,
+    kinds: Sequence[str] = KINDS,
+    *,
+    processes: int | None = None,
+    progress: Callable[[int], None] = lambda _periods: None,
+) -> Summary:
+    """Play worlds until so many periods were billed; what is wrong is shrunk first.
+
+    The worlds of a seed are the same whatever the number of processes.
+    """
+    summary = Summary(seed)
+    for played in _played(seed, kinds, processes or os.cpu_count() or 1):
+        summary.add(played)
+        progress(summary.periods)
+        if played.verdict.wrong:
+            summary.wrong.append(_shown(played, kinds, in_full=len(summary.wrong) < _WRONG_SHOWN))
+        if summary.periods >= periods:
+            break
+    return summary
+
+
+def _played(seed: int, kinds: Sequence[str], processes: int) -> Iterator[Played]:
+    number = 0
+    if processes == 1:
+        while True:
+            yield play(f"{seed}.{number}", kinds)
+            number += 1
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting: list[Future[Played]] = []
+        try:
+            while True:
+                while len(waiting) < processes * _AHEAD:
+                    waiting.append(pool.submit(play, f"{seed}.{number}", kinds))
+                    number += 1
+                yield waiting.pop(0).result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _shown(played: Played, kinds: Sequence[str], *, in_full: bool) -> dict[str, Any]:
+    """A wrong world: who, the seed, and in full the shortest history with its test."""
+    first = played.verdict.wrong[0]
+    shown: dict[str, Any] = {
+        "seed": played.seed,
+        "contract": first.contract,
+        "what": [str(wrong) for wrong in played.verdict.wrong],
+    }
+    if in_full:
+        short = shrunk(history_of(played.seed, kinds), lambda one: bool(play_history(one).verdict.wrong))
+        shown["shortest"] = {
+            "contracts": len(short.contracts),
+            "usage": len(short.usage),
+            "acts": len(short.acts),
+            "faults": len(short.faults),
+            "what": [str(wrong) for wrong in play_history(short).verdict.wrong],
+        }
+        shown["test"] = as_test(short)
+    return shown

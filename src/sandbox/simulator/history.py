@@ -1,0 +1,120 @@
+"""What happens in one simulated world, written down in full: the simulator only plays it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+Interval = Literal["day", "week", "month"]
+Mode = Literal["classic", "flexible"]
+
+METERS = {"m1": "SUM", "m2": "COUNT"}
+"""OpenMeter's meters by slug."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A price to be put on a subscription.
+
+    `variant` tells two prices of one meter and interval apart; `kind` is how usage gets to it.
+    """
+
+    meter: str = "m1"
+    kind: Literal["mirror", "legacy", "licensed"] = "mirror"
+    variant: str = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """One subscription, made at `at` (UTC seconds)."""
+
+    name: str
+    customer: str
+    at: int
+    interval: Interval
+    items: tuple[Item, ...]
+    mode: Mode = "flexible"
+    trial_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One usage event: it happened at `time`, and OpenMeter shows it from `seen_at` on (UTC seconds)."""
+
+    customer: str
+    meter: str
+    time: int
+    value: str
+    seen_at: int
+
+
+ActKind = Literal[
+    "cancel_at_period_end", "cancel_now", "cancel_now_and_bill", "swap", "add", "remove", "reset_anchor"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What the merchant does to a subscription at `at` (UTC seconds).
+
+    `item` is the place of the item it is about; `to` is the price that is put on, or added.
+    """
+
+    at: int
+    contract: str
+    kind: ActKind
+    item: int = 0
+    to: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong, armed at `at` (UTC seconds).
+
+    It strikes after `skip` more chances, `times` times; `seconds` is how long, or how late.
+    """
+
+    kind: str
+    at: int
+    skip: int = 0
+    times: int = 1
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A world: who subscribes, what is used, what is changed, and what goes wrong; [start, end)."""
+
+    seed: str
+    start: int
+    end: int
+    contracts: tuple[Contract, ...]
+    usage: tuple[Usage, ...] = ()
+    acts: tuple[Act, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How much there is to look at."""
+        return len(self.contracts) + len(self.usage) + len(self.acts) + len(self.faults)
+
+
+def source_of(value: Any) -> str:
+    """A value of a history as Python source; what has its default is left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        given = [
+            f"{field.name}={source_of(getattr(value, field.name))}"
+            for field in fields(value)
+            if getattr(value, field.name) != field.default
+        ]
+        return f"{type(value).__name__}({', '.join(given)})"
+    if isinstance(value, tuple):
+        inside = ", ".join(source_of(one) for one in value)
+        return f"({inside},)" if value else "()"
+    return repr(value)
+
+
+def amount(usage: Usage) -> Decimal:
+    """What an event adds to its meter."""
+    return Decimal(1) if METERS[usage.meter] == "COUNT" else Decimal(usage.value)

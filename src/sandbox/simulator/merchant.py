@@ -1,0 +1,163 @@
+"""Stripe's side of a history: the catalog, the subscriptions, and what the merchant does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote_plus
+
+from sandbox.simulator.history import METERS, Act, Contract, Item
+from sandbox.simulator.machine import VirtualClock, VirtualLoop
+from sandbox.stripe import DEFAULT_API_VERSION, LEGACY_API_VERSION
+from sandbox.stripe.gateway import Gateway
+from sandbox.stripe.messages import Request
+
+Json = dict[str, Any]
+API_KEY = "sk_test_sandbox"
+
+
+class Merchant:
+    """Makes the objects of a history; the dictionaries lead from its names to Stripe's ids and back."""
+
+    def __init__(self, gateway: Gateway, clock: VirtualClock) -> None:
+        self._gateway = gateway
+        self._loop = VirtualLoop(clock)
+        self.api_key = API_KEY
+        self.meters = {slug: self._meter(slug) for slug in METERS}
+        self.product = self._post("products", {"name": "Usage"})["id"]
+        self.prices: dict[tuple[str, str, str, str], str] = {}
+        self.items_of_price: dict[str, Item] = {}
+        self.customers: dict[str, str] = {}
+        self.subscriptions: dict[str, str] = {}
+        self.places: dict[str, list[str]] = {}
+        """Subscription items of a contract by place; added ones follow."""
+        self._intervals: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Close the loop."""
+        self._loop.close()
+
+    def listen(self) -> tuple[str, str]:
+        """Register the webhook; its id and signing secret."""
+        endpoint = self._post(
+            "webhook_endpoints",
+            {
+                "url": "https://example.com/stripe/webhook",
+                "enabled_events": ["customer.subscription.updated", "customer.subscription.deleted"],
+                "api_version": DEFAULT_API_VERSION,
+            },
+        )
+        return endpoint["id"], endpoint["secret"]
+
+    def customer(self, name: str) -> str:
+        """The id of a customer, made when first named."""
+        if name not in self.customers:
+            self.customers[name] = self._post("customers", {"name": name})["id"]
+        return self.customers[name]
+
+    def subscribe(self, contract: Contract) -> None:
+        """Make a subscription."""
+        is_legacy = any(item.kind == "legacy" for item in contract.items)
+        params: Json = {
+            "customer": self.customer(contract.customer),
+            "items": [self._row(item, contract.interval) for item in contract.items],
+        }
+        if not is_legacy:
+            params["billing_mode"] = {"type": contract.mode}
+        if contract.trial_days:
+            params["trial_period_days"] = contract.trial_days
+        made = self._post("subscriptions", params, legacy=is_legacy)
+        self.subscriptions[contract.name] = made["id"]
+        self.places[contract.name] = [item["id"] for item in made["items"]["data"]]
+        self._intervals[contract.name] = contract.interval
+
+    def act(self, act: Act) -> None:
+        """Do something to a subscription."""
+        path = f"subscriptions/{self.subscriptions[act.contract]}"
+        places, interval = self.places[act.contract], self._intervals[act.contract]
+        if act.kind == "cancel_now":
+            self._call("DELETE", path, {})
+        elif act.kind == "cancel_now_and_bill":
+            self._call("DELETE", path, {"invoice_now": True})
+        elif act.kind == "cancel_at_period_end":
+            self._post(path, {"cancel_at_period_end": True})
+        elif act.kind == "reset_anchor":
+            self._post(path, {"billing_cycle_anchor": "now", "proration_behavior": "none"})
+        elif act.kind == "remove":
+            self._post(path, {"items": [{"id": places[act.item], "deleted": True}]})
+        elif act.kind == "swap" and act.to is not None:
+            self._post(path, {"items": [{"id": places[act.item], "price": self.price(act.to, interval)}]})
+        elif act.kind == "add" and act.to is not None:
+            known = set(places)
+            changed = self._post(path, {"items": [self._row(act.to, interval)]})
+            places.extend(item["id"] for item in changed["items"]["data"] if item["id"] not in known)
+
+    def price(self, item: Item, interval: str) -> str:
+        """The id of a price, made when first named."""
+        key = (item.kind, item.meter, interval, item.variant)
+        if key not in self.prices:
+            self.prices[key] = self._price(item, interval)
+            self.items_of_price[self.prices[key]] = item
+        return self.prices[key]
+
+    def _row(self, item: Item, interval: str) -> Json:
+        row: Json = {"price": self.price(item, interval)}
+        if item.kind != "licensed":
+            row["metadata"] = {"om_meter_id": item.meter}
+        return row
+
+    def _price(self, item: Item, interval: str) -> str:
+        recurring: Json = {"interval": interval}
+        if item.kind != "licensed":
+            recurring["usage_type"] = "metered"
+        if item.kind == "mirror":
+            recurring["meter"] = self.meters[item.meter]
+        params: Json = {"currency": "usd", "unit_amount": 10, "product": self.product, "recurring": recurring}
+        if item.kind != "licensed":
+            params["metadata"] = {"om_meter_id": item.meter}
+        return str(self._post("prices", params, legacy=item.kind == "legacy")["id"])
+
+    def _meter(self, slug: str) -> str:
+        params = {
+            "display_name": slug,
+            "event_name": f"usage_{slug}",
+            "default_aggregation": {"formula": "sum"},
+        }
+        return str(self._post("billing/meters", params)["id"])
+
+    def _post(self, path: str, params: Mapping[str, Any], *, legacy: bool = False) -> Json:
+        return self._call("POST", path, params, legacy=legacy)
+
+    def _call(self, method: str, path: str, params: Mapping[str, Any], *, legacy: bool = False) -> Json:
+        headers = {
+            "authorization": f"Bearer {self.api_key}",
+            "stripe-version": LEGACY_API_VERSION if legacy else DEFAULT_API_VERSION,
+        }
+        encoded = _encode(params)
+        body = encoded.encode() if method == "POST" else b""
+        query = "" if method == "POST" else encoded
+        request = Request(method, f"/v1/{path}", query, headers, body)
+        response = self._loop.run_until_complete(self._gateway.answer(request))
+        answer: Json = response.json()
+        if response.status != 200:
+            raise ValueError(f"{method} {path}: {answer}")
+        return answer
+
+
+def _encode(params: Mapping[str, Any]) -> str:
+    """Parameters in Stripe's bracket notation."""
+    pairs: list[tuple[str, str]] = []
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, held in value.items():
+                add(f"{name}[{key}]", held)
+        elif isinstance(value, list):
+            for place, held in enumerate(value):
+                add(f"{name}[{place}]", held)
+        else:
+            pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+
+    for name, value in params.items():
+        add(name, value)
+    return "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs)

@@ -1,0 +1,312 @@
+"""The functions' processes: the layer as it is deployed, wired to the stand-ins without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+import stripe
+
+from sandbox.memory_table import MemoryTable
+from sandbox.openmeter import OpenMeterSandbox, Problem
+from sandbox.openmeter.query import QueryResult, read_query
+from sandbox.openmeter.values import dumps, loads
+from sandbox.simulator.machine import VirtualClock, VirtualLoop
+from sandbox.simulator.queue import MemoryQueue
+from sandbox.simulator.trouble import CrashError, Trouble
+from sandbox.stripe import StripeSandbox
+from sandbox.stripe.gateway import Gateway
+from sandbox.stripe.messages import Request
+from usage_reporting.billing import Billing
+from usage_reporting.budget import Budget
+from usage_reporting.config import Settings
+from usage_reporting.container import Container
+from usage_reporting.credentials import Secret
+from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRaceError
+from usage_reporting.heads import Options
+from usage_reporting.ledger import Item, Key, Ledger
+from usage_reporting.model import CustomerMeter, Report
+from usage_reporting.openmeter import OpenMeter
+from usage_reporting.pages import Lister
+from usage_reporting.reporter import Reporter
+from usage_reporting.sender import Sender
+from usage_reporting.stripe_api import StripeApi
+
+URL = "http://stand-in"
+_NO_ANSWER: Any = stripe.APIConnectionError
+_STRIPE_TIMEOUT_S = 10.0
+_OPENMETER_TIMEOUT_S = 20.0
+_CACHED_S = 300
+_REREAD_S = 60
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all processes of a world have in common."""
+
+    clock: VirtualClock
+    stripe: StripeSandbox
+    gateway: Gateway
+    openmeter: OpenMeterSandbox
+    table: MemoryTable
+    queue: MemoryQueue
+    trouble: Trouble
+    settings: Settings
+    secret: Secret
+    reports: list[tuple[int, Report]] = field(default_factory=list)
+    """Every report that a process came to, and when (UTC seconds)."""
+    interleave: Any = None
+    """Called where another process may run in between."""
+
+
+class Process:
+    """One process: calls may fail, be slow, or be its last."""
+
+    def __init__(self, shared: Shared, name: str, skew: int = 0) -> None:
+        self.shared = shared
+        self.name = name
+        self.is_dead = False
+        self.container = SimulatedContainer(
+            settings=shared.settings,
+            credentials=Keys(self),
+            table=TableWire(self),
+            queue=QueueWire(self),
+            clock=lambda: shared.clock() + skew,
+            loop=VirtualLoop(shared.clock),
+            process=self,
+        )
+
+    def point(self) -> None:
+        """A moment between two calls: the process may end here, or others may be faster."""
+        if self.is_dead:
+            raise CrashError
+        trouble = self.shared.trouble
+        if trouble.take("crash"):
+            self.is_dead = True
+            raise CrashError
+        if slow := trouble.take("slow_call"):
+            self.shared.clock.advance(slow.seconds)
+        if self.shared.interleave is not None and trouble.take("two_workers"):
+            self.shared.interleave(self)
+
+    def close(self) -> None:
+        """End the process; whatever it was about to do is not done."""
+        self.is_dead = True
+        loop = self.container.loop
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.close()
+
+
+@dataclass(slots=True)
+class SimulatedContainer(Container):
+    """The container with its parts on the stand-ins; otherwise wired as the deployed one."""
+
+    process: Process = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Wire the parts."""
+        settings, wire = self.settings, self.process
+        api = StripeApi(self.credentials, api_base=URL, http_client=StripeWire(wire))
+        ledger = Ledger(self.table)
+        self.billing = Billing(api, settings, self.clock)
+        openmeter = OpenMeter(
+            settings.openmeter_url,
+            self.credentials,
+            concurrency=settings.openmeter_concurrency,
+            transport=OpenMeterWire(wire),
+        )
+        sender = Sender(api, ledger, self.clock)
+        self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
+        self.reporter.shared = wire.shared
+        self.lister = Lister(self.billing, self.queue, self.clock)
+
+
+class _Reporter(Reporter):
+    """Remembers what it reported."""
+
+    shared: Shared
+
+    async def report(
+        self,
+        page: Sequence[CustomerMeter],
+        options: Options | None = None,
+        budget: Budget | None = None,
+    ) -> list[Report]:
+        """Report a page."""
+        reports = await super().report(page, options, budget)
+        self.shared.reports.extend((self.shared.clock(), report) for report in reports)
+        return reports
+
+
+class Keys:
+    """The secret as Secrets Manager gives it: cached for five minutes, re-read once a minute."""
+
+    def __init__(self, process: Process) -> None:
+        self._shared = process.shared
+        self._secret = process.shared.secret
+        self._read_at = self._reread_at = float("-inf")
+
+    def current(self) -> Secret:
+        """The keys as cached."""
+        if self._shared.clock.exact - self._read_at > _CACHED_S:
+            self._read()
+        return self._secret
+
+    def reread(self) -> bool:
+        """Look again; False if that was done a minute ago."""
+        if self._shared.clock.exact - self._reread_at < _REREAD_S:
+            return False
+        self._reread_at = self._shared.clock.exact
+        self._read()
+        return True
+
+    def _read(self) -> None:
+        self._secret, self._read_at = self._shared.secret, self._shared.clock.exact
+
+
+class TableWire:
+    """The ledger's table as a process reaches it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._table = process.shared.table
+
+    def created_at(self) -> str:
+        """When the table was made."""
+        self._process.point()
+        return self._table.created_at()
+
+    def get(self, keys: Sequence[Key]) -> list[Item]:
+        """Read items."""
+        self._throttle()
+        found = self._table.get(keys)
+        self._process.point()
+        return found
+
+    def put(self, item: Item, read_version: int) -> None:
+        """Write an item; when the answer is lost, the client's repetition meets its own write."""
+        self._throttle()
+        self._table.put(item, read_version)
+        self._process.point()
+        if self._process.shared.trouble.take("dynamodb_lost_answer"):
+            raise LostRaceError("the repeated write found the first one")
+
+    def _throttle(self) -> None:
+        self._process.point()
+        if self._process.shared.trouble.take("dynamodb_throttle"):
+            raise LedgerUnavailableError("DynamoDB refused a ledger call: throttled")
+
+
+class QueueWire:
+    """The queue as a process reaches it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Put one message on the queue."""
+        self._process.point()
+        shared = self._process.shared
+        if shared.trouble.take("sqs_error"):
+            raise AskAgainError("the page queue takes no message")
+        shared.queue.send(message)
+        if shared.trouble.take("message_duplicated"):
+            shared.queue.send(message)
+        self._process.point()
+
+
+class StripeWire(stripe.HTTPClient):
+    """Stripe's API as a process reaches it."""
+
+    name = "simulator"
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self._process = process
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """One request."""
+        process, shared = self._process, self._process.shared
+        trouble = shared.trouble
+        process.point()
+        is_post = method.upper() == "POST"
+        if trouble.take("stripe_unreachable"):
+            _lost()
+        if is_post and trouble.take("stripe_500_stored"):
+            shared.stripe.faults.add("error_after")
+        elif trouble.take("stripe_500"):
+            shared.stripe.faults.add("status")
+        elif trouble.take("stripe_429"):
+            shared.stripe.faults.add("rate_limited", reason="global-rate")
+        timeout = trouble.take("stripe_timeout")
+        if timeout is not None and timeout.seconds:
+            await asyncio.sleep(_STRIPE_TIMEOUT_S)
+            _lost()
+        parts = urlsplit(url)
+        body = (post_data or "").encode() if is_post else b""
+        named = {name.lower(): value for name, value in headers.items()}
+        request = Request(method.upper(), parts.path, parts.query, named, body)
+        response = await shared.gateway.answer(request)
+        process.point()
+        if timeout is not None:
+            await asyncio.sleep(_STRIPE_TIMEOUT_S)
+            _lost()
+        if is_post and trouble.take("stripe_lost_answer"):
+            _lost()
+        return response.body, response.status, response.headers
+
+    async def close_async(self) -> None:
+        """There is nothing to close."""
+
+
+def _lost() -> NoReturn:
+    raise _NO_ANSWER("no answer", should_retry=False)
+
+
+class OpenMeterWire(httpx.AsyncBaseTransport):
+    """OpenMeter's API as a process reaches it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One request."""
+        process, trouble = self._process, self._process.shared.trouble
+        process.point()
+        if trouble.lasts("openmeter_down"):
+            raise httpx.ConnectError("no connection")
+        if trouble.take("openmeter_timeout"):
+            await asyncio.sleep(_OPENMETER_TIMEOUT_S)
+            raise httpx.ReadTimeout("no answer")
+        if fault := trouble.take("openmeter_error"):
+            return _problem(fault.seconds or 500)
+        response = self._answer(request)
+        process.point()
+        return response
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        openmeter = self._process.shared.openmeter
+        slug, _, _ = request.url.path.removeprefix("/api/v1/meters/").partition("/")
+        try:
+            if request.method == "GET":
+                return httpx.Response(200, content=dumps(openmeter.meter(slug).document()))
+            query = read_query(loads(request.content))
+            if self._process.shared.trouble.take("openmeter_empty"):
+                return httpx.Response(200, content=QueryResult(query, []).json())
+            return httpx.Response(200, content=openmeter.run(slug, query).json())
+        except Problem as problem:
+            return _problem(problem.status)
+
+
+def _problem(status: int) -> httpx.Response:
+    return httpx.Response(status, json={"status": status, "title": "made to fail"})

@@ -1,0 +1,69 @@
+"""The shortest history that still shows a fault, and the test that reproduces it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from sandbox.simulator.history import History, source_of
+
+MOST_TRIES = 200
+
+Fails = Callable[[History], bool]
+
+
+def shrunk(history: History, fails: Fails, most_tries: int = MOST_TRIES) -> History:
+    """Leave out customers, faults, acts and usage, greedily, while it still fails."""
+    tries = 0
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in _candidates(history):
+            tries += 1
+            if tries > most_tries:
+                return history
+            if fails(candidate):
+                history, smaller = candidate, True
+                break
+    return history
+
+
+def _candidates(history: History) -> Iterator[History]:
+    """Histories with less in them, the boldest first."""
+    customers = sorted({contract.customer for contract in history.contracts})
+    if len(customers) > 1:
+        for half in (customers[: len(customers) // 2], customers[len(customers) // 2 :]):
+            yield _only(history, set(half))
+        for one in customers:
+            yield _only(history, set(customers) - {one})
+    for name in ("faults", "usage", "acts"):
+        rows = getattr(history, name)
+        size = len(rows)
+        while size:
+            for first in range(0, len(rows), size):
+                yield replace(history, **{name: rows[:first] + rows[first + size :]})
+            size //= 2
+
+
+def _only(history: History, customers: set[str]) -> History:
+    contracts = tuple(one for one in history.contracts if one.customer in customers)
+    names = {one.name for one in contracts}
+    return replace(
+        history,
+        contracts=contracts,
+        usage=tuple(use for use in history.usage if use.customer in customers),
+        acts=tuple(act for act in history.acts if act.contract in names),
+    )
+
+
+def as_test(history: History) -> str:
+    """The pytest that plays a history."""
+    lines = source_of(history).replace("(Contract(", "(\n        Contract(").replace("), ", "),\n        ")
+    return (
+        "from sandbox.simulator.history import Act, Contract, Fault, History, Item, Usage\n"
+        "from sandbox.simulator.verdict import judge\n"
+        "from sandbox.simulator.world import World\n\n\n"
+        f"def test_seed_{''.join(c if c.isalnum() else '_' for c in history.seed)}() -> None:\n"
+        f"    history = {lines}\n"
+        "    assert judge(history, World(history).play()).wrong == []\n"
+    )

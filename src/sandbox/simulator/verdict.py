@@ -1,0 +1,283 @@
+"""Compares every final invoice line with what had to be billed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+
+from sandbox.simulator.history import History, Usage, amount
+from sandbox.simulator.oracle import Segment, segments
+from sandbox.simulator.world import RENEWAL_DELAY, Line, Outcome, Received
+
+MINUTE = 60
+HOUR = 3600
+_EXPECTED = {"unchanged", "sent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One thing that is not as it has to be."""
+
+    contract: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.contract}: {self.what}"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of one history."""
+
+    periods: int = 0
+    wrong: list[Wrong] = field(default_factory=list)
+    over: int = 0
+    under: int = 0
+    held: int = 0
+    predicted: int = 0
+    """Lines whose usage could not all be billed, as foretold from a fault."""
+    converged_after_s: int = 0
+
+
+def judge(history: History, outcome: Outcome) -> Verdict:
+    """The verdict on a history that was played."""
+    return _Judge(history, outcome).verdict()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """A segment in numbers."""
+
+    used: list[Usage]
+    truth: Decimal
+    wanted: Decimal
+    """What was used, and what a swap moved here."""
+    in_time: Decimal
+    too_late: Decimal
+    counted: Decimal
+    """What the product says is on no invoice."""
+    is_shared: bool
+    last_at: int
+    """When Stripe received the last of it, UTC seconds."""
+
+
+class _Judge:
+    def __init__(self, history: History, outcome: Outcome) -> None:
+        self.history = history
+        self.outcome = outcome
+        self.found = Verdict()
+        self.usage: dict[tuple[str, str], list[Usage]] = defaultdict(list)
+        for use in history.usage:
+            self.usage[use.customer, use.meter].append(use)
+        self.taken: dict[tuple[str, str], list[Received]] = defaultdict(list)
+        for event in outcome.received:
+            self.taken[event.customer, event.meter].append(event)
+        self.segments = list(segments(history, RENEWAL_DELAY))
+        self.followed = {(one.contract, one.item.meter, one.start): one.item for one in self.segments}
+        self.moved: dict[tuple[str, str, int], Decimal] = {}
+        """Usage before a swap that had not been received: it goes to the new price, or is counted."""
+        self.ends = {one.contract: one.end for one in sorted(self.segments, key=lambda one: one.end)}
+
+    def verdict(self) -> Verdict:
+        lines = {(one.contract, one.item, one.start, one.end): one for one in self.outcome.lines}
+        for segment in sorted(self.segments, key=lambda one: (one.contract, one.start)):
+            line = lines.pop((segment.contract, segment.item, segment.start, segment.end), None)
+            if segment.has_line:
+                self.found.periods += 1
+            if line is None and segment.has_line:
+                self._wrong(segment, "no invoice has a line for it")
+            else:
+                self._segment(segment, line)
+        self._rest(lines.values())
+        self._reports()
+        return self.found
+
+    def _segment(self, segment: Segment, line: Line | None) -> None:
+        if segment.item.kind == "legacy":
+            self._legacy(segment, line)
+        else:
+            self._mirror(segment, line)
+
+    def _mirror(self, segment: Segment, line: Line | None) -> None:
+        sums = self._sums(segment)
+        if line is not None:
+            self._finality(segment, line)
+            if not _same(line.quantity, max(sums.in_time, Decimal(0))):
+                self._wrong(segment, f"billed {line.quantity}, but Stripe had received {sums.in_time}")
+        if sums.in_time > sums.wanted and not _same(sums.in_time, sums.wanted):
+            self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
+        elif self._swapped_to_another(segment):
+            received = sums.in_time + (sums.too_late if segment.how == "dropped" else 0)
+            rest = max(sums.wanted - received - sums.counted, Decimal(0))
+            self.moved[segment.contract, segment.item.meter, segment.end] = rest
+        elif segment.how != "dropped" and not self._accounted(segment, sums):
+            self._short(
+                segment,
+                f"billed {sums.in_time} of {sums.wanted} used, {sums.counted} counted as on no invoice",
+            )
+        if sums.too_late and not sums.is_shared and segment.how != "dropped":
+            self._wrong(segment, f"{sums.too_late} sent after the quantity was fixed")
+        due = _total(use for use in sums.used if self._was_due(segment, use))
+        if sums.in_time < due and not _same(sums.in_time, due):
+            self._short(segment, f"billed {sums.in_time}, though {due} of {sums.truth} could be seen in time")
+        if segment.how == "draft" and _same(sums.in_time, sums.truth):
+            took = sums.last_at - max([segment.end, *(use.seen_at for use in sums.used)])
+            self.found.converged_after_s = max(self.found.converged_after_s, took)
+        elif segment.how != "dropped":
+            self.found.predicted += 1
+
+    def _sums(self, segment: Segment) -> _Sums:
+        meter = segment.item.meter
+        used = [use for use in self.usage[segment.customer, meter] if segment.start <= use.time < segment.end]
+        taken = [
+            event
+            for event in self.taken[segment.customer, meter]
+            if segment.start <= event.stamp < segment.end
+        ]
+        truth = _total(used)
+        return _Sums(
+            used=used,
+            truth=truth,
+            wanted=truth + self.moved.pop((segment.contract, meter, segment.start), Decimal(0)),
+            in_time=sum((event.value for event in taken if event.at <= segment.closes), Decimal(0)),
+            too_late=sum((event.value for event in taken if event.at > segment.closes), Decimal(0)),
+            counted=self._counted(segment.customer, meter, segment.start, segment.end),
+            is_shared=self._shared(segment),
+            last_at=max((event.at for event in taken), default=0),
+        )
+
+    def _swapped_to_another(self, segment: Segment) -> bool:
+        """Whether a price was swapped: what had not been received goes to the new one, or is counted."""
+        follower = self.followed.get((segment.contract, segment.item.meter, segment.end))
+        return segment.how in {"dropped", "received"} and follower not in {None, segment.item}
+
+    def _accounted(self, segment: Segment, sums: _Sums) -> bool:
+        """Whether all usage is billed, or counted as on no invoice."""
+        known = sums.in_time + sums.counted
+        if segment.end == self.ends[segment.contract] and known < sums.wanted:
+            # Nothing looks at an ended subscription again, once its invoice is final.
+            last_look = segment.closes - 16 * MINUTE
+            unseen = _total(use for use in sums.used if use.seen_at > last_look)
+            known += min(unseen, sums.wanted - known)
+        if sums.is_shared and sums.in_time + sums.too_late + sums.counted <= sums.wanted:
+            return True
+        return _same(known, sums.wanted)
+
+    def _was_due(self, segment: Segment, use: Usage) -> bool:
+        """Whether a closing tick that nothing disturbed could see it before the quantity was fixed."""
+        if segment.how in {"received", "dropped"}:
+            return False
+        return any(
+            max(use.seen_at, segment.end + RENEWAL_DELAY) <= tick < segment.closes
+            for tick in self.outcome.closing_ticks
+        )
+
+    def _legacy(self, segment: Segment, line: Line | None) -> None:
+        start, end = _half_an_hour_earlier(segment)
+        used = [u for u in self.usage[segment.customer, segment.item.meter] if start <= u.time < end]
+        truth = _whole(_total(used))
+        due = _whole(
+            _total(
+                use
+                for use in used
+                if any(max(use.seen_at, end) <= tick < segment.end for tick in self.outcome.closing_ticks)
+            )
+        )
+        if line is None or segment.how == "dropped":
+            return
+        self._finality(segment, line)
+        counted = self._counted(segment.customer, segment.contract, segment.start, segment.start + 1)
+        if line.quantity > truth:
+            self._over(segment, f"billed {line.quantity} of {truth} used")
+        elif line.quantity + counted != truth:
+            self._short(segment, f"billed {line.quantity} of {truth} used, and {counted} counted as late")
+        if line.quantity < due:
+            self._short(segment, f"billed {line.quantity}, though {due} could be seen in time")
+        if line.quantity != truth:
+            self.found.predicted += 1
+
+    def _finality(self, segment: Segment, line: Line) -> None:
+        if line.finalized_at is None:
+            self._wrong(segment, "its invoice is not final")
+        elif segment.how in {"draft", "free"} and line.finalized_at != segment.closes:
+            self._wrong(segment, f"its invoice was final at {line.finalized_at}, not {segment.closes}")
+
+    def _counted(self, customer: str, holder: str, start: int, end: int) -> Decimal:
+        return sum(
+            (
+                one.units
+                for one in self.outcome.undelivered
+                if (one.customer, one.holder) == (customer, holder) and start <= one.start < end
+            ),
+            Decimal(0),
+        )
+
+    def _shared(self, segment: Segment) -> bool:
+        """Whether another subscription bills the same usage in part."""
+        return any(
+            other.customer == segment.customer
+            and other.item.meter == segment.item.meter
+            and other.contract != segment.contract
+            and other.item.kind == "mirror"
+            and other.start < segment.end
+            and segment.start < other.end
+            for other in self.segments
+        )
+
+    def _rest(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            if line.finalized_at is not None and line.quantity:
+                what = f"billed {line.quantity} from {line.start} to {line.end}, which nobody expects"
+                self.found.wrong.append(Wrong(line.contract, what))
+
+    def _reports(self) -> None:
+        for at, report in self.outcome.reports:
+            status = report.status.value
+            if status in _EXPECTED:
+                continue
+            self.found.held += status == "held"
+            if status == "unknown" and self._after_a_strike(at):
+                continue
+            if status == "held" and self._after_a_strike(at, "openmeter_empty"):
+                continue
+            if status in {"late", "unbillable"}:
+                continue  # counted against the truth, to the unit
+            name = self.outcome.customers.get(report.customer_meter.customer, "?")
+            self.found.wrong.append(Wrong(name, f"{status} at {at}: {report.reason}"))
+        for reason in self.outcome.errors:
+            self.found.wrong.append(Wrong("?", reason))
+
+    def _after_a_strike(self, at: int, kind: str = "") -> bool:
+        return any(at - HOUR <= when <= at and kind in {"", what} for when, what in self.outcome.struck)
+
+    def _over(self, segment: Segment, what: str) -> None:
+        self.found.over += 1
+        self._wrong(segment, "OVER: " + what)
+
+    def _short(self, segment: Segment, what: str) -> None:
+        self.found.under += 1
+        self._wrong(segment, "SHORT: " + what)
+
+    def _wrong(self, segment: Segment, what: str) -> None:
+        place = f"{segment.item.kind} {segment.item.meter} [{segment.start}, {segment.end}) {segment.how}"
+        self.found.wrong.append(Wrong(segment.contract, f"{place}: {what}"))
+
+
+def _total(used: Iterable[Usage]) -> Decimal:
+    return sum((amount(use) for use in used), Decimal(0))
+
+
+def _same(left: Decimal, right: Decimal) -> bool:
+    return abs(left - right) <= max(Decimal("1e-6"), Decimal("1e-12") * max(abs(left), abs(right)))
+
+
+def _whole(value: Decimal) -> Decimal:
+    return value.quantize(Decimal(1), ROUND_HALF_UP)
+
+
+def _half_an_hour_earlier(segment: Segment) -> tuple[int, int]:
+    """What a legacy period bills: half an hour earlier than itself, to the minute; a first start stays."""
+    start = segment.start if segment.first else (segment.start - 30 * MINUTE) // MINUTE * MINUTE
+    return start, (segment.end - 30 * MINUTE) // MINUTE * MINUTE
