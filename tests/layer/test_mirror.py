@@ -290,7 +290,7 @@ def test_what_was_sent_makes_both_sides_equal(readings: list[Reading], may_fall:
             counted = one.undelivered + result.undelivered.get(one, D(0))
             assert is_same(one.value, one.mirrored + counted)
         elif one.stamp is not None:
-            assert is_same(after.value, after.mirrored + after.undelivered)
+            assert is_same(after.value, after.accounted)
 
 
 @given(hours_of_readings(), st.booleans())

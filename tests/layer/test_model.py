@@ -124,12 +124,17 @@ def test_what_stripe_may_hold_counts(state: SendState, counts: bool) -> None:
 
 
 def test_a_reading_knows_what_stripe_lacks() -> None:
-    one = reading(10, 4, undelivered=1)
+    one = reading(10, 4, undelivered=1, state=SpanState.FINAL)
 
     assert one.difference == 5
     assert one.changed
-    assert not reading("5.0000000005", 4, undelivered=1).changed
-    assert reading("5.00000001", 4, undelivered=1).changed
+    assert not reading("5.0000000005", 4, undelivered=1, state=SpanState.FINAL).changed
+    assert reading("5.00000001", 4, undelivered=1, state=SpanState.FINAL).changed
+
+
+def test_what_was_counted_as_undelivered_is_lacking_while_an_invoice_takes_it_after_all() -> None:
+    assert reading(10, 4, undelivered=1, state=SpanState.DRAFT).difference == 6
+    assert reading(0, 0, undelivered=1).difference == 0
 
 
 @pytest.mark.parametrize("state", SpanState)

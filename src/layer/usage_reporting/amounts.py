@@ -37,7 +37,7 @@ def round_units(value: Decimal) -> Decimal:
         decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
         rounded = value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
         if rounded.adjusted() < MAX_DIGITS:  # rounding may have added a digit
-            return rounded
+            return Decimal(to_wire(rounded))
     raise RefusedError(
         f"{value:.16g} has more than {MAX_DIGITS} digits, more than Stripe takes; meter in a larger unit"
     )

@@ -77,12 +77,16 @@ class StripeUnavailableError(AskAgainError):
 
     `answered` says whether Stripe answered with a server error: it then stores that answer under the
     idempotency key (API reference, "Idempotent requests"). `replayed`: it was such a stored answer.
+    `turned_away`: Stripe did not begin with the request, so nothing of it was done.
     """
 
-    def __init__(self, message: str, *, answered: bool = False, replayed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, answered: bool = False, replayed: bool = False, turned_away: bool = False
+    ) -> None:
         super().__init__(message)
         self.answered = answered
         self.replayed = replayed
+        self.turned_away = turned_away
 
 
 class LedgerUnavailableError(AskAgainError):

@@ -138,7 +138,7 @@ class Head:
         known = {_key(span): span for span in self.spans if span.end > oldest}
         is_stale = customer_meter.seen_at < self.seen_at
         for span in customer_meter.spans:
-            if is_stale and self.saw_close(span):
+            if is_stale and self.closed(span):
                 continue  # the look at which its price had gone was a later one
             clipped = self.clip(span)
             known[_key(clipped)] = replace(clipped, state=SpanState.CURRENT, deadline=None)
@@ -154,9 +154,10 @@ class Head:
                 start = other.end
         return replace(span, start=start) if start != span.start else span
 
-    def saw_close(self, span: Span) -> bool:
-        """Whether Stripe billed at once what it held of just this item, price and start."""
-        return any(other.state is SpanState.BILLED and _key(other) == _key(span) for other in self.spans)
+    def closed(self, span: Span) -> Span | None:
+        """The span of just this item, price and start of which Stripe billed at once what it held."""
+        same = (other for other in self.spans if _key(other) == _key(span))
+        return next((other for other in same if other.state is SpanState.BILLED), None)
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""

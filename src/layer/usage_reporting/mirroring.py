@@ -202,7 +202,11 @@ class Case:
 
 def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
     """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
-    shown = [_as_of(head.clip(span), now) for span in customer_meter.spans]
+    is_stale = customer_meter.seen_at < head.seen_at
+    shown = [
+        (head.closed(span) if is_stale else None) or _as_of(head.clip(span), now)
+        for span in customer_meter.spans
+    ]
     keys = {(span.item, span.price, span.start) for span in shown}
     remembered = [span for span in head.spans if (span.item, span.price, span.start) not in keys]
     return (*shown, *(_remembered(span, shown, now) for span in remembered))

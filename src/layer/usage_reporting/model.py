@@ -239,12 +239,17 @@ class Reading:
     @property
     def difference(self) -> Decimal:
         """What Stripe lacks; negative when it holds more than OpenMeter."""
-        return self.value - self.mirrored - self.undelivered
+        return self.value - self.accounted
 
     @property
     def changed(self) -> bool:
         """Whether OpenMeter and Stripe differ by more than floating-point noise."""
-        return not is_same(self.value, self.mirrored + self.undelivered)
+        return not is_same(self.value, self.accounted)
+
+    @property
+    def accounted(self) -> Decimal:
+        """What Stripe holds, and what was counted instead while no invoice takes it."""
+        return self.mirrored if self.takes_usage else self.mirrored + self.undelivered
 
     @property
     def is_over(self) -> bool:

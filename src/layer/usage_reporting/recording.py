@@ -98,11 +98,14 @@ class Recording:
         counted = entry.undelivered.get(span.start, ZERO)
         if is_same(difference, counted):
             return
-        report.late += difference - counted
+        units = difference - counted
+        report.late += max(units, ZERO)
         report.note(
             Status.LATE,
-            f"{to_wire(difference - counted)} units of {span.item} came after its period ended; "
-            "Stripe takes no usage record for it any more",
+            f"{to_wire(units)} units of {span.item} came after its period ended; Stripe takes no usage "
+            "record for it any more"
+            if units > 0
+            else f"Stripe bills {to_wire(-units)} units of {span.item} more than OpenMeter holds; noted",
         )
         if not dry_run:
             noted = replace(entry, undelivered={span.start: difference})

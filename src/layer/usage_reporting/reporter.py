@@ -26,7 +26,7 @@ from usage_reporting.errors import (
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.mirroring import Case, read_hour
-from usage_reporting.model import CustomerMeter, Reading, Report, SpanState, Status, Target
+from usage_reporting.model import CustomerMeter, Reading, Report, Send, SpanState, Status, Target
 from usage_reporting.openmeter import ADDITIVE, MOST_SUBJECTS, OpenMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
@@ -261,7 +261,7 @@ class Reporter:
         hours = _by_day([(hour, (hour, total)) for hour, total in case.settled_hours().items()])
         for day in sorted({*sends, *undelivered, *hours}):
             entry = case.entries[(case.customer_meter.pk, day)]
-            noted = _noted(entry, undelivered.get(day, []), dict(hours.get(day, [])))
+            noted = _noted(entry, sends.get(day, []), undelivered.get(day, []), dict(hours.get(day, [])))
             if sends.get(day):
                 _check(budget)
                 await self.sender.carry_out(case.report, noted, sends[day], budget)
@@ -328,10 +328,17 @@ def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
 
 
 def _noted(
-    entry: Entry, undelivered: Sequence[tuple[Reading, Decimal]], hours: Mapping[int, Decimal]
+    entry: Entry,
+    sends: Sequence[Send],
+    undelivered: Sequence[tuple[Reading, Decimal]],
+    hours: Mapping[int, Decimal],
 ) -> Entry:
-    """The entry with what no invoice takes, and with the hours that need no exact query any more."""
-    counted = dict(entry.undelivered)
+    """The entry with what no invoice takes, and with the hours that need no exact query any more.
+
+    What is sent of a slice after all was counted before it no longer counts as undelivered.
+    """
+    taken = {send.slice_start for send in sends}
+    counted = {start: units for start, units in entry.undelivered.items() if start not in taken}
     for reading, units in undelivered:
         counted[reading.piece.start] = reading.undelivered + units
     return replace(entry, undelivered=counted, hours={**entry.hours, **hours})

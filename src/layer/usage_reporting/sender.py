@@ -88,6 +88,7 @@ class Sender:
 
     async def _send(self, customer_meter: CustomerMeter, send: Send, budget: Budget) -> _Outcome:
         reason = ""
+        may_be_in = False
         for tried in range(TRIES):
             if tried and budget.is_over:
                 break
@@ -95,6 +96,7 @@ class Sender:
                 await self._call(customer_meter, send)
             except StripeUnavailableError as error:
                 reason = error.reason
+                may_be_in = may_be_in or not error.turned_away
                 if error.answered:
                     # Stripe stored that answer under the key and would replay it for a day.
                     send = replace(send, attempt=send.attempt + 1)
@@ -103,6 +105,9 @@ class Sender:
             except RejectedError as error:
                 if _ALREADY_EXISTS.search(error.reason):
                     return _Outcome(replace(send, state=SendState.SENT))
+                if may_be_in:
+                    # Stripe may have taken the try that it did not answer: its "no" is to the repetition.
+                    return _Outcome(send, error.reason, answered=False)
                 return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
             else:
                 return _Outcome(replace(send, state=SendState.SENT))

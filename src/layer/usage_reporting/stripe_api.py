@@ -138,10 +138,12 @@ def _translated(error: stripe.StripeError) -> Exception:
     """Sort Stripe's errors into those that asking again may mend and those that it will not."""
     status = error.http_status
     if isinstance(error, stripe.AuthenticationError):
-        return StripeUnavailableError("Stripe does not accept the API key; run `usage-reporter connect`")
+        return StripeUnavailableError(
+            "Stripe does not accept the API key; run `usage-reporter connect`", turned_away=True
+        )
     message = redacted((error.user_message or f"{type(error).__name__} without a message")[:LONGEST_MESSAGE])
     if isinstance(error, stripe.PermissionError):
-        return StripeUnavailableError(f"the Stripe key may not do this: {message}")
+        return StripeUnavailableError(f"the Stripe key may not do this: {message}", turned_away=True)
     if status is None:
         cause = type(error.__cause__ or error).__name__
         return StripeUnavailableError(f"Stripe gave no answer ({cause})")
@@ -152,5 +154,8 @@ def _translated(error: stripe.StripeError) -> Exception:
     answered = status >= 500
     replayed = answered and (error.headers or {}).get("idempotent-replayed") == "true"
     return StripeUnavailableError(
-        f"Stripe answered {status}: {message}", answered=answered, replayed=replayed
+        f"Stripe answered {status}: {message}",
+        answered=answered,
+        replayed=replayed,
+        turned_away=status == 429,
     )
