@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,8 @@ RENEWAL: Final = "customer.subscription.updated"
 _EVENT_TYPES = {DURATION: "execution", CALLS: "api_call"}
 _UNSIGNED = {"Stripe-Signature": "t=0"}
 _BATCH = 500
+_MEMORY = "/dev/shm"  # noqa: S108 - only a parent of temporary folders with random names
+_MEMORY_NEEDED = 2 * 1024**3
 _POLL_SECONDS = 0.2
 _FINAL = {"open", "paid"}
 
@@ -73,7 +77,8 @@ class Stage:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            opened.enter_context(_environment(_without_aws(os.environ)))
+            scratch = opened.enter_context(_scratch())
+            opened.enter_context(_environment(_own(os.environ, scratch)))
             self.stripe_url = opened.enter_context(serve(stripe_app(self.stripe)))
             self.openmeter_url = opened.enter_context(serve(openmeter_app(self.openmeter)))
             self.cloud = opened.enter_context(LocalCloud())
@@ -259,19 +264,32 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> bool:
 
 @contextmanager
 def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
+    before, folder = dict(os.environ), tempfile.tempdir
     try:
         os.environ.clear()
         os.environ.update(wanted)
+        tempfile.tempdir = None  # it is looked up again in the environment
         yield
     finally:
+        tempfile.tempdir = folder
         os.environ.clear()
         os.environ.update(before)
 
 
-def _without_aws(environment: Mapping[str, str]) -> dict[str, str]:
-    """The operator's own environment, which must neither reach nor mislead what runs on this machine."""
+def _own(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
+    """The operator's environment, without AWS's settings, which must not reach what runs here."""
     own = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
     for name in ("NO_PROXY", "no_proxy"):
         own[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1"]))
-    return own
+    return {**own, "TMPDIR": scratch}
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for all that runs here, where there is room in memory.
+
+    Each start of a function unpacks thousands of small files, which takes seconds on a disk.
+    """
+    in_memory = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_NEEDED
+    return tempfile.TemporaryDirectory(
+        prefix="usage-reporter-demo-", dir=_MEMORY if in_memory else None, ignore_cleanup_errors=True
+    )
