@@ -74,6 +74,7 @@ class _Generator:
             bare,
             usage=tuple(use for stretch in stretches for use in self._usage(stretch)),
             faults=tuple(self._faults(stretches, start, end)),
+            page_size=dice.choices((100, 2), (7, 1))[0],
         )
 
     def _may(self, ending: str, chance: float) -> bool:

@@ -93,6 +93,8 @@ class History:
     usage: tuple[Usage, ...] = ()
     acts: tuple[Act, ...] = ()
     faults: tuple[Fault, ...] = ()
+    page_size: int = 100
+    """The most objects in a page of Stripe's lists."""
 
     @property
     def size(self) -> int:

@@ -38,6 +38,7 @@ from usage_reporting.stripe_api import StripeApi
 
 URL = "http://stand-in"
 _NO_ANSWER: Any = stripe.APIConnectionError
+_ASKED_PAGE = "limit=100"
 _STRIPE_TIMEOUT_S = 10.0
 _OPENMETER_TIMEOUT_S = 20.0
 _CACHED_S = 300
@@ -59,6 +60,7 @@ class Shared:
     secret: Secret
     reports: list[tuple[int, Report]] = field(default_factory=list)
     """Every report that a process came to, and when (UTC seconds)."""
+    page_size: int = 100
     interleave: Any = None
     """Called where another process may run in between."""
 
@@ -255,7 +257,8 @@ class StripeWire(stripe.HTTPClient):
         parts = urlsplit(url)
         body = (post_data or "").encode() if is_post else b""
         named = {name.lower(): value for name, value in headers.items()}
-        request = Request(method.upper(), parts.path, parts.query, named, body)
+        query = parts.query.replace(_ASKED_PAGE, f"limit={shared.page_size}")
+        request = Request(method.upper(), parts.path, query, named, body)
         response = await shared.gateway.answer(request)
         process.point()
         if timeout is not None:

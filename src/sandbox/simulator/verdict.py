@@ -191,12 +191,16 @@ class _Judge:
         counted = self._counted(segment.customer, segment.contract, segment.start, segment.start + 1)
         if line.quantity > truth:
             self._over(segment, f"billed {line.quantity} of {truth} used")
-        elif line.quantity + counted != truth:
+        elif line.quantity + counted != truth and not self._was_late(segment, used):
             self._short(segment, f"billed {line.quantity} of {truth} used, and {counted} counted as late")
         if line.quantity < due:
             self._short(segment, f"billed {line.quantity}, though {due} could be seen in time")
         if line.quantity != truth:
             self.found.predicted += 1
+
+    def _was_late(self, segment: Segment, used: Iterable[Usage]) -> bool:
+        """Whether some came so late that nothing looks at the period any more."""
+        return any(use.seen_at > segment.closes - 16 * MINUTE for use in used)
 
     def _finality(self, segment: Segment, line: Line) -> None:
         if line.finalized_at is None:

@@ -124,6 +124,7 @@ class World:
             trouble=self.trouble,
             settings=Settings(openmeter_url=URL, stripe_api_base=URL),
             secret=Secret(API_KEY, (webhook_secret,)),
+            page_size=history.page_size,
             interleave=self._interleave,
         )
         self._processes: dict[str, Process] = {}
