@@ -22,7 +22,7 @@ class Narrator:
         """A step of the story; its time is kept under its name."""
         began = time.monotonic()
         self._console.print(f"{len(self.seconds) + 1}. {title}", style="bold")
-        with self._console.status(f"{title} …") if self._console.is_terminal else nullcontext():
+        with self._console.status("working …") if self._console.is_terminal else nullcontext():
             yield
         self.seconds[name] = round(time.monotonic() - began, 1)
         self._console.print(f"   took {self.seconds[name]:.1f} s", style="dim")
