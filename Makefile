@@ -41,6 +41,9 @@ demo: .venv/ready .venv-sam/ready .venv-ministack/ready ## the whole story in a 
 
 install: .venv/ready ## the command line, .venv/bin/usage-reporter
 
+simulate: .venv/ready ## random worlds and faults in virtual time, every bill checked; SIMULATE_ARGS='--seed 2 --periods 100000'
+	@.venv/bin/usage-reporter simulate $(SIMULATE_ARGS)
+
 test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
 

@@ -19,7 +19,8 @@ from sandbox.simulator.world import World
 
 _AHEAD: Final = 4
 """Worlds a process has waiting for it."""
-_WRONG_SHOWN: Final = 3
+_WRONG_SHOWN: Final = 1
+"""Wrong worlds that are shrunk: it takes a minute or two each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,9 +177,10 @@ class _Generator:
         edges = [start, start + 1, start + 30, end - 1, end - 2, end - 40, end - 400]
         if stretch.item.kind == "legacy":
             edges += [end - 30 * MINUTE, end - 30 * MINUTE - 1, (end - 30 * MINUTE) // MINUTE * MINUTE]
+        edges += [end - dice.randrange(2 * HOUR) for _ in range(4)]
         inside = [at for at in edges if start <= at < end]
         if dice.random() < 0.8:
-            yield from dice.sample(inside, min(3, len(inside)))
+            yield from dice.sample(inside, min(5, len(inside)))
         for _ in range(dice.randint(0, 2)):
             hour = dice.randrange(start, end)
             for _ in range(dice.randint(1, 3)):
@@ -202,7 +203,7 @@ class _Generator:
         for kind in self.kinds:
             if kind not in CALL_FAULTS and kind not in EVENT_FAULTS:
                 continue
-            for _ in range(dice.randint(1, 4)):
+            for _ in range(dice.randint(2, 12 // len(self.kinds))):
                 near = dice.choice(ends) + dice.randrange(-HOUR, 50 * MINUTE)
                 at = near if dice.random() < 0.8 else dice.randrange(start, end)
                 yield Fault(
@@ -217,6 +218,7 @@ class _Generator:
         dice = self.dice
         ranges = {
             "slow_call": (1, 50),
+            "two_workers": (0, 90),
             "stripe_timeout": (0, 1),
             "openmeter_down": (60, 3000),
             "webhook_late": (30, 50000),

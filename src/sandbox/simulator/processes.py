@@ -92,7 +92,8 @@ class Process:
             raise CrashError
         if slow := trouble.take("slow_call"):
             self.shared.clock.advance(slow.seconds)
-        if self.shared.interleave is not None and trouble.take("two_workers"):
+        if self.shared.interleave is not None and (late := trouble.take("two_workers")):
+            self.shared.clock.advance(late.seconds)
             self.shared.interleave(self)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sandbox.simulator.history import History, source_of
 
-MOST_TRIES = 200
+MOST_TRIES = 120
 
 Fails = Callable[[History], bool]
 
@@ -36,7 +36,10 @@ def _candidates(history: History) -> Iterator[History]:
             yield _only(history, set(half))
         for one in customers:
             yield _only(history, set(customers) - {one})
-    for name in ("faults", "usage", "acts"):
+    length = history.end - history.start
+    for part in (0.4, 0.7, 0.9):
+        yield replace(history, end=history.start + int(length * part))
+    for name in ("faults", "acts", "usage"):
         rows = getattr(history, name)
         size = len(rows)
         while size:

@@ -158,7 +158,8 @@ class _Judge:
         known = sums.in_time + sums.counted
         if segment.end == self.ends[segment.contract] and known < sums.wanted:
             # Nothing looks at an ended subscription again, once its invoice is final.
-            last_look = segment.closes - 16 * MINUTE
+            told = segment.how != "received" or segment.contract in self.outcome.told_of_end
+            last_look = segment.closes - 16 * MINUTE if told else 0
             unseen = _total(use for use in sums.used if use.seen_at > last_look)
             known += min(unseen, sums.wanted - known)
         if sums.is_shared and sums.in_time + sums.too_late + sums.counted <= sums.wanted:

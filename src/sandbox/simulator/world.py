@@ -88,6 +88,8 @@ class Outcome:
     struck: list[tuple[int, str]]
     closing_ticks: list[int]
     """When a closing tick ran to its end, with all its pages worked off (UTC seconds)."""
+    told_of_end: frozenset[str]
+    """Contracts of which the webhook was told, and answered, that they are over."""
     dead_letters: int
     customers: dict[str, str]
     """Names by Stripe's ids."""
@@ -313,6 +315,7 @@ class World:
             reports=self.shared.reports,
             struck=self.trouble.struck,
             closing_ticks=self._ticked,
+            told_of_end=frozenset(self._told_of_end()),
             dead_letters=len(self.queue.dead),
             customers=customers,
             errors=[
@@ -322,6 +325,12 @@ class World:
                 if reason.startswith("unexpected")
             ],
         )
+
+    def _told_of_end(self) -> Iterator[str]:
+        names = {id_: name for name, id_ in self.merchant.subscriptions.items()}
+        for delivery in self.stripe.webhooks.log:
+            if delivery.event.type == "customer.subscription.deleted" and 200 in delivery.statuses:
+                yield names[delivery.event.object_id]
 
     def _lines(self) -> Iterator[Line]:
         contracts = {id_: name for name, id_ in self.merchant.subscriptions.items()}
