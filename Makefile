@@ -31,7 +31,7 @@ define install
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-.PHONY: help install demo test check build lock clean
+.PHONY: help install demo simulate test check build lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
