@@ -32,6 +32,11 @@ class Merchant:
         self.places: dict[str, list[str]] = {}
         """Subscription items of a contract by place; added ones follow."""
         self._intervals: dict[str, str] = {}
+        self._holders: dict[str, str] = {}
+
+    def holder(self, item: str) -> str:
+        """What a subscription item is called in a verdict: its contract and its meter."""
+        return self._holders[item]
 
     def close(self) -> None:
         """Close the loop."""
@@ -70,6 +75,9 @@ class Merchant:
         self.subscriptions[contract.name] = made["id"]
         self.places[contract.name] = [item["id"] for item in made["items"]["data"]]
         self._intervals[contract.name] = contract.interval
+        for item in made["items"]["data"]:
+            meter = self.items_of_price[item["price"]["id"]].meter
+            self._holders[item["id"]] = f"{contract.name} {meter}"
 
     def act(self, act: Act) -> None:
         """Do something to a subscription."""

@@ -78,7 +78,12 @@ class _Judge:
         self.followed = {(one.contract, one.item.meter, one.start): one.item for one in self.segments}
         self.moved: dict[tuple[str, str, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
-        self.ends = {one.contract: one.end for one in sorted(self.segments, key=lambda one: one.end)}
+        canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
+        self.over_at = {
+            one.contract: one.end
+            for one in sorted(self.segments, key=lambda one: one.end)
+            if one.contract in canceled
+        }
 
     def verdict(self) -> Verdict:
         lines = {(one.contract, one.item, one.start, one.end): one for one in self.outcome.lines}
@@ -156,10 +161,10 @@ class _Judge:
     def _accounted(self, segment: Segment, sums: _Sums) -> bool:
         """Whether all usage is billed, or counted as on no invoice."""
         known = sums.in_time + sums.counted
-        if segment.end == self.ends[segment.contract] and known < sums.wanted:
-            # Nothing looks at an ended subscription again, once its invoice is final.
+        if segment.contract in self.over_at and known < sums.wanted:
+            # No listing shows an ended subscription: once its invoice is final nothing looks at it again.
             told = segment.how != "received" or segment.contract in self.outcome.told_of_end
-            last_look = segment.closes - 16 * MINUTE if told else 0
+            last_look = max(self.over_at[segment.contract], segment.closes - 16 * MINUTE) if told else 0
             unseen = _total(use for use in sums.used if use.seen_at > last_look)
             known += min(unseen, sums.wanted - known)
         if sums.is_shared and sums.in_time + sums.too_late + sums.counted <= sums.wanted:
@@ -189,7 +194,9 @@ class _Judge:
         if line is None or segment.how == "dropped":
             return
         self._finality(segment, line)
-        counted = self._counted(segment.customer, segment.contract, segment.start, segment.start + 1)
+        counted = self._counted(
+            segment.customer, f"{segment.contract} {segment.item.meter}", segment.start, segment.start + 1
+        )
         if line.quantity > truth:
             self._over(segment, f"billed {line.quantity} of {truth} used")
         elif line.quantity + counted != truth and not self._was_late(segment, used):

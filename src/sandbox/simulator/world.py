@@ -72,7 +72,7 @@ class Undelivered:
 
     customer: str
     holder: str
-    """OpenMeter's slug for a Stripe meter; the contract's name for a legacy item."""
+    """OpenMeter's slug for a Stripe meter; contract and meter for a legacy item."""
     start: int
     units: Decimal
 
@@ -349,11 +349,10 @@ class World:
                     )
 
     def _undelivered(self, customers: dict[str, str], slugs: dict[str, str]) -> Iterator[Undelivered]:
-        items = {item: contract for contract, places in self.merchant.places.items() for item in places}
         for stored in self.table.items():
             for start, units in stored.get("undelivered", {}).items():
                 _, _, customer, holder = stored["pk"].split("#")
-                named = slugs.get(holder) or items[holder]
+                named = slugs.get(holder) or self.merchant.holder(holder)
                 yield Undelivered(customers[customer], named, int(start), units)
 
 
