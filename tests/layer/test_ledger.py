@@ -19,7 +19,7 @@ from moto import mock_aws
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, MemoryTable, customer_meter, send, span
 from usage_reporting.amounts import round_units
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
-from usage_reporting.ledger import DynamoTable, Entry, Head, Key, Ledger, Table, holds
+from usage_reporting.ledger import DynamoTable, Entry, Head, HourRead, Key, Ledger, Table, holds
 from usage_reporting.model import Send, SendState, SpanState
 from usage_reporting.windows import DAY, HOUR, Slice
 
@@ -89,7 +89,7 @@ def test_an_entry_comes_back_as_it_was_written(table: Table) -> None:
         send("a", "0.000000001", state=SendState.SENT, attempt=3),
         send("b", "-123456.123456789", state=SendState.REJECTED),
         send("c", "100000000000000"),
-        hours={NOON: D("0.30000000000000004")},
+        hours={NOON: HourRead(D("0.30000000000000004"), frozenset({Slice(NOON, NOON + 60)}))},
         undelivered={NOON: D("1.5"), NOON + HOUR: D(0)},
     )
 
@@ -287,7 +287,8 @@ sends = st.builds(
 
 @given(st.lists(sends, max_size=5), st.dictionaries(st.integers(0, 2**33), amounts, max_size=3))
 def test_items_hold_all_of_an_entry(made: list[Send], counted: dict[int, Decimal]) -> None:
-    one = entry(*made, undelivered=counted, hours=counted, version=7)
+    hours = {hour: HourRead(units, frozenset({Slice(hour, hour + 9)})) for hour, units in counted.items()}
+    one = entry(*made, undelivered=counted, hours=hours, version=7)
 
     assert Entry.from_item(one.to_item(NOON)) == replace(one, version=8)
 

@@ -80,11 +80,11 @@ def test_an_hour_that_came_back_empty_is_looked_at_when_something_was_sent_that_
     assert read(case, FakeOpenMeter()) == {Slice(NOON, NOON + HOUR): 0}
 
 
-def test_an_hour_with_a_bound_takes_one_exact_query() -> None:
+def test_each_slice_of_an_hour_with_a_bound_is_asked_exactly() -> None:
     openmeter = FakeOpenMeter({NOON: D(1), BOUND - 1: D(2), BOUND: D(4), NOON + HOUR - 1: D(8)})
 
     assert read(swapped(), openmeter) == {Slice(NOON, BOUND): 3, Slice(BOUND, NOON + HOUR): 12}
-    assert openmeter.asked == [(NOON, BOUND)]
+    assert openmeter.asked == [(NOON, BOUND), (BOUND, NOON + HOUR)]
 
 
 def test_an_hour_that_is_as_the_ledger_says_takes_none() -> None:

@@ -194,7 +194,6 @@ def test_other_updates_end_no_period(sent: Json) -> None:
         event({"items": None}, new()),
         event({"items": {"data": {}}}, new()),
         event({"items": {"data": [5]}}, new()),
-        event({"items": listed({"id": "si_1"})}, new()),
         event({"items": listed(old(id=None))}, new()),
         event({"items": listed(old(id="si_1/../x"))}, new()),
         event({"items": listed(old(id="si_1" * 100))}, new()),
@@ -207,7 +206,7 @@ def test_other_updates_end_no_period(sent: Json) -> None:
         event({"items": listed(old(price={"id": "price_1", "metadata": {"om_meter_id": 1}}))}, new()),
         event({"items": listed(old(metadata={"om_meter_id": ["m1"]}))}, new()),
         event({"items": listed(old(metadata="m1"))}, new()),
-        event({"items": listed(old())}, {"id": "si_1"}),
+        event({"items": listed(old(price=None))}, new()),
         event({"items": listed(old())}, items=None),
     ],
 )
@@ -219,6 +218,12 @@ def test_what_stripe_never_sends_is_a_bad_request(sent: Json) -> None:
 def test_expanded_or_absent_parts_of_a_price_are_fine() -> None:
     price = {"id": "price_1", "product": {"id": "prod_1"}, "recurring": None}
     sent = event({"items": listed(old(price=price, metadata=None))}, new(price={"id": "price_1"}))
+
+    assert found(sent) == [("si_1", MONTH_START, MONTH_END)]
+
+
+def test_an_old_item_may_come_without_its_price() -> None:
+    sent = event({"items": listed({k: v for k, v in old().items() if k != "price"})}, {**new()})
 
     assert found(sent) == [("si_1", MONTH_START, MONTH_END)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,7 @@ from usage_reporting.customer_meters import (
     named_meter,
     product_of,
     span_of,
+    was_added,
     with_subject,
 )
 from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
@@ -59,6 +60,8 @@ class Billing:
     clock: Callable[[], int]
     unmapped: dict[str, str] = field(default_factory=dict)
     """Metered items without an OpenMeter meter, and their subscription: not ours."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Subscriptions and drafts that could not be read, and why: their usage is not reported."""
     _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
 
     async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
@@ -67,8 +70,7 @@ class Billing:
         if self.settings.subject_metadata_key:
             query["expand"] = ["data.customer"]
         async for page in self.api.pages("/v1/subscriptions", query):
-            found = [await self.customer_meters(subscription) for subscription in page]
-            yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
+            yield await self._listing(page, self.customer_meters)
 
     async def drafts(
         self, cursor: str = "", filters: Mapping[str, Any] | None = None
@@ -76,8 +78,7 @@ class Billing:
         """Customer meters of draft invoices whose lines' periods have ended."""
         query = {**(filters or {}), "status": "draft", **({"starting_after": cursor} if cursor else {})}
         async for page in self.api.pages("/v1/invoices", query):
-            found = [await self._of_draft(invoice) for invoice in page]
-            yield Listing(merged(one for several in found for one in several), page[-1]["id"] if page else "")
+            yield await self._listing(page, self._of_draft)
 
     async def subscription(self, subscription: str) -> Json:
         """One subscription as it is now. Raises NotFoundError."""
@@ -92,9 +93,12 @@ class Billing:
     async def ended(self, subscription: Json, periods: Sequence[EndedPeriod]) -> list[CustomerMeter]:
         """The customer meters of periods that an event says are over, up to their true end."""
         pairs: list[tuple[Json, Span | None]] = []
+        items = await self._items(subscription)
+        known = {item["id"]: item for item in items}
         for period in periods:
-            for item in [period.item] if period.item else await self._items(subscription):
+            for item in [period.item] if period.item else items:
                 old = {
+                    **known.get(item["id"], {}),
                     **item,
                     "current_period_start": period.start,
                     "current_period_end": period.end,
@@ -169,9 +173,11 @@ class Billing:
             if invoice.get("created", 0) >= span.end and _subscription_of(invoice) == span.subscription
         ]
         found.sort(key=lambda invoice: int(invoice["created"]))
-        by_line = (invoice for invoice in found if _has_line(invoice, span))
+        for invoice in found:
+            if _has_line(await self._lines(invoice), span):
+                return invoice
         renewals = (one for one in found if one.get("billing_reason") == "subscription_cycle")
-        return next(by_line, None) or next(renewals, None)
+        return next(renewals, None)
 
     async def price_changed_at(self, span: Span, since: int, now: int) -> int:
         """When an item left a span's price or its subscription, UTC seconds.
@@ -193,6 +199,20 @@ class Billing:
         except (RejectedError, StripeUnavailableError):
             return now
         return now
+
+    async def _listing(
+        self, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]
+    ) -> Listing:
+        """The customer meters of a list page; what cannot be read of it does not stop the others."""
+        found: list[CustomerMeter] = []
+        for one in page:
+            try:
+                found.extend(await read(one))
+            except RejectedError as error:
+                self.unreadable[one["id"]] = error.reason
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self.unreadable[one["id"]] = f"Stripe's answer lacks or misshapes something: {error!r}"
+        return Listing(merged(found), page[-1]["id"] if page else "")
 
     async def _items(self, subscription: Json) -> list[Json]:
         listed = subscription.get("items") or {}
@@ -269,10 +289,10 @@ class Billing:
             item = items.get(item_id, {"id": item_id})
             if item.get("price", {}).get("id") != price_id:
                 item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
-            pairs.append((item, _draft_span(invoice, line, subscription_id, item)))
+            pairs.append((item, _draft_span(invoice, line, subscription, item)))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)
-        return [replace(one, closing=True) for one in found]
+        return [replace(one, closing=True, partial=True) for one in found]
 
     async def _lines(self, invoice: Json) -> list[Json]:
         listed = invoice.get("lines") or {}
@@ -286,7 +306,7 @@ class Billing:
 
 def _closing(found: CustomerMeter) -> CustomerMeter:
     """Read the ended periods whole, and nothing after them."""
-    return replace(found, closing=True, read_until=max(span.end for span in found.spans))
+    return replace(found, closing=True, partial=True, read_until=max(span.end for span in found.spans))
 
 
 def _subscription_of(invoice: Json) -> str:
@@ -304,20 +324,22 @@ def _item_and_price(line: Json) -> tuple[str, str]:
     return id_of(details.get("subscription_item")), id_of(price)
 
 
-def _draft_span(invoice: Json, line: Json, subscription: str, item: Json) -> Span:
+def _draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:
+    start = line["period"]["start"]
+    is_first = was_added(subscription, item) and item["created"] >= start
     return Span(
-        start=line["period"]["start"],
+        start=start,
         end=line["period"]["end"],
-        subscription=subscription,
+        subscription=subscription["id"],
         item=item["id"],
         price=item["price"]["id"],
         state=SpanState.DRAFT,
         deadline=invoice.get("automatically_finalizes_at"),
+        first=is_first or start == subscription.get("start_date"),
     )
 
 
-def _has_line(invoice: Json, span: Span) -> bool:
-    lines = (invoice.get("lines") or {}).get("data", [])
+def _has_line(lines: Iterable[Json], span: Span) -> bool:
     return any(_item_and_price(line)[0] == span.item and line["period"]["end"] == span.end for line in lines)
 
 

@@ -19,6 +19,13 @@ class Budget:
         """A budget of so many seconds from now."""
         return cls(time.monotonic() + seconds)
 
+    def part(self, share: float) -> Budget:
+        """A budget that ends when so large a share of the time that is left has passed."""
+        if self.ends_at == float("inf"):
+            return self
+        now = self.monotonic()
+        return Budget(now + (self.ends_at - now) * share, self.monotonic)
+
     @property
     def is_over(self) -> bool:
         """Whether nothing new should be begun."""

@@ -133,11 +133,16 @@ def customer_meter(
         openmeter_meter=openmeter_meter,
         target=Target.MIRROR if meter else Target.USAGE_RECORD,
         spans=tuple(spans),
-        bounds=bounds_of(subscription, item) | {edge for span in spans for edge in (span.start, span.end)},
+        bounds=bounds_of(subscription, item) | {edge for span in spans for edge in _edges(span)},
         meter=stripe_meter(meter) if meter else None,
         seen_at=facts.asked_at,
         refusal=_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans),
     )
+
+
+def _edges(span: Span) -> tuple[int, ...]:
+    """A draft's line may begin where a price was swapped, and that hour is not cut: see `heads`."""
+    return (span.end,) if span.state is SpanState.DRAFT else (span.start, span.end)
 
 
 def with_subject(found: CustomerMeter, metadata_key: str, metadata: Mapping[str, Any]) -> CustomerMeter:
@@ -157,8 +162,8 @@ def stripe_meter(meter: Json) -> StripeMeter:
     return StripeMeter(
         id=meter["id"],
         event_name=meter["event_name"],
-        customer_key=meter["customer_mapping"]["event_payload_key"],
-        value_key=meter["value_settings"]["event_payload_key"],
+        customer_key=(meter.get("customer_mapping") or {}).get("event_payload_key") or "stripe_customer_id",
+        value_key=(meter.get("value_settings") or {}).get("event_payload_key") or "value",
     )
 
 

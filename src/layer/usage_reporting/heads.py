@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
-from usage_reporting.errors import HeldError
+from usage_reporting.errors import HeldError, LostRaceError
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT
@@ -67,6 +67,8 @@ class Heads:
                 customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT, now
             )
             if not is_same(held, ZERO):
+                if await self.ledger.heads([customer_meter.pk]):
+                    raise LostRaceError("another worker saw the customer meter first, and sent its usage")
                 raise HeldError(
                     f"the ledger does not know {customer_meter.customer} on Stripe meter "
                     f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
@@ -78,12 +80,13 @@ class Heads:
             openmeter_meter=customer_meter.openmeter_meter,
             table=table,
             seen_at=customer_meter.seen_at,
+            bounds=frozenset(span.start for span in customer_meter.spans),
         ).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 
     async def _with_price_changes(self, customer_meter: CustomerMeter, head: Head) -> Head:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
-        if customer_meter.closing or customer_meter.seen_at < head.seen_at:
+        if customer_meter.partial or customer_meter.seen_at < head.seen_at:
             return head
         spans = [await self._closed_if_left(span, customer_meter, head) for span in head.spans]
         return replace(head, spans=tuple(spans))
@@ -117,7 +120,11 @@ def _left_behind(span: Span, customer_meter: CustomerMeter, now: int) -> bool:
     """Whether the span's item is no longer on its price, though its period goes on."""
     if span.state is not SpanState.CURRENT or span.end <= now:
         return False
-    siblings = [other for other in customer_meter.spans if other.subscription == span.subscription]
+    siblings = [
+        other
+        for other in customer_meter.spans
+        if other.subscription == span.subscription and other.state is SpanState.CURRENT
+    ]
     if not siblings:
         return False
     same_item = [other for other in siblings if other.item == span.item]

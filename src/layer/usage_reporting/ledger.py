@@ -138,10 +138,11 @@ class Head:
         known = {_key(span): span for span in self.spans if span.end > oldest}
         is_stale = customer_meter.seen_at < self.seen_at
         for span in customer_meter.spans:
-            if is_stale and self.closed(span):
-                continue  # the look at which its price had gone was a later one
+            if is_stale and self.known(span):
+                continue  # a later look has shown how it ended
             clipped = self.clip(span)
-            known[_key(clipped)] = replace(clipped, state=SpanState.CURRENT, deadline=None)
+            state = span.state if span.state is SpanState.CANCELED else SpanState.CURRENT
+            known[_key(clipped)] = replace(clipped, state=state, deadline=None)
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
         return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
 
@@ -154,10 +155,10 @@ class Head:
                 start = other.end
         return replace(span, start=start) if start != span.start else span
 
-    def closed(self, span: Span) -> Span | None:
-        """The span of just this item, price and start of which Stripe billed at once what it held."""
-        same = (other for other in self.spans if _key(other) == _key(span))
-        return next((other for other in same if other.state is SpanState.BILLED), None)
+    def known(self, span: Span) -> Span | None:
+        """The ledger's span of just this item, price and start; one that Stripe billed at once first."""
+        same = [other for other in self.spans if _key(other) == _key(span)]
+        return min(same, key=lambda other: other.state is not SpanState.BILLED, default=None)
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""
@@ -196,6 +197,14 @@ def _key(span: Span) -> tuple[str, str, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class HourRead:
+    """A whole hour's usage at the time when these slices of it were read exactly and were all there."""
+
+    total: Decimal
+    slices: frozenset[Slice]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """The sends of one UTC day (legacy: of one period), and what was read but is not to be sent."""
 
@@ -204,8 +213,8 @@ class Entry:
     version: int = 0
     sends: Mapping[str, Send] = field(default_factory=dict)
     """By identifier."""
-    hours: Mapping[int, Decimal] = field(default_factory=dict)
-    """The whole hour's usage when its slices were last read exactly, by the hour's start."""
+    hours: Mapping[int, HourRead] = field(default_factory=dict)
+    """Hours with a bound inside whose slices were read exactly, by the hour's start."""
     undelivered: Mapping[int, Decimal] = field(default_factory=dict)
     """Usage already counted as late or unbillable, by the slice's start."""
 
@@ -218,6 +227,15 @@ class Entry:
     def mirrored(self, piece: Slice) -> Decimal:
         """What Stripe holds, or may hold, of a slice: the sum of our sends stamped in it."""
         return sum((send.value for send in self.sends.values() if send.counts and holds(piece, send)), ZERO)
+
+    def is_placed(self, pieces: Iterable[Slice]) -> bool:
+        """Whether every send in these slices was meant for the slice that it is stamped in."""
+        return all(
+            send.slice_start == piece.start
+            for piece in pieces
+            for send in self.sends.values()
+            if send.counts and holds(piece, send)
+        )
 
     def sequence(self, piece: Slice) -> int:
         """How many identifiers a slice has used up; what Stripe rejected used none."""
@@ -253,7 +271,13 @@ class Entry:
                 }
                 for send in self.sends.values()
             },
-            "hours": {str(hour): value for hour, value in self.hours.items()},
+            "hours": {
+                str(hour): {
+                    "total": read.total,
+                    "slices": [[piece.start, piece.end] for piece in sorted(read.slices)],
+                }
+                for hour, read in self.hours.items()
+            },
             "undelivered": {str(start): value for start, value in self.undelivered.items()},
             "expires_at": now + KEPT_FOR,
         }
@@ -277,7 +301,13 @@ class Entry:
                 )
                 for identifier, send in item["sends"].items()
             },
-            hours={int(hour): value for hour, value in item["hours"].items()},
+            hours={
+                int(hour): HourRead(
+                    read["total"],
+                    frozenset(Slice(int(start), int(end)) for start, end in read["slices"]),
+                )
+                for hour, read in item["hours"].items()
+            },
             undelivered={int(start): value for start, value in item["undelivered"].items()},
         )
 

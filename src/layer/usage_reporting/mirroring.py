@@ -9,7 +9,7 @@ from decimal import Decimal
 from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.heads import Options
-from usage_reporting.ledger import Entry, Head, Key
+from usage_reporting.ledger import Entry, Head, HourRead, Key
 from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.windows import (
@@ -59,8 +59,8 @@ class Case:
     entries: dict[Key, Entry] = field(default_factory=dict)
     hours: dict[int, Decimal] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
-    whole_hours: dict[int, Decimal] = field(default_factory=dict)
-    """Usage of the hours of which slices were read exactly."""
+    exact_hours: dict[int, HourRead] = field(default_factory=dict)
+    """Hours whose slices were read exactly."""
 
     def __post_init__(self) -> None:
         """Work out spans, bounds and the range to read."""
@@ -157,10 +157,10 @@ class Case:
             state=state,
         )
 
-    def settled_hours(self) -> dict[int, Decimal]:
+    def settled_hours(self) -> dict[int, HourRead]:
         """Exactly read hours in which Stripe holds what OpenMeter does: they need not be asked again."""
-        changed = {reading.piece.hour for reading in self.readings if reading.changed}
-        return {hour: total for hour, total in self.whole_hours.items() if hour not in changed}
+        settled = {reading.piece for reading in self.readings if not reading.changed}
+        return {hour: read for hour, read in self.exact_hours.items() if read.slices <= settled}
 
     def with_state(self, asked: Span, answer: Span) -> None:
         """Put what Stripe says of an ended span in place of what was not known."""
@@ -204,7 +204,7 @@ def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, .
     """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
     is_stale = customer_meter.seen_at < head.seen_at
     shown = [
-        (head.closed(span) if is_stale else None) or _as_of(head.clip(span), now)
+        _as_of((head.known(span) if is_stale else None) or head.clip(span), now)
         for span in customer_meter.spans
     ]
     keys = {(span.item, span.price, span.start) for span in shown}
@@ -237,7 +237,7 @@ async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
     total = finite(case.hours.get(hour, ZERO))
     if pieces == [Slice(hour, hour + HOUR)]:
         values = {pieces[0]: total}
-    elif _covers(case, hour, pieces) and _as_known(case, hour, total):
+    elif _covers(case, hour, pieces) and _as_known(case, hour, pieces, total):
         values = {piece: _accounted(case, piece) for piece in pieces}
     else:
         values = await _exactly(case, openmeter, hour, pieces)
@@ -255,28 +255,26 @@ def _accounted(case: Case, piece: Slice) -> Decimal:
     return entry.mirrored(piece) + entry.undelivered.get(piece.start, ZERO)
 
 
-def _as_known(case: Case, hour: int, total: Decimal) -> bool:
-    pieces = list(cut(hour, hour + HOUR, case.bounds))
-    known = case.entry_of(pieces[0]).hours.get(hour)
-    if known is None:
-        known = sum((_accounted(case, piece) for piece in pieces), ZERO)
-    return is_same(total, known)
+def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> bool:
+    """Whether nothing changed in an hour since just these slices of it were looked at."""
+    entry = case.entry_of(pieces[0])
+    read = entry.hours.get(hour)
+    if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):
+        return True
+    everything = list(cut(hour, hour + HOUR, case.bounds))
+    accounted = sum((_accounted(case, piece) for piece in everything), ZERO)
+    return is_same(total, accounted) and entry.is_placed(everything)
 
 
 async def _exactly(case: Case, openmeter: OpenMeter, hour: int, pieces: list[Slice]) -> dict[Slice, Decimal]:
-    """The slices' own usage; where the whole hour is known, the last slice is the rest of it."""
+    """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
+    answers lags: usage of the ended period would then be billed in the next."""
+    values = {piece: finite(await _exact(case, openmeter, piece)) for piece in pieces}
     total = case.hours.get(hour, ZERO)
-    whole = pieces == case.pieces(hour) and _covers(case, hour, pieces) and pieces[0].start == hour
-    asked = pieces[:-1] if whole and len(pieces) > 1 else pieces
-    values = {piece: await _exact(case, openmeter, piece) for piece in asked}
-    for piece in pieces[len(asked) :]:
-        rest = total - sum(values.values(), ZERO)
-        if rest < _accounted(case, piece) and not is_same(rest, _accounted(case, piece)):
-            # The hour and its part were read a moment apart; only its own reading shows a decrease.
-            rest = await _exact(case, openmeter, piece)
-        values[piece] = rest
-    if hour + HOUR <= case.until:
-        case.whole_hours[hour] = total
+    is_all = pieces == list(cut(hour, hour + HOUR, case.bounds))
+    lags = is_all and not is_same(total, sum(values.values(), ZERO))
+    if hour + HOUR <= case.until and not case.customer_meter.partial and not lags:
+        case.exact_hours[hour] = HourRead(total, frozenset(pieces))
     return values
 
 

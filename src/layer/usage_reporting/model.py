@@ -118,6 +118,8 @@ class CustomerMeter:
     """When Stripe was asked for it, UTC seconds."""
     closing: bool = False
     """Read whole ended periods, not only the last hours."""
+    partial: bool = False
+    """Whether only ended periods are shown, so that a missing item says nothing."""
     read_until: int | None = None
     """Read nothing at or after this instant."""
     refusal: str | None = None
@@ -156,6 +158,8 @@ class CustomerMeter:
             }
         if self.closing:
             data["closing"] = True
+        if self.partial:
+            data["partial"] = True
         if self.read_until is not None:
             data["read_until"] = self.read_until
         if self.refusal is not None:
@@ -178,6 +182,7 @@ class CustomerMeter:
             meter=None if meter is None else StripeMeter(**meter),
             seen_at=int(data["seen_at"]),
             closing=data.get("closing", False),
+            partial=data.get("partial", False),
             read_until=data.get("read_until"),
             refusal=data.get("refusal"),
         )
@@ -189,6 +194,7 @@ class CustomerMeter:
             spans=tuple(dict.fromkeys(self.spans + other.spans)),
             bounds=self.bounds | other.bounds,
             closing=self.closing or other.closing,
+            partial=self.partial and other.partial,
             refusal=self.refusal or other.refusal,
         )
 

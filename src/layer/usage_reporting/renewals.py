@@ -132,7 +132,8 @@ def _items(holder: Json) -> list[Json]:
 
 
 def _is_item(item: object) -> bool:
-    if not isinstance(item, dict) or not isinstance(price := item.get("price"), dict):
+    """An item as Stripe shows it; a price that it does not show is asked for."""
+    if not isinstance(item, dict) or not isinstance(price := item.get("price", {"id": "unseen"}), dict):
         return False
     recurring = price.get("recurring")
     product = price.get("product")

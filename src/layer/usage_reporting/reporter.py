@@ -24,7 +24,7 @@ from usage_reporting.errors import (
     UsageReportingError,
 )
 from usage_reporting.heads import Heads, Options
-from usage_reporting.ledger import Entry, Head, Ledger
+from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.mirroring import Case, read_hour
 from usage_reporting.model import CustomerMeter, Reading, Report, Send, SpanState, Status, Target
 from usage_reporting.openmeter import ADDITIVE, MOST_SUBJECTS, OpenMeter
@@ -39,8 +39,11 @@ AT_ONCE = 8
 
 RACES = 6
 RACE_PAUSE_S = 0.1
+READING_SHARE = 0.6
 EMPTY_SHARE = 10
 EMPTY_LEAST = 5
+
+_DELIVERED = frozenset({Status.UNCHANGED, Status.SENT, Status.LATE, Status.UNBILLABLE})
 
 Work = Callable[[], Awaitable[None]]
 
@@ -107,7 +110,8 @@ class Reporter:
         await _racing(once, budget)
 
     async def _mirror(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
-        cases = await self._read(reports, options, budget)
+        # Some time is kept to send what was read: the rest of the page then comes to its turn.
+        cases = await self._read(reports, options, budget.part(READING_SHARE))
         if _came_back_empty(cases) and not options.accept:
             for case in cases:
                 case.report.note(
@@ -158,7 +162,7 @@ class Reporter:
             await self._repeat_intents(cases[id(report)], budget)
 
         async def read_slices(report: Report) -> None:
-            await self._read_slices(cases[id(report)])
+            await self._read_slices(cases[id(report)], budget)
 
         going_on = await _together(reports, read_heads)
         going_on = await _side_by_side(going_on, open_case)
@@ -195,9 +199,24 @@ class Reporter:
         """First of all, repeat what an earlier run left open."""
         if case.options.dry_run:
             return
+        before = len(case.report.sent)
         for key, entry in case.entries.items():
             if entry.intents:
                 case.entries[key] = await self.sender.repeat_intents(case.report, entry, budget)
+        for send in case.report.sent[before:]:
+            await self._count_if_too_late(case, send)
+
+    async def _count_if_too_late(self, case: Case, send: Send) -> None:
+        """A repeated send may have come through only after its invoice was final."""
+        for span in [span for span in case.spans if span.holds(send.stamp)]:
+            case.with_state(span, await self.billing.state_of(span, case.now))
+        if case.state_at(send.stamp) in {SpanState.FINAL, SpanState.BILLED}:
+            case.report.late += send.value
+            case.report.note(
+                Status.LATE,
+                f"{to_wire(send.value)} units of {rfc3339(send.stamp)} were confirmed by Stripe only after "
+                "their invoice was final; see whether it has them",
+            )
 
     async def _read_hours(self, reports: Sequence[Report], cases: Mapping[int, Case]) -> list[Report]:
         """Read whole hours, up to 100 subjects a query; who reaches back alike goes together."""
@@ -221,10 +240,22 @@ class Reporter:
                 hours = found.get(case.head.subject, {})
                 case.hours.update({hour: value for hour, value in hours.items() if hour >= case.start})
 
-        await _together([case.report for case in cases], read)
+        async def read_or_part() -> None:
+            try:
+                await read()
+            except RefusedError:
+                if len(cases) == 1:
+                    raise
+                # One subject that OpenMeter does not take must not stop its neighbours.
+                half = len(cases) // 2
+                await self._read_window(name, start, end, cases[:half])
+                await self._read_window(name, start, end, cases[half:])
 
-    async def _read_slices(self, case: Case) -> None:
+        await _together([case.report for case in cases], read_or_part)
+
+    async def _read_slices(self, case: Case, budget: Budget) -> None:
         for hour in range(case.start, floor_hour(case.now) + HOUR, HOUR):
+            _check(budget)
             await read_hour(case, self.openmeter, hour)
         case.report.lines = case.lines()
 
@@ -239,6 +270,13 @@ class Reporter:
             accepted=case.options.accept,
             now=self.clock(),
         )
+        if not case.options.accept and _is_empty(case):
+            case.report.note(
+                Status.HELD,
+                "OpenMeter has nothing of what it had before; check it, then release it with "
+                "`report --accept`",
+            )
+            return
         for reason in plan.held:
             case.report.note(Status.HELD, reason)
         await self._count_too_old(case)
@@ -246,19 +284,13 @@ class Reporter:
             _would(case.report, plan)
             return
         await self._carry_out(case, plan, budget)
-        delivered = case.report.status in {
-            Status.UNCHANGED,
-            Status.SENT,
-            Status.LATE,
-            Status.UNBILLABLE,
-        }
-        if case.is_full_reading and delivered:
+        if case.is_full_reading and case.report.status in _DELIVERED:
             await self._remember_full_read(case)
 
     async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:
         sends = _by_day([(send.slice_start, send) for send in plan.sends])
         undelivered = _by_day([(r.piece.start, (r, units)) for r, units in plan.undelivered.items()])
-        hours = _by_day([(hour, (hour, total)) for hour, total in case.settled_hours().items()])
+        hours = _by_day([(hour, (hour, read)) for hour, read in case.settled_hours().items()])
         for day in sorted({*sends, *undelivered, *hours}):
             entry = case.entries[(case.customer_meter.pk, day)]
             noted = _noted(entry, sends.get(day, []), undelivered.get(day, []), dict(hours.get(day, [])))
@@ -316,8 +348,15 @@ def _batches(cases: Sequence[Case]) -> Iterator[list[Case]]:
 def _came_back_empty(cases: Sequence[Case]) -> bool:
     """Whether more than a tenth, and more than five, of those that held usage come back empty."""
     holders = [case for case in cases if any(reading.mirrored for reading in case.readings)]
-    empty = [case for case in holders if not any(reading.value for reading in case.readings)]
+    empty = [case for case in holders if _is_empty(case)]
     return len(empty) > EMPTY_LEAST and len(empty) * EMPTY_SHARE > len(holders)
+
+
+def _is_empty(case: Case) -> bool:
+    """Whether Stripe holds usage of the time that was read, and OpenMeter none at all."""
+    return any(reading.mirrored for reading in case.readings) and not any(
+        reading.value for reading in case.readings
+    )
 
 
 def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
@@ -331,7 +370,7 @@ def _noted(
     entry: Entry,
     sends: Sequence[Send],
     undelivered: Sequence[tuple[Reading, Decimal]],
-    hours: Mapping[int, Decimal],
+    hours: Mapping[int, HourRead],
 ) -> Entry:
     """The entry with what no invoice takes, and with the hours that need no exact query any more.
 
@@ -382,7 +421,7 @@ def _check(budget: Budget) -> None:
 
 def _is_stopped(report: Report) -> bool:
     """Whether an outcome so far forbids to go on with this customer meter."""
-    return report.status not in {Status.UNCHANGED, Status.SENT}
+    return report.status not in _DELIVERED
 
 
 async def _racing(once: Work, budget: Budget) -> None:

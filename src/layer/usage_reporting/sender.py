@@ -26,6 +26,9 @@ REPEATED_FOR = 23 * HOUR
 TRIES = 5
 OUTCOME_TRIES = 6
 
+DUPLICATE = "duplicate_meter_event"
+"""Stripe's code in the v2 API; v1 says it in words alone."""
+
 _ALREADY_EXISTS = re.compile(r"already exists with identifier", re.IGNORECASE)
 
 
@@ -35,6 +38,8 @@ class _Outcome:
     reason: str = ""
     answered: bool = True
     """Whether it is known now what became of the send."""
+    is_reached: bool = True
+    """Whether Stripe answers at all: the next send is not tried otherwise."""
 
 
 @dataclass(slots=True)
@@ -71,24 +76,33 @@ class Sender:
                 f"{rfc3339(oldest.stamp)} (identifier {oldest.identifier}), sent over 23 hours ago; "
                 "compare with Stripe's meter, then run `usage-reporter adopt`"
             )
-        return await self._send_all(report, entry, intents, budget)
+        return await self._send_all(report, entry, intents, budget, is_repeated=True)
 
-    async def _send_all(self, report: Report, entry: Entry, sends: Sequence[Send], budget: Budget) -> Entry:
+    async def _send_all(
+        self,
+        report: Report,
+        entry: Entry,
+        sends: Sequence[Send],
+        budget: Budget,
+        *,
+        is_repeated: bool = False,
+    ) -> Entry:
         outcomes: list[_Outcome] = []
         for send in sends:
             if budget.is_over:
                 report.note(Status.HANDED_OVER, "the function's time is nearly over")
                 break
-            outcome = await self._send(report.customer_meter, send, budget)
+            outcome = await self._send(report.customer_meter, send, budget, may_be_in=is_repeated)
             outcomes.append(outcome)
             _note(report, outcome)
-            if not outcome.answered:
+            if not outcome.is_reached:
                 break
         return await self._write_outcomes(entry, [outcome.send for outcome in outcomes])
 
-    async def _send(self, customer_meter: CustomerMeter, send: Send, budget: Budget) -> _Outcome:
+    async def _send(
+        self, customer_meter: CustomerMeter, send: Send, budget: Budget, *, may_be_in: bool
+    ) -> _Outcome:
         reason = ""
-        may_be_in = False
         for tried in range(TRIES):
             if tried and budget.is_over:
                 break
@@ -103,15 +117,17 @@ class Sender:
                 if not error.replayed and tried < TRIES - 1:
                     await self.sleep(pause(tried))
             except RejectedError as error:
-                if _ALREADY_EXISTS.search(error.reason):
+                if error.code == DUPLICATE or _ALREADY_EXISTS.search(error.reason):
                     return _Outcome(replace(send, state=SendState.SENT))
                 if may_be_in:
                     # Stripe may have taken the try that it did not answer: its "no" is to the repetition.
-                    return _Outcome(send, error.reason, answered=False)
+                    # The next try has a new key, since Stripe may have stored that "no" under this one.
+                    later = replace(send, attempt=send.attempt + 1)
+                    return _Outcome(later, error.reason, answered=False)
                 return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
             else:
                 return _Outcome(replace(send, state=SendState.SENT))
-        return _Outcome(send, reason, answered=False)
+        return _Outcome(send, reason, answered=False, is_reached=False)
 
     async def _call(self, customer_meter: CustomerMeter, send: Send) -> None:
         key = f"{send.identifier}.{send.attempt}"

@@ -111,6 +111,10 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
     telemetry.count("Queued", queued)
     telemetry.count("Unmapped", len(container.billing.unmapped))
     container.billing.unmapped.clear()
+    for unreadable, reason in container.billing.unreadable.items():
+        logger.warning("%s: refused: %s", unreadable, reason)
+        telemetry.count("Refused")
+    container.billing.unreadable.clear()
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
 
 
@@ -129,4 +133,5 @@ def _count_tick(scope: Scope) -> None:
 
 
 def _seconds_left(context: LambdaContext | None) -> float:
-    return context.get_remaining_time_in_millis() / 1000 if context else UNLIMITED_S
+    ask = getattr(context, "get_remaining_time_in_millis", None)
+    return ask() / 1000 if ask else UNLIMITED_S

@@ -59,17 +59,19 @@ class Answer:
         }
 
 
-def answer(container: Container, event: Mapping[str, Any]) -> Answer:
+def answer(container: Container, event: object) -> Answer:
     """Answer one call of the webhook route; in shadow mode Stripe is never asked to come again."""
     told = _answer(container, event)
     is_shadow = container.settings.mode is Mode.SHADOW
     return replace(told, code=200) if is_shadow and told.code == 503 else told
 
 
-def _answer(container: Container, event: Mapping[str, Any]) -> Answer:
+def _answer(container: Container, event: object) -> Answer:
     try:
-        body = _body(event)
-        _verify(container, body, _headers(event).get("stripe-signature", ""))
+        call = _call(event)
+        body = _body(call)
+        if (no_keys := _verify(container, body, _headers(call).get("stripe-signature", ""))) is not None:
+            return no_keys
         stripe_event = parse(body)
         return container.run(_handled_in_time(container, stripe_event))
     except BadRequestError as error:
@@ -78,8 +80,6 @@ def _answer(container: Container, event: Mapping[str, Any]) -> Answer:
     except RejectedError as error:
         telemetry.count("Rejected")
         return Answer(200, "rejected", error.reason)
-    except NotConfiguredError as error:
-        return Answer(503, "not_configured", error.reason)
     except (AskAgainError, ConfigurationError) as error:
         logger.warning("ask again: %s", error.reason)
         return Answer(503, "unavailable", error.reason)
@@ -138,6 +138,12 @@ def _answer_for(reports: Sequence[Report]) -> Answer:
     return Answer(503 if worst.ask_again else 200, worst.value, reasons)
 
 
+def _call(event: object) -> Mapping[str, Any]:
+    if not isinstance(event, Mapping):
+        raise BadRequestError("the call is not one of API Gateway's")
+    return event
+
+
 def _headers(event: Mapping[str, Any]) -> dict[str, str]:
     headers = event.get("headers")
     if not isinstance(headers, Mapping):
@@ -158,10 +164,25 @@ def _body(event: Mapping[str, Any]) -> bytes:
     return body
 
 
-def _verify(container: Container, body: bytes, signature: str) -> None:
-    """Check Stripe's signature; a secret newer than the cached ones is looked up once a minute."""
-    if not signature:
-        raise BadRequestError("the call has no Stripe-Signature header")
+def _verify(container: Container, body: bytes, signature: str) -> Answer | None:
+    """Check Stripe's signature; an answer when there are no secrets to check it with.
+
+    Who called is not known yet, so that answer tells nothing of ours. Raises BadRequestError.
+    """
+    if not signature.isascii() or not signature:
+        raise BadRequestError("the call has no Stripe-Signature header in ASCII")
+    try:
+        _check_signature(container, body, signature)
+    except NotConfiguredError as error:
+        return Answer(503, "not_configured", error.reason)
+    except (AskAgainError, ConfigurationError) as error:
+        logger.warning("the signing secrets cannot be read: %s", error.reason)
+        return Answer(503, "unavailable", "the signing secrets cannot be read; see the function's log")
+    return None
+
+
+def _check_signature(container: Container, body: bytes, signature: str) -> None:
+    """A secret newer than the cached ones is looked up once a minute. Raises BadRequestError."""
     secrets = container.credentials.current().stripe_webhook_secrets
     problem = _problem(body, signature, secrets, container.clock())
     if problem and container.credentials.reread():
