@@ -25,6 +25,9 @@ from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS
 from usage_reporting.windows import HOUR, MINUTE
 
+LARGEST_MESSAGE = 200_000
+"""Characters: below the 256 KiB that a queue of SQS takes unless it is set to take more."""
+
 CLOSING_BEFORE = 45 * MINUTE
 CLOSING_AFTER = HOUR
 
@@ -153,7 +156,16 @@ class Lister:
             while len(waiting[name]) >= least:
                 found = list(waiting[name].values())
                 page, rest = found[:MOST_SUBJECTS], found[MOST_SUBJECTS:]
-                await asyncio.to_thread(self.queue.send, page_message(page))
+                await self._send(page)
                 queued += len(page)
                 waiting[name] = {one.pk: one for one in rest}
         return queued
+
+    async def _send(self, page: Sequence[CustomerMeter]) -> None:
+        message = page_message(page)
+        if len(page) > 1 and len(json.dumps(message)) > LARGEST_MESSAGE:
+            half = len(page) // 2
+            await self._send(page[:half])
+            await self._send(page[half:])
+            return
+        await asyncio.to_thread(self.queue.send, message)

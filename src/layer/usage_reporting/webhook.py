@@ -39,6 +39,7 @@ from usage_reporting.telemetry import logger
 LARGEST_BODY = 1024 * 1024
 TOLERANCE_S = 300
 BUDGET_S = 10.0
+NOT_CONFIGURED = "not_configured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def answer(container: Container, event: object) -> Answer:
     """Answer one call of the webhook route; in shadow mode Stripe is never asked to come again."""
     told = _answer(container, event)
     is_shadow = container.settings.mode is Mode.SHADOW
-    return replace(told, code=200) if is_shadow and told.code == 503 else told
+    asks_again = told.code == 503 and told.status != NOT_CONFIGURED
+    return replace(told, code=200) if is_shadow and asks_again else told
 
 
 def _answer(container: Container, event: object) -> Answer:
@@ -174,7 +176,7 @@ def _verify(container: Container, body: bytes, signature: str) -> Answer | None:
     try:
         _check_signature(container, body, signature)
     except NotConfiguredError as error:
-        return Answer(503, "not_configured", error.reason)
+        return Answer(503, NOT_CONFIGURED, error.reason)
     except (AskAgainError, ConfigurationError) as error:
         logger.warning("the signing secrets cannot be read: %s", error.reason)
         return Answer(503, "unavailable", "the signing secrets cannot be read; see the function's log")
