@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class Stack:
     @classmethod
     def read(cls, name: str, region: str = "") -> Stack:
         """Read a stack's outputs. Raises WrongUseError for an unknown stack, and botocore's errors."""
-        session = boto3.Session(region_name=region or None)
+        session = boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
         try:
             answer = session.client("cloudformation").describe_stacks(StackName=name)
         except ClientError as error:

@@ -122,3 +122,11 @@ def test_ways_to_say_no(text: str) -> None:
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("64", 64), ("", 2)])
 def test_the_edges_of_the_concurrency(text: str, number: int) -> None:
     assert Settings.from_environment({**LEAST, "OPENMETER_CONCURRENCY": text}).openmeter_concurrency == number
+
+
+@pytest.mark.parametrize("secret", ["om_live_secret", "sk_test_secret", "https://u:secret@host?x=1"])
+def test_a_key_in_the_wrong_place_is_not_repeated(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPENMETER_URL") as raised:
+        Settings.for_operator({"OPENMETER_URL": secret})
+
+    assert "secret" not in raised.value.reason

@@ -43,12 +43,6 @@ BUGS = {
         "    stamp = min(piece.end, until)\n",
         "none",
     ),
-    "no pagination": (
-        "stripe_api.py",
-        '            if not answer.get("has_more") or not page:\n',
-        "            if True:\n",
-        "none",
-    ),
     "the intent not written": (
         "sender.py",
         "        intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())\n",
@@ -66,20 +60,6 @@ BUGS = {
         "                    send = replace(send, attempt=send.attempt + 1)\n",
         "                    pass\n",
         "stripe_500_stored",
-    ),
-    "the ledger read after OpenMeter": (
-        "reporter.py",
-        """\
-        going_on = await _together(going_on, read_entries)
-        going_on = await _side_by_side(going_on, repeat_intents)
-        going_on = await self._read_hours(going_on, cases)
-""",
-        """\
-        going_on = await self._read_hours(going_on, cases)
-        going_on = await _together(going_on, read_entries)
-        going_on = await _side_by_side(going_on, repeat_intents)
-""",
-        "two_workers",
     ),
 }
 

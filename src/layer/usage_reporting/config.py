@@ -18,6 +18,7 @@ class Mode(StrEnum):
 
 
 _TRUE = {"true", "1", "yes", "on"}
+_KEYS = ("om_", "sk_", "rk_", "pk_", "whsec_", "kpat_", "spat_")
 _FALSE = {"false", "0", "no", "off", ""}
 
 
@@ -100,8 +101,11 @@ def _url(environment: Mapping[str, str], name: str, *, required: bool = True) ->
     if not value and not required:
         return ""
     if not _is_base_address(value):
+        # A key that was put in the wrong place, or a password in the address, is not repeated.
+        is_secret = value.startswith(_KEYS) or "@" in value
+        shown = "what looks like a key" if is_secret else repr(value)
         raise ConfigurationError(
-            f"{name} is {value!r}; it must be a base address such as https://openmeter.example.com"
+            f"{name} is {shown}; it must be a base address such as https://openmeter.example.com"
         )
     return value.rstrip("/")
 
