@@ -10,6 +10,7 @@ from typing import Any
 from usage_reporting.amounts import ZERO
 from usage_reporting.config import Settings
 from usage_reporting.customer_meters import (
+    OM_METER_ID,
     Facts,
     customer_meter,
     id_of,
@@ -248,7 +249,7 @@ class Billing:
         name = named_meter(item)
         if not name and (product := product_of(item["price"])):
             metadata = (await self._once(f"/v1/products/{product}")).get("metadata") or {}
-            name = str(metadata.get("om_meter_id") or "")
+            name = str(metadata.get(OM_METER_ID) or "")
         meter = meter_id_of(item["price"])
         if not name and meter and self.settings.openmeter_map_by_event_name:
             name = str((await self._once(f"/v1/billing/meters/{meter}"))["event_name"])

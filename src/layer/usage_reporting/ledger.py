@@ -135,14 +135,14 @@ class Head:
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
         """The head after a look at Stripe: bounds and spans of the last 35 days are kept."""
         oldest = now - BOUNDS_KEPT
-        known = {_key(span): span for span in self.spans if span.end > oldest}
+        known = {span.key: span for span in self.spans if span.end > oldest}
         is_stale = customer_meter.seen_at < self.seen_at
         for span in customer_meter.spans:
             if is_stale and self.known(span):
                 continue  # a later look has shown how it ended
             clipped = self.clip(span)
             state = span.state if span.state is SpanState.CANCELED else SpanState.CURRENT
-            known[_key(clipped)] = replace(clipped, state=state, deadline=None)
+            known[clipped.key] = replace(clipped, state=state, deadline=None)
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
         return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
 
@@ -157,7 +157,7 @@ class Head:
 
     def known(self, span: Span) -> Span | None:
         """The ledger's span of just this item, price and start; one that Stripe billed at once first."""
-        same = [other for other in self.spans if _key(other) == _key(span)]
+        same = [other for other in self.spans if other.key == span.key]
         return min(same, key=lambda other: other.state is not SpanState.BILLED, default=None)
 
     def to_item(self, now: int) -> Item:
@@ -190,10 +190,6 @@ class Head:
             full_read_at=int(item["full_read_at"]),
             version=int(item["version"]),
         )
-
-
-def _key(span: Span) -> tuple[str, str, int]:
-    return (span.item, span.price, span.start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,8 +207,8 @@ def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, .
         _as_of((head.known(span) if is_stale else None) or head.clip(span), now)
         for span in customer_meter.spans
     ]
-    keys = {(span.item, span.price, span.start) for span in shown}
-    remembered = [span for span in head.spans if (span.item, span.price, span.start) not in keys]
+    keys = {span.key for span in shown}
+    remembered = [span for span in head.spans if span.key not in keys]
     return (*shown, *(_remembered(span, shown, now) for span in remembered))
 
 

@@ -50,6 +50,11 @@ class Span:
     first: bool = False
     """Whether billing of the item began with it, so that earlier usage is on no invoice."""
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes it the same span when it is seen again."""
+        return (self.item, self.price, self.start)
+
     def holds(self, instant: int) -> bool:
         """Whether `instant` lies in the span."""
         return self.start <= instant < self.end

@@ -16,9 +16,6 @@ from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.model import CustomerMeter, Reading, Send
 from usage_reporting.windows import rfc3339
 
-LONGEST_IDENTIFIER = 100
-"""API reference, "Create a billing meter event", `identifier`."""
-
 _CUSTOMER_PART = 64
 
 
