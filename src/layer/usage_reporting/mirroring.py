@@ -1,287 +1,293 @@
-"""One customer meter's hours: what to read, what OpenMeter holds, and what Stripe was told of them."""
+"""The pipeline of mirrored customer meters: ledger, then OpenMeter, then what to send, then Stripe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from usage_reporting.amounts import ZERO, finite, is_same, round_units
-from usage_reporting.billing import LONGEST_DRAFT
-from usage_reporting.heads import Options
-from usage_reporting.ledger import Entry, Head, HourRead, Key
-from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
-from usage_reporting.openmeter import OpenMeter
-from usage_reporting.windows import (
-    HOUR,
-    OLDEST_SLICE,
-    Slice,
-    cut,
-    day_of,
-    days_between,
-    floor_hour,
-    read_until,
-    settled_until,
-    stamp_of,
-)
+from usage_reporting.amounts import ZERO, round_units, to_wire
+from usage_reporting.billing import Billing
+from usage_reporting.budget import Budget
+from usage_reporting.config import Settings
+from usage_reporting.errors import LostRaceError, RefusedError
+from usage_reporting.heads import Heads, Options
+from usage_reporting.hour_queries import read_hours
+from usage_reporting.hours import Case, read_hour
+from usage_reporting.ledger import Entry, Head, HourRead, Ledger
+from usage_reporting.model import Reading, Report, Send, SpanState, Status
+from usage_reporting.openmeter import ADDITIVE, OpenMeter
+from usage_reporting.sender import Sender
+from usage_reporting.side_by_side import DELIVERED, RACES, check, racing, side_by_side, together
+from usage_reporting.targets import mirror
+from usage_reporting.telemetry import logger
+from usage_reporting.windows import HOUR, day_of, floor_hour, rfc3339
 
-HOURS_REREAD = 6
-FULL_READ_EVERY = 20 * HOUR
-
-_OPENNESS = {
-    state: rank
-    for rank, state in enumerate(
-        (
-            SpanState.CURRENT,
-            SpanState.DRAFT,
-            SpanState.ENDED,
-            SpanState.CANCELED,
-            SpanState.FINAL,
-            SpanState.BILLED,
-        )
-    )
-}
+READING_SHARE = 0.6
+EMPTY_SHARE = 10
+EMPTY_LEAST = 5
 
 
 @dataclass(slots=True)
-class Case:
-    """A customer meter on its way through a report; `now` in UTC seconds."""
+class Mirroring:
+    """Reports the customer meters of a page whose hours Stripe is to hold as OpenMeter does."""
 
-    report: Report
-    head: Head
-    now: int
-    options: Options
-    spans: tuple[Span, ...] = ()
-    bounds: frozenset[int] = frozenset()
-    start: int = 0
-    """The first hour to read."""
-    is_full: bool = False
-    entries: dict[Key, Entry] = field(default_factory=dict)
-    hours: dict[int, Decimal] = field(default_factory=dict)
-    readings: list[Reading] = field(default_factory=list)
-    exact_hours: dict[int, HourRead] = field(default_factory=dict)
-    """Hours whose slices were read exactly."""
+    settings: Settings
+    billing: Billing
+    openmeter: OpenMeter
+    ledger: Ledger
+    heads: Heads
+    sender: Sender
+    clock: Callable[[], int]
 
-    def __post_init__(self) -> None:
-        """Work out spans, bounds and the range to read."""
-        self.spans = _spans(self.customer_meter, self.head, self.now)
-        self.bounds = self.head.bounds | self.customer_meter.bounds
-        self.is_full = (
-            self.options.full
-            or self.customer_meter.closing
-            or self.now - self.head.full_read_at > FULL_READ_EVERY
-        )
-        self.start = self._first_hour()
-
-    @property
-    def customer_meter(self) -> CustomerMeter:
-        """The customer meter that the case is about."""
-        return self.report.customer_meter
-
-    @property
-    def until(self) -> int:
-        """Up to when whole hours are read."""
-        settled = settled_until(self.now, eager=self.options.eager)
-        last = self.customer_meter.read_until
-        return settled if last is None else min(settled, floor_hour(last - 1) + HOUR)
-
-    @property
-    def is_full_reading(self) -> bool:
-        """Whether all that is still billable is read, and not only what just ended."""
-        return self.is_full and not self.customer_meter.closing
-
-    @property
-    def keys(self) -> list[Key]:
-        """The ledger entries of the range."""
-        return [(self.customer_meter.pk, day) for day in days_between(self.start, self.now)]
-
-    def _first_hour(self) -> int:
-        recent = floor_hour(self.now) - HOURS_REREAD * HOUR
-        oldest = floor_hour(self.now - OLDEST_SLICE) + HOUR
-        relevant = self.customer_meter.spans if self.customer_meter.closing else self.spans
-        starts = [
-            span.start
-            for span in relevant
-            if span.end > self.now - LONGEST_DRAFT or span.state is SpanState.DRAFT
-        ]
-        first = floor_hour(min(starts, default=self.now))
-        return max(first if self.is_full else max(first, recent), oldest)
-
-    def has_sends(self, hour: int) -> bool:
-        """Whether anything was sent of the day that holds an hour."""
-        return bool(self.entries[(self.customer_meter.pk, day_of(hour))].sends)
-
-    def entry_of(self, piece: Slice) -> Entry:
-        """The ledger entry that holds a slice's sends."""
-        return self.entries[(self.customer_meter.pk, day_of(piece.start))]
-
-    def state_at(self, instant: int) -> SpanState | None:
-        """The most open state of the spans that hold an instant; None where nothing is billed."""
-        states = [span.state for span in self.spans if span.holds(instant)]
-        return min(states, key=_OPENNESS.__getitem__, default=None)
-
-    def pieces(self, hour: int) -> list[Slice]:
-        """The slices of an hour that can be read now."""
-        last = self.customer_meter.read_until
-        return [
-            piece
-            for piece in cut(hour, hour + HOUR, self.bounds)
-            if read_until(piece, self.now, eager=self.options.eager) is not None
-            and (last is None or piece.start < last)
-        ]
-
-    def is_ours(self, piece: Slice) -> bool:
-        """Whether anything is, or was, billed of a slice."""
-        return any(span.start < piece.end and piece.start < span.end for span in self.spans)
-
-    def reading(self, piece: Slice, value: Decimal) -> Reading | None:
-        """What was read of a slice beside what the ledger says; None when it is too early to send."""
-        entry = self.entry_of(piece)
-        until = read_until(piece, self.now, eager=self.options.eager)
-        newest = entry.newest_stamp(piece)
-        if until is None or (newest is not None and newest >= until):
-            return None
-        stamp = stamp_of(piece, until)
-        state = self.state_at(stamp if stamp is not None else piece.start)
-        if state is SpanState.BILLED and piece.end > self.now:
-            return None  # a later stamp in this hour falls under the new price
-        if state is None:
-            return None
-        return Reading(
-            piece=piece,
-            value=round_units(value),
-            mirrored=entry.mirrored(piece),
-            undelivered=entry.undelivered.get(piece.start, ZERO),
-            sequence=entry.sequence(piece),
-            stamp=stamp,
-            state=state,
-        )
-
-    def settled_hours(self) -> dict[int, HourRead]:
-        """Exactly read hours in which Stripe holds what OpenMeter does: they need not be asked again."""
-        settled = {reading.piece for reading in self.readings if not reading.changed}
-        return {hour: read for hour, read in self.exact_hours.items() if read.slices <= settled}
-
-    def with_state(self, asked: Span, answer: Span) -> None:
-        """Put what Stripe says of an ended span in place of what was not known."""
-        self.spans = tuple(answer if span == asked else span for span in self.spans)
-        self.readings = [
-            replace(reading, state=self.state_at(reading.stamp) or reading.state)
-            if reading.stamp is not None
-            else reading
-            for reading in self.readings
-        ]
-
-    def unasked(self) -> Iterable[Span]:
-        """Ended spans whose invoice decides what becomes of a difference."""
-        asked = {SpanState.ENDED, SpanState.CANCELED}
-        stamps = [r.stamp for r in self.readings if r.changed and r.stamp is not None and r.state in asked]
-        return [
-            span for span in self.spans if span.state in asked and any(span.holds(stamp) for stamp in stamps)
-        ]
-
-    def lines(self) -> list[Line]:
-        """A line for each span that was read: what OpenMeter measured of it."""
-        lines = []
-        for span in self.spans[: len(self.customer_meter.spans)]:
-            inside = [r for r in self.readings if span.start < r.piece.end and r.piece.start < span.end]
-            ends = [read_until(r.piece, self.now, eager=self.options.eager) for r in inside]
-            end = min(max((end for end in ends if end is not None), default=span.start), span.end)
-            lines.append(
-                Line(
-                    customer=self.customer_meter.customer,
-                    price=span.price,
-                    meter=self.head.openmeter_meter,
-                    total=sum((r.value for r in inside), ZERO),
-                    start=max(span.start, min(self.start, end)),
-                    end=max(end, span.start),
+    async def report(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
+        """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
+        # Some time is kept to send what was read: the rest of the page then comes to its turn.
+        cases = await self._read(reports, options, budget.part(READING_SHARE))
+        if _came_back_empty(cases) and not options.accept:
+            for case in cases:
+                case.report.note(
+                    Status.HELD,
+                    "OpenMeter has nothing of most customers that had usage before, so nothing of "
+                    "this page is sent; check OpenMeter, then release it with `report --accept`",
                 )
+            return
+        by_report = {id(case.report): case for case in cases}
+
+        async def settle(report: Report) -> None:
+            read: Case | None = by_report[id(report)]
+
+            async def once() -> None:
+                nonlocal read
+                # Who read earlier loses and reads again: an older value never replaces a newer one.
+                case = read or next(iter(await self._read([report], options, budget)), None)
+                read = None
+                if case is not None:
+                    await self._settle(case, budget)
+
+            await racing(once, budget)
+
+        await side_by_side([case.report for case in cases], settle)
+
+    async def _read(self, reports: Sequence[Report], options: Options, budget: Budget) -> list[Case]:
+        """Read the ledger, then OpenMeter; who cannot go on has an outcome and is left out."""
+        if not reports:
+            return []
+        stored: Mapping[str, Head] = {}
+        cases: dict[int, Case] = {}
+
+        async def read_heads() -> None:
+            nonlocal stored
+            stored = await self.ledger.heads([report.customer_meter.pk for report in reports])
+
+        async def open_case(report: Report) -> None:
+            check(budget)
+            head = stored.get(report.customer_meter.pk)
+            cases[id(report)] = await self._case(report, head, options)
+
+        async def read_entries() -> None:
+            entries = await self.ledger.entries([key for case in cases.values() for key in case.keys])
+            for case in cases.values():
+                case.entries = {key: entries[key] for key in case.keys}
+
+        async def repeat_intents(report: Report) -> None:
+            await self._repeat_intents(cases[id(report)], budget)
+
+        async def read_slices(report: Report) -> None:
+            await self._read_slices(cases[id(report)], budget)
+
+        going_on = await together(reports, read_heads)
+        going_on = await side_by_side(going_on, open_case)
+        going_on = await together(going_on, read_entries)
+        going_on = await side_by_side(going_on, repeat_intents)
+        going_on = await read_hours(self.openmeter, going_on, cases)
+        going_on = await side_by_side(going_on, read_slices)
+        return [cases[id(report)] for report in going_on]
+
+    async def _case(self, report: Report, stored: Head | None, options: Options) -> Case:
+        customer_meter = report.customer_meter
+        name = customer_meter.openmeter_meter or (stored.openmeter_meter if stored else "")
+        if not name:
+            raise RefusedError(
+                "the subscription item of a draft's line is gone and the ledger never knew it, so its "
+                "usage cannot be told; bill it by an invoice item"
             )
-        return lines
+        meter = await self.openmeter.meter(name)
+        if meter.aggregation not in ADDITIVE:
+            raise RefusedError(
+                f"OpenMeter meter {name!r} aggregates by {meter.aggregation}, which does not add up "
+                "over hours, and its Stripe meter sums; use an OpenMeter meter of SUM or COUNT"
+            )
+        for _ in range(RACES):
+            try:
+                head = await self.heads.checked(customer_meter, stored, options)
+            except LostRaceError:
+                stored = (await self.ledger.heads([customer_meter.pk])).get(customer_meter.pk)
+                continue
+            return Case(report=report, head=head, now=self.clock(), options=options)
+        raise LostRaceError("others keep writing this customer meter's head")
+
+    async def _repeat_intents(self, case: Case, budget: Budget) -> None:
+        """First of all, repeat what an earlier run left open."""
+        if case.options.dry_run:
+            return
+        before = len(case.report.sent)
+        for key, entry in case.entries.items():
+            if entry.intents:
+                case.entries[key] = await self.sender.repeat_intents(case.report, entry, budget)
+        for send in case.report.sent[before:]:
+            await self._count_if_too_late(case, send)
+
+    async def _count_if_too_late(self, case: Case, send: Send) -> None:
+        """A repeated send may have come through only after its invoice was final."""
+        for span in [span for span in case.spans if span.holds(send.stamp)]:
+            case.with_state(span, await self.billing.state_of(span, case.now))
+        if case.state_at(send.stamp) in {SpanState.FINAL, SpanState.BILLED}:
+            case.report.late += send.value
+            case.report.note(
+                Status.LATE,
+                f"{to_wire(send.value)} units of {rfc3339(send.stamp)} were confirmed by Stripe only after "
+                "their invoice was final; see whether it has them",
+            )
+
+    async def _read_slices(self, case: Case, budget: Budget) -> None:
+        for hour in range(case.start, floor_hour(case.now) + HOUR, HOUR):
+            check(budget)
+            await read_hour(case, self.openmeter, hour)
+        case.report.lines = case.lines()
+
+    async def _settle(self, case: Case, budget: Budget) -> None:
+        """Ask what decides, compute what to send, and send it."""
+        for span in list(case.unasked()):
+            case.with_state(span, await self.billing.state_of(span, case.now))
+        plan = mirror.plan(
+            case.customer_meter,
+            case.readings,
+            may_fall=self.settings.allow_decrease,
+            accepted=case.options.accept,
+            now=self.clock(),
+        )
+        if not case.options.accept and _is_empty(case):
+            case.report.note(
+                Status.HELD,
+                "OpenMeter has nothing of what it had before; check it, then release it with "
+                "`report --accept`",
+            )
+            return
+        for reason in plan.held:
+            case.report.note(Status.HELD, reason)
+        await self._count_too_old(case)
+        if case.options.dry_run:
+            _would(case.report, plan)
+            return
+        await self._carry_out(case, plan, budget)
+        if case.is_full_reading and case.report.status in DELIVERED:
+            await self._remember_full_read(case)
+
+    async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:
+        sends = _by_day([(send.slice_start, send) for send in plan.sends])
+        undelivered = _by_day([(r.piece.start, (r, units)) for r, units in plan.undelivered.items()])
+        hours = _by_day([(hour, (hour, read)) for hour, read in case.settled_hours().items()])
+        for day in sorted({*sends, *undelivered, *hours}):
+            entry = case.entries[(case.customer_meter.pk, day)]
+            noted = _noted(entry, sends.get(day, []), undelivered.get(day, []), dict(hours.get(day, [])))
+            if sends.get(day):
+                check(budget)
+                await self.sender.carry_out(case.report, noted, sends[day], budget)
+            elif noted != entry:
+                await self.ledger.write_entry(noted, self.clock())
+            for reading, units in undelivered.get(day, []):
+                _count_undelivered(case.report, reading, units)
+            if case.report.status.ask_again:
+                return
+
+    async def _count_too_old(self, case: Case) -> None:
+        """At first sight: usage that is older than Stripe takes, in a period that still runs."""
+        oldest = min((span.start for span in case.customer_meter.spans), default=case.start)
+        if case.head.full_read_at or case.customer_meter.closing or oldest >= case.start:
+            return
+        name, subject = case.head.openmeter_meter, case.head.subject
+        found = await self.openmeter.hours(name, [subject], oldest, case.start)
+        units = sum((round_units(value) for value in found.get(subject, {}).values()), ZERO)
+        if units:
+            case.report.unbillable += units
+            case.report.note(
+                Status.UNBILLABLE,
+                f"{to_wire(units)} units before {rfc3339(case.start)} are older than Stripe takes",
+            )
+
+    async def _remember_full_read(self, case: Case) -> None:
+        try:
+            await self.heads.fully_read(case.head, case.now)
+        except LostRaceError:
+            logger.debug("another writer has the head of %s", case.customer_meter.pk)
 
 
-def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
-    """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
-    is_stale = customer_meter.seen_at < head.seen_at
-    shown = [
-        _as_of((head.known(span) if is_stale else None) or head.clip(span), now)
-        for span in customer_meter.spans
-    ]
-    keys = {span.key for span in shown}
-    remembered = [span for span in head.spans if span.key not in keys]
-    return (*shown, *(_remembered(span, shown, now) for span in remembered))
+def _came_back_empty(cases: Sequence[Case]) -> bool:
+    """Whether more than a tenth, and more than five, of those that held usage come back empty."""
+    holders = [case for case in cases if any(reading.mirrored for reading in case.readings)]
+    empty = [case for case in holders if _is_empty(case)]
+    return len(empty) > EMPTY_LEAST and len(empty) * EMPTY_SHARE > len(holders)
 
 
-def _as_of(span: Span, now: int) -> Span:
-    """A span as it stands at `now`: what was listed a while ago may have ended since."""
-    is_past = span.deadline is not None and span.deadline <= now
-    if (span.state is SpanState.CURRENT and span.end <= now) or (span.state is SpanState.DRAFT and is_past):
-        return replace(span, state=SpanState.ENDED)
-    return span
+def _is_empty(case: Case) -> bool:
+    """Whether Stripe holds usage of the time that was read, and OpenMeter none at all."""
+    return any(reading.mirrored for reading in case.readings) and not any(
+        reading.value for reading in case.readings
+    )
 
 
-def _remembered(span: Span, shown: list[Span], now: int) -> Span:
-    """A span of the ledger's, cut off where a later period of its item began before its end."""
-    restarts = [other.start for other in shown if other.item == span.item]
-    end = min([span.end, *(start for start in restarts if start > span.start)])
-    return _as_of(replace(span, end=end), now)
+def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
+    days: dict[str, list[T]] = defaultdict(list)
+    for instant, what in dated:
+        days[day_of(instant)].append(what)
+    return days
 
 
-async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
-    """Add the readings of one hour: asked whole, and exactly only where a bound makes it necessary."""
-    if hour + HOUR <= case.until and hour not in case.hours and not case.has_sends(hour):
-        return
-    pieces = [piece for piece in case.pieces(hour) if case.is_ours(piece)]
-    if not pieces:
-        return
-    total = finite(case.hours.get(hour, ZERO))
-    if pieces == [Slice(hour, hour + HOUR)]:
-        values = {pieces[0]: total}
-    elif _covers(case, hour, pieces) and _as_known(case, hour, pieces, total):
-        values = {piece: _accounted(case, piece) for piece in pieces}
+def _noted(
+    entry: Entry,
+    sends: Sequence[Send],
+    undelivered: Sequence[tuple[Reading, Decimal]],
+    hours: Mapping[int, HourRead],
+) -> Entry:
+    """The entry with what no invoice takes, and with the hours that need no exact query any more.
+
+    What is sent of a slice after all was counted before it no longer counts as undelivered.
+    """
+    taken = {send.slice_start for send in sends}
+    counted = {start: units for start, units in entry.undelivered.items() if start not in taken}
+    for reading, units in undelivered:
+        counted[reading.piece.start] = reading.undelivered + units
+    return replace(entry, undelivered=counted, hours={**entry.hours, **hours})
+
+
+def _count_undelivered(report: Report, reading: Reading, units: Decimal) -> None:
+    if units < 0:
+        report.note(
+            Status.LATE,
+            f"Stripe has billed {to_wire(-units)} units of {rfc3339(reading.piece.start)} more than "
+            "OpenMeter holds; noted",
+        )
+    elif reading.state is SpanState.FINAL:
+        report.late += units
+        report.note(
+            Status.LATE,
+            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} came after their invoice was final",
+        )
     else:
-        values = await _exactly(case, openmeter, hour, pieces)
-    readings = [case.reading(piece, value) for piece, value in values.items()]
-    case.readings.extend(reading for reading in readings if reading is not None)
+        report.unbillable += units
+        report.note(
+            Status.UNBILLABLE,
+            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} were not in Stripe when it billed "
+            "that time (a price swapped, an item removed, or an immediate cancellation)",
+        )
 
 
-def _covers(case: Case, hour: int, pieces: list[Slice]) -> bool:
-    """Whether the whole-hour query covers all that can be read of these slices."""
-    return all(piece.end <= case.until or piece.end > case.now for piece in pieces) and case.until > hour
-
-
-def _accounted(case: Case, piece: Slice) -> Decimal:
-    entry = case.entry_of(piece)
-    return entry.mirrored(piece) + entry.undelivered.get(piece.start, ZERO)
-
-
-def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> bool:
-    """Whether nothing changed in an hour since just these slices of it were looked at."""
-    entry = case.entry_of(pieces[0])
-    read = entry.hours.get(hour)
-    if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):
-        return True
-    everything = list(cut(hour, hour + HOUR, case.bounds))
-    accounted = sum((_accounted(case, piece) for piece in everything), ZERO)
-    return is_same(total, accounted) and entry.is_placed(everything)
-
-
-async def _exactly(case: Case, openmeter: OpenMeter, hour: int, pieces: list[Slice]) -> dict[Slice, Decimal]:
-    """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
-    answers lags: usage of the ended period would then be billed in the next."""
-    values = {piece: finite(await _exact(case, openmeter, piece)) for piece in pieces}
-    total = case.hours.get(hour, ZERO)
-    is_all = pieces == list(cut(hour, hour + HOUR, case.bounds))
-    lags = is_all and not is_same(total, sum(values.values(), ZERO))
-    if hour + HOUR <= case.until and not case.customer_meter.partial and not lags:
-        case.exact_hours[hour] = HourRead(total, frozenset(pieces))
-    return values
-
-
-async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal:
-    until = read_until(piece, case.now, eager=case.options.eager) or piece.start
-    if until <= piece.start:
-        return ZERO
-    subject = case.head.subject
-    found = await openmeter.totals(case.head.openmeter_meter, [subject], piece.start, until)
-    return finite(found.get(subject, ZERO))
+def _would(report: Report, plan: mirror.Plan) -> None:
+    """Say what would be sent."""
+    for send in plan.sends:
+        report.note(Status.SHADOW)
+        report.sent.append(send)
+    for reading, units in plan.undelivered.items():
+        _count_undelivered(report, reading, units)

@@ -1,60 +1,23 @@
-"""The pipeline over a page of customer meters: ledger, then OpenMeter, then what to send, then Stripe."""
+"""Reports a page of customer meters, each by the pipeline of its target."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 
-from usage_reporting.amounts import ZERO, round_units, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
-from usage_reporting.errors import (
-    AskAgainError,
-    ConfigurationError,
-    HeldError,
-    LostRaceError,
-    OutOfTimeError,
-    RefusedError,
-    RejectedError,
-    UsageReportingError,
-)
 from usage_reporting.heads import Heads, Options
-from usage_reporting.ledger import Entry, Head, HourRead, Ledger
-from usage_reporting.mirroring import Case, read_hour
-from usage_reporting.model import CustomerMeter, Reading, Report, Send, SpanState, Status, Target
-from usage_reporting.openmeter import ADDITIVE, MOST_SUBJECTS, OpenMeter
+from usage_reporting.ledger import Ledger
+from usage_reporting.mirroring import Mirroring
+from usage_reporting.model import CustomerMeter, Report, Status, Target
+from usage_reporting.openmeter import OpenMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
-from usage_reporting.targets import mirror
-from usage_reporting.telemetry import logger
-from usage_reporting.windows import HOUR, LONGEST_QUERY, day_of, floor_hour, rfc3339
-
-AT_ONCE = 8
-"""Customer meters that are settled side by side; the sends of each go one after the other."""
-
-RACES = 6
-RACE_PAUSE_S = 0.1
-READING_SHARE = 0.6
-EMPTY_SHARE = 10
-EMPTY_LEAST = 5
-
-_DELIVERED = frozenset({Status.UNCHANGED, Status.SENT, Status.LATE, Status.UNBILLABLE})
-
-Work = Callable[[], Awaitable[None]]
-
-_OUTCOMES: tuple[tuple[type[UsageReportingError], Status], ...] = (
-    (RefusedError, Status.REFUSED),
-    (HeldError, Status.HELD),
-    (RejectedError, Status.REJECTED),
-    (OutOfTimeError, Status.HANDED_OVER),
-    (AskAgainError, Status.UNKNOWN),
-    (ConfigurationError, Status.UNKNOWN),
-)
+from usage_reporting.side_by_side import racing, side_by_side
 
 
 @dataclass(slots=True)
@@ -68,11 +31,15 @@ class Reporter:
     sender: Sender
     clock: Callable[[], int]
     heads: Heads = field(init=False)
+    mirroring: Mirroring = field(init=False)
     recording: Recording = field(init=False)
 
     def __post_init__(self) -> None:
         """Wire the parts that share these."""
         self.heads = Heads(self.billing, self.ledger, self.clock)
+        self.mirroring = Mirroring(
+            self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
+        )
         self.recording = Recording(
             self.settings, self.openmeter, self.ledger, self.heads, self.sender, self.clock
         )
@@ -94,9 +61,9 @@ class Reporter:
                 report.note(Status.REFUSED, report.customer_meter.refusal)
             else:
                 by_target[report.customer_meter.target].append(report)
-        await self._mirror(by_target[Target.MIRROR], options, budget)
+        await self.mirroring.report(by_target[Target.MIRROR], options, budget)
         record = functools.partial(self._record, options=options, budget=budget)
-        await _side_by_side(by_target[Target.USAGE_RECORD], record)
+        await side_by_side(by_target[Target.USAGE_RECORD], record)
         return reports
 
     async def _record(self, report: Report, options: Options, budget: Budget) -> None:
@@ -107,364 +74,4 @@ class Reporter:
             stored = (await self.ledger.heads([pk])).get(pk)
             await self.recording.report(report, stored, options, budget)
 
-        await _racing(once, budget)
-
-    async def _mirror(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
-        # Some time is kept to send what was read: the rest of the page then comes to its turn.
-        cases = await self._read(reports, options, budget.part(READING_SHARE))
-        if _came_back_empty(cases) and not options.accept:
-            for case in cases:
-                case.report.note(
-                    Status.HELD,
-                    "OpenMeter has nothing of most customers that had usage before, so nothing of "
-                    "this page is sent; check OpenMeter, then release it with `report --accept`",
-                )
-            return
-        by_report = {id(case.report): case for case in cases}
-
-        async def settle(report: Report) -> None:
-            read: Case | None = by_report[id(report)]
-
-            async def once() -> None:
-                nonlocal read
-                # Who read earlier loses and reads again: an older value never replaces a newer one.
-                case = read or next(iter(await self._read([report], options, budget)), None)
-                read = None
-                if case is not None:
-                    await self._settle(case, budget)
-
-            await _racing(once, budget)
-
-        await _side_by_side([case.report for case in cases], settle)
-
-    async def _read(self, reports: Sequence[Report], options: Options, budget: Budget) -> list[Case]:
-        """Read the ledger, then OpenMeter; who cannot go on has an outcome and is left out."""
-        if not reports:
-            return []
-        stored: Mapping[str, Head] = {}
-        cases: dict[int, Case] = {}
-
-        async def read_heads() -> None:
-            nonlocal stored
-            stored = await self.ledger.heads([report.customer_meter.pk for report in reports])
-
-        async def open_case(report: Report) -> None:
-            _check(budget)
-            head = stored.get(report.customer_meter.pk)
-            cases[id(report)] = await self._case(report, head, options)
-
-        async def read_entries() -> None:
-            entries = await self.ledger.entries([key for case in cases.values() for key in case.keys])
-            for case in cases.values():
-                case.entries = {key: entries[key] for key in case.keys}
-
-        async def repeat_intents(report: Report) -> None:
-            await self._repeat_intents(cases[id(report)], budget)
-
-        async def read_slices(report: Report) -> None:
-            await self._read_slices(cases[id(report)], budget)
-
-        going_on = await _together(reports, read_heads)
-        going_on = await _side_by_side(going_on, open_case)
-        going_on = await _together(going_on, read_entries)
-        going_on = await _side_by_side(going_on, repeat_intents)
-        going_on = await self._read_hours(going_on, cases)
-        going_on = await _side_by_side(going_on, read_slices)
-        return [cases[id(report)] for report in going_on]
-
-    async def _case(self, report: Report, stored: Head | None, options: Options) -> Case:
-        customer_meter = report.customer_meter
-        name = customer_meter.openmeter_meter or (stored.openmeter_meter if stored else "")
-        if not name:
-            raise RefusedError(
-                "the subscription item of a draft's line is gone and the ledger never knew it, so its "
-                "usage cannot be told; bill it by an invoice item"
-            )
-        meter = await self.openmeter.meter(name)
-        if meter.aggregation not in ADDITIVE:
-            raise RefusedError(
-                f"OpenMeter meter {name!r} aggregates by {meter.aggregation}, which does not add up "
-                "over hours, and its Stripe meter sums; use an OpenMeter meter of SUM or COUNT"
-            )
-        for _ in range(RACES):
-            try:
-                head = await self.heads.checked(customer_meter, stored, options)
-            except LostRaceError:
-                stored = (await self.ledger.heads([customer_meter.pk])).get(customer_meter.pk)
-                continue
-            return Case(report=report, head=head, now=self.clock(), options=options)
-        raise LostRaceError("others keep writing this customer meter's head")
-
-    async def _repeat_intents(self, case: Case, budget: Budget) -> None:
-        """First of all, repeat what an earlier run left open."""
-        if case.options.dry_run:
-            return
-        before = len(case.report.sent)
-        for key, entry in case.entries.items():
-            if entry.intents:
-                case.entries[key] = await self.sender.repeat_intents(case.report, entry, budget)
-        for send in case.report.sent[before:]:
-            await self._count_if_too_late(case, send)
-
-    async def _count_if_too_late(self, case: Case, send: Send) -> None:
-        """A repeated send may have come through only after its invoice was final."""
-        for span in [span for span in case.spans if span.holds(send.stamp)]:
-            case.with_state(span, await self.billing.state_of(span, case.now))
-        if case.state_at(send.stamp) in {SpanState.FINAL, SpanState.BILLED}:
-            case.report.late += send.value
-            case.report.note(
-                Status.LATE,
-                f"{to_wire(send.value)} units of {rfc3339(send.stamp)} were confirmed by Stripe only after "
-                "their invoice was final; see whether it has them",
-            )
-
-    async def _read_hours(self, reports: Sequence[Report], cases: Mapping[int, Case]) -> list[Report]:
-        """Read whole hours, up to 100 subjects a query; who reaches back alike goes together."""
-        groups: dict[tuple[str, int], list[Report]] = defaultdict(list)
-        for report in reports:
-            case = cases[id(report)]
-            groups[(case.head.openmeter_meter, case.until)].append(report)
-        windows = [
-            (name, window)
-            for (name, until), members in groups.items()
-            for window in _windows([cases[id(report)] for report in members], until)
-        ]
-        await asyncio.gather(*(self._read_window(name, *window) for name, window in windows))
-        return [report for report in reports if not _is_stopped(report)]
-
-    async def _read_window(self, name: str, start: int, end: int, cases: Sequence[Case]) -> None:
-        async def read() -> None:
-            subjects = list(dict.fromkeys(case.head.subject for case in cases))
-            found = await self.openmeter.hours(name, subjects, start, end)
-            for case in cases:
-                hours = found.get(case.head.subject, {})
-                case.hours.update({hour: value for hour, value in hours.items() if hour >= case.start})
-
-        async def read_or_part() -> None:
-            try:
-                await read()
-            except RefusedError:
-                if len(cases) == 1:
-                    raise
-                # One subject that OpenMeter does not take must not stop its neighbours.
-                half = len(cases) // 2
-                await self._read_window(name, start, end, cases[:half])
-                await self._read_window(name, start, end, cases[half:])
-
-        await _together([case.report for case in cases], read_or_part)
-
-    async def _read_slices(self, case: Case, budget: Budget) -> None:
-        for hour in range(case.start, floor_hour(case.now) + HOUR, HOUR):
-            _check(budget)
-            await read_hour(case, self.openmeter, hour)
-        case.report.lines = case.lines()
-
-    async def _settle(self, case: Case, budget: Budget) -> None:
-        """Ask what decides, compute what to send, and send it."""
-        for span in list(case.unasked()):
-            case.with_state(span, await self.billing.state_of(span, case.now))
-        plan = mirror.plan(
-            case.customer_meter,
-            case.readings,
-            may_fall=self.settings.allow_decrease,
-            accepted=case.options.accept,
-            now=self.clock(),
-        )
-        if not case.options.accept and _is_empty(case):
-            case.report.note(
-                Status.HELD,
-                "OpenMeter has nothing of what it had before; check it, then release it with "
-                "`report --accept`",
-            )
-            return
-        for reason in plan.held:
-            case.report.note(Status.HELD, reason)
-        await self._count_too_old(case)
-        if case.options.dry_run:
-            _would(case.report, plan)
-            return
-        await self._carry_out(case, plan, budget)
-        if case.is_full_reading and case.report.status in _DELIVERED:
-            await self._remember_full_read(case)
-
-    async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:
-        sends = _by_day([(send.slice_start, send) for send in plan.sends])
-        undelivered = _by_day([(r.piece.start, (r, units)) for r, units in plan.undelivered.items()])
-        hours = _by_day([(hour, (hour, read)) for hour, read in case.settled_hours().items()])
-        for day in sorted({*sends, *undelivered, *hours}):
-            entry = case.entries[(case.customer_meter.pk, day)]
-            noted = _noted(entry, sends.get(day, []), undelivered.get(day, []), dict(hours.get(day, [])))
-            if sends.get(day):
-                _check(budget)
-                await self.sender.carry_out(case.report, noted, sends[day], budget)
-            elif noted != entry:
-                await self.ledger.write_entry(noted, self.clock())
-            for reading, units in undelivered.get(day, []):
-                _count_undelivered(case.report, reading, units)
-            if case.report.status.ask_again:
-                return
-
-    async def _count_too_old(self, case: Case) -> None:
-        """At first sight: usage that is older than Stripe takes, in a period that still runs."""
-        oldest = min((span.start for span in case.customer_meter.spans), default=case.start)
-        if case.head.full_read_at or case.customer_meter.closing or oldest >= case.start:
-            return
-        name, subject = case.head.openmeter_meter, case.head.subject
-        found = await self.openmeter.hours(name, [subject], oldest, case.start)
-        units = sum((round_units(value) for value in found.get(subject, {}).values()), ZERO)
-        if units:
-            case.report.unbillable += units
-            case.report.note(
-                Status.UNBILLABLE,
-                f"{to_wire(units)} units before {rfc3339(case.start)} are older than Stripe takes",
-            )
-
-    async def _remember_full_read(self, case: Case) -> None:
-        try:
-            await self.heads.fully_read(case.head, case.now)
-        except LostRaceError:
-            logger.debug("another writer has the head of %s", case.customer_meter.pk)
-
-
-def _windows(cases: Sequence[Case], until: int) -> Iterator[tuple[int, int, list[Case]]]:
-    """The queries of cases that are read up to the same instant, newest first: at most 7 days each."""
-    end = until
-    waiting = [case for case in cases if case.start < until]
-    while waiting:
-        # Full hours only: an hour that two queries share would be two halves.
-        longest = floor_hour(end - 1) + HOUR - LONGEST_QUERY
-        start = max(longest, min(case.start for case in waiting))
-        for batch in _batches(waiting):
-            yield start, end, batch
-        end = start
-        waiting = [case for case in waiting if case.start < end]
-
-
-def _batches(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    for first in range(0, len(cases), MOST_SUBJECTS):
-        yield list(cases[first : first + MOST_SUBJECTS])
-
-
-def _came_back_empty(cases: Sequence[Case]) -> bool:
-    """Whether more than a tenth, and more than five, of those that held usage come back empty."""
-    holders = [case for case in cases if any(reading.mirrored for reading in case.readings)]
-    empty = [case for case in holders if _is_empty(case)]
-    return len(empty) > EMPTY_LEAST and len(empty) * EMPTY_SHARE > len(holders)
-
-
-def _is_empty(case: Case) -> bool:
-    """Whether Stripe holds usage of the time that was read, and OpenMeter none at all."""
-    return any(reading.mirrored for reading in case.readings) and not any(
-        reading.value for reading in case.readings
-    )
-
-
-def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
-    days: dict[str, list[T]] = defaultdict(list)
-    for instant, what in dated:
-        days[day_of(instant)].append(what)
-    return days
-
-
-def _noted(
-    entry: Entry,
-    sends: Sequence[Send],
-    undelivered: Sequence[tuple[Reading, Decimal]],
-    hours: Mapping[int, HourRead],
-) -> Entry:
-    """The entry with what no invoice takes, and with the hours that need no exact query any more.
-
-    What is sent of a slice after all was counted before it no longer counts as undelivered.
-    """
-    taken = {send.slice_start for send in sends}
-    counted = {start: units for start, units in entry.undelivered.items() if start not in taken}
-    for reading, units in undelivered:
-        counted[reading.piece.start] = reading.undelivered + units
-    return replace(entry, undelivered=counted, hours={**entry.hours, **hours})
-
-
-def _count_undelivered(report: Report, reading: Reading, units: Decimal) -> None:
-    if units < 0:
-        report.note(
-            Status.LATE,
-            f"Stripe has billed {to_wire(-units)} units of {rfc3339(reading.piece.start)} more than "
-            "OpenMeter holds; noted",
-        )
-    elif reading.state is SpanState.FINAL:
-        report.late += units
-        report.note(
-            Status.LATE,
-            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} came after their invoice was final",
-        )
-    else:
-        report.unbillable += units
-        report.note(
-            Status.UNBILLABLE,
-            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} were not in Stripe when it billed "
-            "that time (a price swapped, an item removed, or an immediate cancellation)",
-        )
-
-
-def _would(report: Report, plan: mirror.Plan) -> None:
-    """Say what would be sent."""
-    for send in plan.sends:
-        report.note(Status.SHADOW)
-        report.sent.append(send)
-    for reading, units in plan.undelivered.items():
-        _count_undelivered(report, reading, units)
-
-
-def _check(budget: Budget) -> None:
-    if budget.is_over:
-        raise OutOfTimeError("the function's time is nearly over")
-
-
-def _is_stopped(report: Report) -> bool:
-    """Whether an outcome so far forbids to go on with this customer meter."""
-    return report.status not in _DELIVERED
-
-
-async def _racing(once: Work, budget: Budget) -> None:
-    """Do it again when somebody else wrote the ledger entry in between."""
-    for attempt in range(RACES):
-        _check(budget)
-        try:
-            await once()
-        except LostRaceError:
-            await asyncio.sleep(RACE_PAUSE_S * attempt)
-            continue
-        return
-    raise LostRaceError("others keep writing this customer meter's ledger entry")
-
-
-async def _with_outcome(reports: Sequence[Report], work: Work) -> None:
-    """Do work for some customer meters; an error becomes their outcome."""
-    try:
-        await work()
-    except UsageReportingError as error:
-        status = next(status for kind, status in _OUTCOMES if isinstance(error, kind))
-        for report in reports:
-            report.note(status, error.reason)
-    except Exception as error:  # noqa: BLE001 - one bad customer never stops the others
-        logger.exception("unexpected error")
-        for report in reports:
-            report.note(Status.UNKNOWN, f"unexpected {type(error).__name__}; see the function's log")
-
-
-async def _together(reports: Sequence[Report], work: Work) -> list[Report]:
-    """Do work for all of them at once; give those that can go on."""
-    if reports:
-        await _with_outcome(reports, work)
-    return [report for report in reports if not _is_stopped(report)]
-
-
-async def _side_by_side(reports: Sequence[Report], work: Callable[[Report], Awaitable[None]]) -> list[Report]:
-    """Do each one's work, some side by side; give those that can go on."""
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def alone(report: Report) -> None:
-        async with slots:
-            await _with_outcome([report], lambda: work(report))
-
-    await asyncio.gather(*(alone(report) for report in reports))
-    return [report for report in reports if not _is_stopped(report)]
+        await racing(once, budget)

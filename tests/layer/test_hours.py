@@ -12,8 +12,8 @@ import pytest
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, customer_meter, send, span
 from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
+from usage_reporting.hours import Case, read_hour
 from usage_reporting.ledger import Entry, Head
-from usage_reporting.mirroring import Case, read_hour
 from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.windows import DAY, HOUR, MINUTE, Slice

@@ -1,0 +1,287 @@
+"""One customer meter's hours: what to read, what OpenMeter holds, and what Stripe was told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from usage_reporting.amounts import ZERO, finite, is_same, round_units
+from usage_reporting.billing import LONGEST_DRAFT
+from usage_reporting.heads import Options
+from usage_reporting.ledger import Entry, Head, HourRead, Key
+from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
+from usage_reporting.openmeter import OpenMeter
+from usage_reporting.windows import (
+    HOUR,
+    OLDEST_SLICE,
+    Slice,
+    cut,
+    day_of,
+    days_between,
+    floor_hour,
+    read_until,
+    settled_until,
+    stamp_of,
+)
+
+HOURS_REREAD = 6
+FULL_READ_EVERY = 20 * HOUR
+
+_OPENNESS = {
+    state: rank
+    for rank, state in enumerate(
+        (
+            SpanState.CURRENT,
+            SpanState.DRAFT,
+            SpanState.ENDED,
+            SpanState.CANCELED,
+            SpanState.FINAL,
+            SpanState.BILLED,
+        )
+    )
+}
+
+
+@dataclass(slots=True)
+class Case:
+    """A customer meter on its way through a report; `now` in UTC seconds."""
+
+    report: Report
+    head: Head
+    now: int
+    options: Options
+    spans: tuple[Span, ...] = ()
+    bounds: frozenset[int] = frozenset()
+    start: int = 0
+    """The first hour to read."""
+    is_full: bool = False
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    hours: dict[int, Decimal] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+    exact_hours: dict[int, HourRead] = field(default_factory=dict)
+    """Hours whose slices were read exactly."""
+
+    def __post_init__(self) -> None:
+        """Work out spans, bounds and the range to read."""
+        self.spans = _spans(self.customer_meter, self.head, self.now)
+        self.bounds = self.head.bounds | self.customer_meter.bounds
+        self.is_full = (
+            self.options.full
+            or self.customer_meter.closing
+            or self.now - self.head.full_read_at > FULL_READ_EVERY
+        )
+        self.start = self._first_hour()
+
+    @property
+    def customer_meter(self) -> CustomerMeter:
+        """The customer meter that the case is about."""
+        return self.report.customer_meter
+
+    @property
+    def until(self) -> int:
+        """Up to when whole hours are read."""
+        settled = settled_until(self.now, eager=self.options.eager)
+        last = self.customer_meter.read_until
+        return settled if last is None else min(settled, floor_hour(last - 1) + HOUR)
+
+    @property
+    def is_full_reading(self) -> bool:
+        """Whether all that is still billable is read, and not only what just ended."""
+        return self.is_full and not self.customer_meter.closing
+
+    @property
+    def keys(self) -> list[Key]:
+        """The ledger entries of the range."""
+        return [(self.customer_meter.pk, day) for day in days_between(self.start, self.now)]
+
+    def _first_hour(self) -> int:
+        recent = floor_hour(self.now) - HOURS_REREAD * HOUR
+        oldest = floor_hour(self.now - OLDEST_SLICE) + HOUR
+        relevant = self.customer_meter.spans if self.customer_meter.closing else self.spans
+        starts = [
+            span.start
+            for span in relevant
+            if span.end > self.now - LONGEST_DRAFT or span.state is SpanState.DRAFT
+        ]
+        first = floor_hour(min(starts, default=self.now))
+        return max(first if self.is_full else max(first, recent), oldest)
+
+    def has_sends(self, hour: int) -> bool:
+        """Whether anything was sent of the day that holds an hour."""
+        return bool(self.entries[(self.customer_meter.pk, day_of(hour))].sends)
+
+    def entry_of(self, piece: Slice) -> Entry:
+        """The ledger entry that holds a slice's sends."""
+        return self.entries[(self.customer_meter.pk, day_of(piece.start))]
+
+    def state_at(self, instant: int) -> SpanState | None:
+        """The most open state of the spans that hold an instant; None where nothing is billed."""
+        states = [span.state for span in self.spans if span.holds(instant)]
+        return min(states, key=_OPENNESS.__getitem__, default=None)
+
+    def pieces(self, hour: int) -> list[Slice]:
+        """The slices of an hour that can be read now."""
+        last = self.customer_meter.read_until
+        return [
+            piece
+            for piece in cut(hour, hour + HOUR, self.bounds)
+            if read_until(piece, self.now, eager=self.options.eager) is not None
+            and (last is None or piece.start < last)
+        ]
+
+    def is_ours(self, piece: Slice) -> bool:
+        """Whether anything is, or was, billed of a slice."""
+        return any(span.start < piece.end and piece.start < span.end for span in self.spans)
+
+    def reading(self, piece: Slice, value: Decimal) -> Reading | None:
+        """What was read of a slice beside what the ledger says; None when it is too early to send."""
+        entry = self.entry_of(piece)
+        until = read_until(piece, self.now, eager=self.options.eager)
+        newest = entry.newest_stamp(piece)
+        if until is None or (newest is not None and newest >= until):
+            return None
+        stamp = stamp_of(piece, until)
+        state = self.state_at(stamp if stamp is not None else piece.start)
+        if state is SpanState.BILLED and piece.end > self.now:
+            return None  # a later stamp in this hour falls under the new price
+        if state is None:
+            return None
+        return Reading(
+            piece=piece,
+            value=round_units(value),
+            mirrored=entry.mirrored(piece),
+            undelivered=entry.undelivered.get(piece.start, ZERO),
+            sequence=entry.sequence(piece),
+            stamp=stamp,
+            state=state,
+        )
+
+    def settled_hours(self) -> dict[int, HourRead]:
+        """Exactly read hours in which Stripe holds what OpenMeter does: they need not be asked again."""
+        settled = {reading.piece for reading in self.readings if not reading.changed}
+        return {hour: read for hour, read in self.exact_hours.items() if read.slices <= settled}
+
+    def with_state(self, asked: Span, answer: Span) -> None:
+        """Put what Stripe says of an ended span in place of what was not known."""
+        self.spans = tuple(answer if span == asked else span for span in self.spans)
+        self.readings = [
+            replace(reading, state=self.state_at(reading.stamp) or reading.state)
+            if reading.stamp is not None
+            else reading
+            for reading in self.readings
+        ]
+
+    def unasked(self) -> Iterable[Span]:
+        """Ended spans whose invoice decides what becomes of a difference."""
+        asked = {SpanState.ENDED, SpanState.CANCELED}
+        stamps = [r.stamp for r in self.readings if r.changed and r.stamp is not None and r.state in asked]
+        return [
+            span for span in self.spans if span.state in asked and any(span.holds(stamp) for stamp in stamps)
+        ]
+
+    def lines(self) -> list[Line]:
+        """A line for each span that was read: what OpenMeter measured of it."""
+        lines = []
+        for span in self.spans[: len(self.customer_meter.spans)]:
+            inside = [r for r in self.readings if span.start < r.piece.end and r.piece.start < span.end]
+            ends = [read_until(r.piece, self.now, eager=self.options.eager) for r in inside]
+            end = min(max((end for end in ends if end is not None), default=span.start), span.end)
+            lines.append(
+                Line(
+                    customer=self.customer_meter.customer,
+                    price=span.price,
+                    meter=self.head.openmeter_meter,
+                    total=sum((r.value for r in inside), ZERO),
+                    start=max(span.start, min(self.start, end)),
+                    end=max(end, span.start),
+                )
+            )
+        return lines
+
+
+def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
+    """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
+    is_stale = customer_meter.seen_at < head.seen_at
+    shown = [
+        _as_of((head.known(span) if is_stale else None) or head.clip(span), now)
+        for span in customer_meter.spans
+    ]
+    keys = {span.key for span in shown}
+    remembered = [span for span in head.spans if span.key not in keys]
+    return (*shown, *(_remembered(span, shown, now) for span in remembered))
+
+
+def _as_of(span: Span, now: int) -> Span:
+    """A span as it stands at `now`: what was listed a while ago may have ended since."""
+    is_past = span.deadline is not None and span.deadline <= now
+    if (span.state is SpanState.CURRENT and span.end <= now) or (span.state is SpanState.DRAFT and is_past):
+        return replace(span, state=SpanState.ENDED)
+    return span
+
+
+def _remembered(span: Span, shown: list[Span], now: int) -> Span:
+    """A span of the ledger's, cut off where a later period of its item began before its end."""
+    restarts = [other.start for other in shown if other.item == span.item]
+    end = min([span.end, *(start for start in restarts if start > span.start)])
+    return _as_of(replace(span, end=end), now)
+
+
+async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
+    """Add the readings of one hour: asked whole, and exactly only where a bound makes it necessary."""
+    if hour + HOUR <= case.until and hour not in case.hours and not case.has_sends(hour):
+        return
+    pieces = [piece for piece in case.pieces(hour) if case.is_ours(piece)]
+    if not pieces:
+        return
+    total = finite(case.hours.get(hour, ZERO))
+    if pieces == [Slice(hour, hour + HOUR)]:
+        values = {pieces[0]: total}
+    elif _covers(case, hour, pieces) and _as_known(case, hour, pieces, total):
+        values = {piece: _accounted(case, piece) for piece in pieces}
+    else:
+        values = await _exactly(case, openmeter, hour, pieces)
+    readings = [case.reading(piece, value) for piece, value in values.items()]
+    case.readings.extend(reading for reading in readings if reading is not None)
+
+
+def _covers(case: Case, hour: int, pieces: list[Slice]) -> bool:
+    """Whether the whole-hour query covers all that can be read of these slices."""
+    return all(piece.end <= case.until or piece.end > case.now for piece in pieces) and case.until > hour
+
+
+def _accounted(case: Case, piece: Slice) -> Decimal:
+    entry = case.entry_of(piece)
+    return entry.mirrored(piece) + entry.undelivered.get(piece.start, ZERO)
+
+
+def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> bool:
+    """Whether nothing changed in an hour since just these slices of it were looked at."""
+    entry = case.entry_of(pieces[0])
+    read = entry.hours.get(hour)
+    if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):
+        return True
+    everything = list(cut(hour, hour + HOUR, case.bounds))
+    accounted = sum((_accounted(case, piece) for piece in everything), ZERO)
+    return is_same(total, accounted) and entry.is_placed(everything)
+
+
+async def _exactly(case: Case, openmeter: OpenMeter, hour: int, pieces: list[Slice]) -> dict[Slice, Decimal]:
+    """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
+    answers lags: usage of the ended period would then be billed in the next."""
+    values = {piece: finite(await _exact(case, openmeter, piece)) for piece in pieces}
+    total = case.hours.get(hour, ZERO)
+    is_all = pieces == list(cut(hour, hour + HOUR, case.bounds))
+    lags = is_all and not is_same(total, sum(values.values(), ZERO))
+    if hour + HOUR <= case.until and not case.customer_meter.partial and not lags:
+        case.exact_hours[hour] = HourRead(total, frozenset(pieces))
+    return values
+
+
+async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal:
+    until = read_until(piece, case.now, eager=case.options.eager) or piece.start
+    if until <= piece.start:
+        return ZERO
+    subject = case.head.subject
+    found = await openmeter.totals(case.head.openmeter_meter, [subject], piece.start, until)
+    return finite(found.get(subject, ZERO))

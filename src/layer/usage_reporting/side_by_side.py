@@ -1,0 +1,97 @@
+"""Work for the customer meters of a page, side by side; an error becomes the outcome of those it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from usage_reporting.budget import Budget
+from usage_reporting.errors import (
+    AskAgainError,
+    ConfigurationError,
+    HeldError,
+    LostRaceError,
+    OutOfTimeError,
+    RefusedError,
+    RejectedError,
+    UsageReportingError,
+)
+from usage_reporting.model import Report, Status
+from usage_reporting.telemetry import logger
+
+AT_ONCE = 8
+"""Customer meters that are settled side by side; the sends of each go one after the other."""
+
+RACES = 6
+RACE_PAUSE_S = 0.1
+
+DELIVERED = frozenset({Status.UNCHANGED, Status.SENT, Status.LATE, Status.UNBILLABLE})
+
+Work = Callable[[], Awaitable[None]]
+
+
+_OUTCOMES: tuple[tuple[type[UsageReportingError], Status], ...] = (
+    (RefusedError, Status.REFUSED),
+    (HeldError, Status.HELD),
+    (RejectedError, Status.REJECTED),
+    (OutOfTimeError, Status.HANDED_OVER),
+    (AskAgainError, Status.UNKNOWN),
+    (ConfigurationError, Status.UNKNOWN),
+)
+
+
+def check(budget: Budget) -> None:
+    """Raise OutOfTimeError when there is no time left."""
+    if budget.is_over:
+        raise OutOfTimeError("the function's time is nearly over")
+
+
+def is_stopped(report: Report) -> bool:
+    """Whether an outcome so far forbids to go on with this customer meter."""
+    return report.status not in DELIVERED
+
+
+async def racing(once: Work, budget: Budget) -> None:
+    """Do it again when somebody else wrote the ledger entry in between."""
+    for attempt in range(RACES):
+        check(budget)
+        try:
+            await once()
+        except LostRaceError:
+            await asyncio.sleep(RACE_PAUSE_S * attempt)
+            continue
+        return
+    raise LostRaceError("others keep writing this customer meter's ledger entry")
+
+
+async def with_outcome(reports: Sequence[Report], work: Work) -> None:
+    """Do work for some customer meters; an error becomes their outcome."""
+    try:
+        await work()
+    except UsageReportingError as error:
+        status = next(status for kind, status in _OUTCOMES if isinstance(error, kind))
+        for report in reports:
+            report.note(status, error.reason)
+    except Exception as error:  # noqa: BLE001 - one bad customer never stops the others
+        logger.exception("unexpected error")
+        for report in reports:
+            report.note(Status.UNKNOWN, f"unexpected {type(error).__name__}; see the function's log")
+
+
+async def together(reports: Sequence[Report], work: Work) -> list[Report]:
+    """Do work for all of them at once; give those that can go on."""
+    if reports:
+        await with_outcome(reports, work)
+    return [report for report in reports if not is_stopped(report)]
+
+
+async def side_by_side(reports: Sequence[Report], work: Callable[[Report], Awaitable[None]]) -> list[Report]:
+    """Do each one's work, some side by side; give those that can go on."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def alone(report: Report) -> None:
+        async with slots:
+            await with_outcome([report], lambda: work(report))
+
+    await asyncio.gather(*(alone(report) for report in reports))
+    return [report for report in reports if not is_stopped(report)]
