@@ -12,7 +12,7 @@ from typing import Any
 from openapi_schema_validator import OAS30Validator
 
 Json = dict[str, Any]
-_FORM = "application/x-www-form-urlencoded"
+_FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 _NUMBERS = {"integer": int, "number": float}
 
 
@@ -59,7 +59,8 @@ def _operation(method: str, path: str) -> Json | None:
 
 def _parameters(operation: Json) -> Json:
     """One object schema of all query and body parameters."""
-    body = operation.get("requestBody", {}).get("content", {}).get(_FORM, {}).get("schema", {})
+    content = operation.get("requestBody", {}).get("content", {})
+    body = content.get(_FORM, content.get(_JSON, {})).get("schema", {})
     query = [row for row in operation.get("parameters", []) if row["in"] == "query"]
     return {
         "type": "object",

@@ -90,7 +90,8 @@ def test_every_parameter_exists() -> None:
         if route.legacy:
             continue
         operation: Any = spec()["paths"][route.template][route.method.lower()]
-        body = operation["requestBody"]["content"].get("application/x-www-form-urlencoded", {})
+        content = operation.get("requestBody", {}).get("content", {})
+        body = content.get("application/x-www-form-urlencoded", content.get("application/json", {}))
         known = set(body.get("schema", {}).get("properties", {}))
         known |= {row["name"] for row in operation.get("parameters", []) if row["in"] == "query"}
         assert set(route.params.kinds) <= known, f"{route.method} {route.template}"

@@ -13,6 +13,7 @@ from sandbox.clock import Clock
 from sandbox.stripe.errors import no_such
 from sandbox.stripe.objects import (
     Customer,
+    EventDestination,
     Invoice,
     Meter,
     Price,
@@ -102,6 +103,7 @@ class Account:
         self.items: Table[SubscriptionItem] = Table("subscription_item")
         self.invoices: Table[Invoice] = Table("invoice")
         self.endpoints: Table[WebhookEndpoint] = Table("webhook endpoint")
+        self.destinations: Table[EventDestination] = Table("event destination")
         self._clock = clock
         self._instant: int | None = None
         self._random = random.Random(settings.seed)

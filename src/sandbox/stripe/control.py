@@ -18,7 +18,9 @@ from sandbox.stripe.sandbox import StripeSandbox
 _CHANGEABLE = frozenset(
     {
         "aggregation_delay",
+        "checked_late",
         "enforce_rate_limits",
+        "error_samples",
         "finalization_grace",
         "invoice_created_hold",
         "meter_event_latency",
@@ -29,7 +31,7 @@ _CHANGEABLE = frozenset(
 
 
 def control_routes(stripe: StripeSandbox) -> list[Route]:
-    """`/_sandbox/...`: faults, calls, requests, clock, settings, webhooks, run_due."""
+    """`/_sandbox/...`: faults, calls, requests, clock, settings, meter_events, webhooks, run_due."""
     actions: dict[tuple[str, str], Callable[[Json], Any]] = {
         ("GET", "calls"): lambda _: _calls(stripe),
         ("GET", "requests"): lambda _: [vars(request) for request in stripe.log.requests],
@@ -41,6 +43,7 @@ def control_routes(stripe: StripeSandbox) -> list[Route]:
         ("GET", "clock"): lambda _: {"now": stripe.account.clock()},
         ("POST", "clock"): lambda body: _move_clock(stripe, body),
         ("POST", "run_due"): lambda _: stripe.run_due(),
+        ("POST", "meter_events/refuse"): lambda body: stripe.validation.refuse_next(**body),
         ("GET", "webhooks"): lambda _: _deliveries(stripe),
         ("POST", "webhooks/drop"): lambda body: stripe.webhooks.drop_next(**body),
         ("POST", "webhooks/duplicate"): lambda body: stripe.webhooks.duplicate_next(**body),
@@ -73,6 +76,8 @@ def _change_settings(stripe: StripeSandbox, changes: Json) -> None:
     unknown = set(changes) - _CHANGEABLE
     if unknown:
         raise ValueError(f"cannot be changed: {', '.join(sorted(unknown))}")
+    if "checked_late" in changes:
+        changes["checked_late"] = frozenset(changes["checked_late"])
     if changes.get("webhook_retry_delays") is not None:
         changes["webhook_retry_delays"] = tuple(changes["webhook_retry_delays"])
     stripe.change_settings(**changes)

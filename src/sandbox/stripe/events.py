@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from sandbox.stripe.account import Account, Json, Table
 from sandbox.stripe.render import render
 from sandbox.stripe.settings import DEFAULT_API_VERSION
+from sandbox.stripe.thin_events import ThinEvent
 from sandbox.stripe.versions import ApiVersion
 
 Rendered = Mapping[str, Json]
@@ -49,13 +50,17 @@ class Event:
         )
 
 
+AnyEvent = Event | ThinEvent
+
+
 class Events:
     """Records the account's events and hands them to whoever delivers them."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self.table: Table[Event] = Table("event")
-        self.listeners: list[Callable[[Event], None]] = []
+        self.thin: Table[ThinEvent] = Table("thin event")
+        self.listeners: list[Callable[[AnyEvent], None]] = []
 
     def render(self, row: Any) -> Rendered:
         """The object as every version in use shows it now, for `emit(before=...)`."""
@@ -78,12 +83,20 @@ class Events:
         )
         return self._record(event)
 
-    def repeat(self, event: Event) -> Event:
+    def emit_thin(self, type_: str, meter: str | None, data: Json) -> ThinEvent:
+        """Record a thin event at the account's present instant."""
+        id_ = self._account.new_id("evt")
+        return self._record(ThinEvent(id_, self._account.now(), type_, meter, data))
+
+    def repeat(self, event: AnyEvent) -> AnyEvent:
         """Record the same change once more, as an event of its own."""
         return self._record(replace(event, id=self._account.new_id("evt"), waiting=set(), failed=set()))
 
-    def _record(self, event: Event) -> Event:
-        self.table.add(event)
+    def _record[E: AnyEvent](self, event: E) -> E:
+        if isinstance(event, ThinEvent):
+            self.thin.add(event)
+        else:
+            self.table.add(event)
         for listener in self.listeners:
             listener(event)
         return event

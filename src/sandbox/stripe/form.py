@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 from urllib.parse import unquote_plus
 
 from sandbox.stripe.errors import StripeError
@@ -22,6 +24,26 @@ def decode(encoded: str) -> Form:
             name, _, value = pair.partition("=")
             _put(tree, _keys(unquote_plus(name)), unquote_plus(value))
     return {name: _with_lists(value) for name, value in tree.items()}
+
+
+def decode_json(body: bytes) -> Form:
+    """The object in a body of the v2 API, null as the empty text; raises StripeError (400) for others."""
+    try:
+        tree = json.loads(body or b"{}")
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise StripeError(400, "The request body is not a JSON object.", stored=False)
+    decoded: Form = _without_null(tree)
+    return decoded
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_without_null(child) for child in value]
+    return "" if value is None else value
 
 
 def _keys(name: str) -> list[str]:

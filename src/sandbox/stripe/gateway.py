@@ -14,7 +14,8 @@ from sandbox.stripe.api.route import Call, Route
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.expand import check_depth, expand
 from sandbox.stripe.faults import Fault
-from sandbox.stripe.form import Form, decode
+from sandbox.stripe.form import Form, decode, decode_json
+from sandbox.stripe.idempotency import KEPT_SECONDS, KEPT_SECONDS_V2
 from sandbox.stripe.messages import Request, Response, json_response
 from sandbox.stripe.render import render
 from sandbox.stripe.request_log import LoggedRequest, without_secrets
@@ -22,7 +23,8 @@ from sandbox.stripe.sandbox import StripeSandbox
 from sandbox.stripe.versions import ApiVersion, api_version
 
 _METER_EVENTS = "/v1/billing/meter_events"
-_FORM_TYPE = "application/x-www-form-urlencoded"
+_FORM_TYPE, _JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
+_V2 = "/v2/"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class _Prepared:
     version: ApiVersion
     form: Form
     key: str | None
+
+    @property
+    def is_v2(self) -> bool:
+        return self.route.template.startswith(_V2)
 
 
 class Gateway:
@@ -74,7 +80,8 @@ class Gateway:
         idempotency = self._stripe.idempotency
         if prepared.key is not None:
             fingerprint = f"{request.method} {request.path} {encoded}"
-            replay = idempotency.begin(prepared.key, fingerprint)
+            kept = KEPT_SECONDS_V2 if prepared.is_v2 else KEPT_SECONDS
+            replay = idempotency.begin(prepared.key, fingerprint, kept)
             if replay is not None:
                 return replay
         try:
@@ -85,7 +92,11 @@ class Gateway:
         if "error_after" in faults:
             response = _error_response(_server_error(faults["error_after"].status))
         response = _stamped(response, prepared, request_id)
-        idempotency.store(prepared.key, response)
+        if prepared.is_v2 and response.status >= 400:
+            # The v2 API executes a request that failed anew (API v2 overview, "Idempotency").
+            idempotency.forget(prepared.key)
+        else:
+            idempotency.store(prepared.key, response)
         if "delay_after" in faults:
             await asyncio.sleep(faults["delay_after"].seconds)
         return replace(response, dropped="drop" in faults)
@@ -95,6 +106,9 @@ class Gateway:
         key = api_key(request.headers)
         route, ids = _route(request)
         authorize(account.settings, key, route)
+        is_v2 = request.path.startswith(_V2)
+        if is_v2 and "stripe-version" not in request.headers:
+            raise StripeError(400, "The v2 API needs the header Stripe-Version.", stored=False)
         name = request.headers.get("stripe-version", account.settings.default_api_version)
         version = api_version(name)
         if route.legacy and version.is_basil:
@@ -104,8 +118,8 @@ class Gateway:
             route,
             ids,
             version,
-            decode(encoded),
-            request.headers.get("idempotency-key") if request.method == "POST" else None,
+            _decoded(request, encoded),
+            request.headers.get("idempotency-key") if _takes_key(request) else None,
         )
 
     async def _execute(self, prepared: _Prepared, request: Request, request_id: str) -> Response:
@@ -166,7 +180,7 @@ class Gateway:
         except StripeError:
             template = request.path
         try:
-            params = decode(encoded)
+            params = _decoded(request, encoded)
         except StripeError:
             params = {}
         self._stripe.log.add(
@@ -188,12 +202,25 @@ def _encoded(request: Request) -> str:
     return "&".join(part for part in parts if part)
 
 
+def _decoded(request: Request, encoded: str) -> Form:
+    """The parameters; raises StripeError (400) for what is not form-encoded (v2 bodies: JSON)."""
+    if request.path.startswith(_V2):
+        return {**decode(request.query), **decode_json(request.body)}
+    return decode(encoded)
+
+
+def _takes_key(request: Request) -> bool:
+    """Deleting is idempotent by key in the v2 API alone (API v2 overview, "Idempotency")."""
+    return request.method == "POST" or (request.method == "DELETE" and request.path.startswith(_V2))
+
+
 def _route(request: Request) -> tuple[Route, tuple[str, ...]]:
-    content_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip()
-    if request.body and content_type != _FORM_TYPE:
+    expected = _JSON_TYPE if request.path.startswith(_V2) else _FORM_TYPE
+    content_type = request.headers.get("content-type", expected).partition(";")[0].strip()
+    if request.body and content_type != expected:
         raise StripeError(
             400,
-            f"Invalid request (check that your POST content type is {_FORM_TYPE}).",
+            f"Invalid request (check that your POST content type is {expected}).",
             stored=False,
         )
     for route in ROUTES:

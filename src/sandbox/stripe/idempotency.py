@@ -9,13 +9,15 @@ from sandbox.stripe.errors import StripeError
 from sandbox.stripe.messages import Response
 
 MAX_KEY_LENGTH = 255
-_KEPT_SECONDS = 24 * 3600
+KEPT_SECONDS = 24 * 3600
+KEPT_SECONDS_V2 = 30 * 24 * 3600
 
 
 @dataclass
 class _Stored:
     fingerprint: str
     at: int
+    kept: int
     response: Response | None = None
 
 
@@ -26,8 +28,8 @@ class Idempotency:
         self._account = account
         self._stored: dict[str, _Stored] = {}
 
-    def begin(self, key: str, fingerprint: str) -> Response | None:
-        """The answer to replay, or None to go ahead (then `store` or `forget` must follow).
+    def begin(self, key: str, fingerprint: str, kept: int = KEPT_SECONDS) -> Response | None:
+        """The answer to replay, kept so many seconds, or None to go ahead; `store` or `forget` must follow.
 
         Raises StripeError: 400 for other parameters under the same key or a key that is too long,
         409 while the first request is still being worked on.
@@ -41,8 +43,8 @@ class Idempotency:
             )
         now = self._account.clock()
         stored = self._stored.get(key)
-        if stored is None or now - stored.at >= _KEPT_SECONDS:
-            self._stored[key] = _Stored(fingerprint, now)
+        if stored is None or now - stored.at >= stored.kept:
+            self._stored[key] = _Stored(fingerprint, now, kept)
             return None
         if stored.fingerprint != fingerprint:
             raise StripeError(

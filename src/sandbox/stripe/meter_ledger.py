@@ -38,20 +38,20 @@ class MeterLedger:
     def record(
         self,
         identifier: str,
-        meter: Meter,
+        meter: str,
         customer: str,
         value: Decimal,
         timestamp: int,
         *,
         counted: bool = True,
     ) -> MeterEvent:
-        """Keep one event; not `counted`: accepted, but its customer does not exist."""
+        """Keep one event; not `counted`: accepted, and found wrong afterwards (see `validation`)."""
         self._count += 1
         now = self._account.now()
-        event = MeterEvent(identifier, meter.id, customer, value, timestamp, now, self._count)
+        event = MeterEvent(identifier, meter, customer, value, timestamp, now, self._count)
         self._received[identifier] = event
         if counted:
-            self._events.setdefault((meter.id, customer), []).append(event)
+            self._events.setdefault((meter, customer), []).append(event)
         else:
             self.rejected.append(event)
         return event

@@ -209,6 +209,24 @@ class WebhookSecret:
 
 
 @dataclass
+class EventDestination:
+    """A v2 destination of thin events; these have no API version."""
+
+    resource: ClassVar[str] = "v2.core.event_destination"
+    api_version: ClassVar[None] = None
+    id: str
+    created: int
+    updated: int
+    name: str
+    url: str
+    enabled_events: list[str]
+    secrets: list[WebhookSecret]
+    description: str = ""
+    status: str = "enabled"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class WebhookEndpoint:
     resource: ClassVar[str] = "webhook_endpoint"
     id: str

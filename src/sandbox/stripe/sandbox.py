@@ -20,6 +20,7 @@ from sandbox.stripe.meter_ledger import MeterLedger
 from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.usage_ledger import UsageLedger
+from sandbox.stripe.validation import Validation
 from sandbox.stripe.webhooks import Attempt, Deliver, Webhooks
 
 
@@ -37,6 +38,7 @@ class StripeSandbox:
         self.events = Events(self.account)
         self.webhooks = Webhooks(self.account, self.events)
         self.meters = MeterLedger(self.account)
+        self.validation = Validation(self.account, self.events.emit_thin)
         usage = UsageLedger()
         invoices = Invoices(self.account, self.events, self.meters, usage)
         self.books = Books(self.account, self.events, self.meters, usage, invoices)
@@ -69,14 +71,13 @@ class StripeSandbox:
     def next_due(self) -> int | None:
         """The next instant at which time changes or delivers anything, in UTC unix seconds."""
         with self.account.lock:
-            due = [self._agenda.next(), self.webhooks.next_due()]
-            return min((instant for instant in due if instant is not None), default=None)
+            return _earliest(self._next_step(), self.webhooks.next_due())
 
     def advance(self) -> None:
-        """Do all billing that is due by now; webhooks stay queued for `run_due`."""
+        """Do all billing and validating that is due by now; webhooks stay queued for `run_due`."""
         with self.account.lock:
             now = self.account.clock()
-            while (due := self._agenda.next()) is not None and due <= now:
+            while (due := self._next_step()) is not None and due <= now:
                 self._bill(due)
 
     def run_due(self) -> None:
@@ -95,7 +96,7 @@ class StripeSandbox:
         with self.account.lock:
             now = self.account.clock()
             while True:
-                billing, posting = self._agenda.next(), self.webhooks.next_due()
+                billing, posting = self._next_step(), self.webhooks.next_due()
                 if billing is not None and billing <= min(now, posting or now):
                     self._bill(billing)
                 elif posting is not None and posting <= now:
@@ -116,6 +117,10 @@ class StripeSandbox:
             self.webhooks.settle(attempt, status, self.account.clock() if at is None else at)
             self._agenda.mark(attempt.delivery.event.object_id)
 
+    def _next_step(self) -> int | None:
+        """When the account itself changes next: billing, or a report of refused meter events."""
+        return _earliest(self._agenda.next(), self.validation.next_due())
+
     def _due_of(self, id_: str) -> int | None:
         subscription = self.account.subscriptions.find(id_)
         if subscription is not None:
@@ -131,3 +136,8 @@ class StripeSandbox:
                 self.books.invoices.finalize(invoice)
             for subscription in filter(None, map(self.account.subscriptions.find, due)):
                 lifecycle.step(self.books, subscription)
+            self.validation.report_due(instant)
+
+
+def _earliest(*instants: int | None) -> int | None:
+    return min((instant for instant in instants if instant is not None), default=None)

@@ -39,6 +39,12 @@ class StripeSettings:
     """Between a renewal's draft and its finalization (Configure a grace period: at most 72 h)."""
     aggregation_delay: int = 0
     """Until accepted meter events show in summaries, drafts, previews; finalization counts all."""
+    checked_late: AbstractSet[str] = frozenset({"meter_event_customer_not_found"})
+    """Codes of what is wrong with a meter event that is found out only after its 200, and told in a thin
+    event; all else is refused at once. Stripe documents either way for most (Record usage, "Handle meter
+    event errors")."""
+    error_samples: int = 3
+    """How many refused events of one code a report names; the others are counted only."""
     renewal_delay: int = 0
     """Between a period's end and the moment at which Stripe advances the subscription."""
     webhook_retry_delays: tuple[int, ...] | None = None
@@ -54,7 +60,7 @@ class StripeSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.finalization_grace <= 72 * _HOUR:
             raise ValueError("finalization_grace must lie between 0 and 72 hours")
-        for name in ("aggregation_delay", "renewal_delay", "invoice_created_hold"):
+        for name in ("aggregation_delay", "error_samples", "renewal_delay", "invoice_created_hold"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 

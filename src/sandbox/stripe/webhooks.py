@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.stripe.account import Account
-from sandbox.stripe.events import Event, Events, encode_event
-from sandbox.stripe.objects import WebhookEndpoint, WebhookSecret
+from sandbox.stripe.events import AnyEvent, Events, encode_event
+from sandbox.stripe.objects import EventDestination, WebhookEndpoint, WebhookSecret
 from sandbox.stripe.signing import sign
+from sandbox.stripe.thin_events import ThinEvent
 
 Deliver = Callable[[str, Mapping[str, str], bytes], int]
 """Posts a body to a URL and answers the HTTP status; 0 when there was no answer."""
+Endpoint = WebhookEndpoint | EventDestination
 _DAY = 24 * 3600
 
 
@@ -19,7 +21,7 @@ _DAY = 24 * 3600
 class Delivery:
     """An event on its way to one endpoint; `statuses`: what each try was answered."""
 
-    event: Event
+    event: AnyEvent
     endpoint: str
     due: int
     statuses: list[int] = field(default_factory=list)
@@ -45,7 +47,7 @@ class _Disturbance:
     times: int
     seconds: int = 0
 
-    def meets(self, event: Event) -> bool:
+    def meets(self, event: AnyEvent) -> bool:
         return self.times > 0 and self.type in (None, event.type) and self.customer in (None, event.customer)
 
 
@@ -90,7 +92,7 @@ class Webhooks:
         """A new signing secret; the old one keeps signing for at most 24 hours (seconds)."""
         if not 0 <= expires_in <= _DAY:
             raise ValueError("an old secret stays valid for at most 24 hours")
-        endpoint = self._account.endpoints.get(endpoint_id)
+        endpoint = self._endpoint(endpoint_id) or self._account.endpoints.get(endpoint_id)
         old = endpoint.secrets[0]
         old.expires_at = self._account.now() + expires_in
         endpoint.secrets = [WebhookSecret(self._account.new_id("whsec", 32)), old]
@@ -106,7 +108,7 @@ class Webhooks:
         due.sort(key=lambda row: row.due)
         attempts = []
         for row in due:
-            endpoint = self._account.endpoints.find(row.endpoint)
+            endpoint = self._endpoint(row.endpoint)
             if endpoint is None or endpoint.status != "enabled":
                 self._close(row, row.due, delivered=False)
                 continue
@@ -128,7 +130,10 @@ class Webhooks:
         else:
             row.due = at + delays[len(row.statuses) - 1]
 
-    def _attempt(self, row: Delivery, endpoint: WebhookEndpoint) -> Attempt:
+    def _endpoint(self, id_: str) -> Endpoint | None:
+        return self._account.endpoints.find(id_) or self._account.destinations.find(id_)
+
+    def _attempt(self, row: Delivery, endpoint: Endpoint) -> Attempt:
         now = self._account.clock()
         body = encode_event(row.event.body(self._account.settings.livemode, endpoint.api_version))
         secrets = [
@@ -143,14 +148,15 @@ class Webhooks:
         }
         return Attempt(row, row.due, endpoint.url, headers, body)
 
-    def _enqueue(self, event: Event) -> None:
-        for endpoint in self._account.endpoints:
+    def _enqueue(self, event: AnyEvent) -> None:
+        is_thin = isinstance(event, ThinEvent)
+        for endpoint in self._account.destinations if is_thin else self._account.endpoints:
             if endpoint.status == "enabled" and _listens(endpoint, event.type):
                 self._add(event, endpoint)
         if not event.waiting:
             event.acknowledged_at = event.created
 
-    def _add(self, event: Event, endpoint: WebhookEndpoint) -> None:
+    def _add(self, event: AnyEvent, endpoint: Endpoint) -> None:
         disturbance = next((row for row in self._disturbances if row.meets(event)), None)
         due, copies = event.created, 1
         if disturbance is not None:
@@ -177,5 +183,5 @@ class Webhooks:
             event.acknowledged_at = at
 
 
-def _listens(endpoint: WebhookEndpoint, type_: str) -> bool:
+def _listens(endpoint: Endpoint, type_: str) -> bool:
     return "*" in endpoint.enabled_events or type_ in endpoint.enabled_events

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandbox.stripe.api import (
     catalog,
     customers,
+    destinations,
     events,
     invoices,
     metering,
@@ -24,6 +25,7 @@ ROUTES = [
         metering,
         usage_records,
         events,
+        destinations,
     )
     for route in module.ROUTES
 ]

@@ -55,9 +55,9 @@ def _retrieve_event(call: Call) -> Json:
 
 def _create_endpoint(call: Call) -> Json:
     params = call.params
-    if len(call.account.endpoints) >= MAX_ENDPOINTS:
+    if len(call.account.endpoints) + len(call.account.destinations) >= MAX_ENDPOINTS:
         raise invalid(f"You have reached the maximum of {MAX_ENDPOINTS} test webhook endpoints.")
-    _check_url(call, params["url"])
+    check_url(call, params["url"])
     endpoint = WebhookEndpoint(
         id=call.account.new_id("we"),
         created=call.account.now(),
@@ -75,7 +75,7 @@ def _create_endpoint(call: Call) -> Json:
 def _update_endpoint(call: Call) -> Json:
     endpoint = call.account.endpoints.get(call.id)
     if "url" in call.params:
-        _check_url(call, call.params["url"])
+        check_url(call, call.params["url"])
         endpoint.url = call.params["url"]
     if "enabled_events" in call.params:
         endpoint.enabled_events = call.params["enabled_events"]
@@ -93,7 +93,7 @@ def _delete_endpoint(call: Call) -> Json:
     return {"id": endpoint.id, "object": "webhook_endpoint", "deleted": True}
 
 
-def _check_url(call: Call, url: str) -> None:
+def check_url(call: Call, url: str) -> None:
     """Live endpoints take https only; unlike Stripe, a sandbox may post to this very machine."""
     parts = urlsplit(url)
     schemes = ("https",) if call.account.settings.livemode else ("http", "https")

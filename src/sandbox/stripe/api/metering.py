@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from decimal import Decimal
 
 from sandbox.stripe.account import Json
@@ -13,6 +16,7 @@ from sandbox.stripe.meter_ledger import WINDOW_SECONDS, MeterEvent, aggregate
 from sandbox.stripe.objects import Meter
 from sandbox.stripe.render_values import json_number
 from sandbox.stripe.schema import EXPAND, PAGE, Fields, Moment, Pairs, Text, choice
+from sandbox.stripe.validation import Refusal
 
 _VALUE = re.compile(r"-?\d+(\.\d+)?")
 _MAX_DIGITS = 15
@@ -23,14 +27,35 @@ _UNIQUE_SECONDS = 24 * 3600
 _MINUTE = 60
 
 
+@dataclass
+class _Checks:
+    """The checks of one event: what is only checked `late` does not keep it from being accepted."""
+
+    late: AbstractSet[str]
+    refusal: Refusal | None = None
+
+    def run[T](self, check: Callable[[], T]) -> T | None:
+        """Raises StripeError for what is refused at once."""
+        try:
+            return check()
+        except StripeError as error:
+            if error.code not in self.late:
+                raise
+            self.refusal = self.refusal or Refusal(str(error.code), error.message)
+            return None
+
+
 def _create_event(call: Call) -> Json:
-    """Accept an event. Whether its customer exists is found out later, after the 200."""
+    """Accept an event; what is only found wrong afterwards gets its 200, too."""
     params = call.params
     now = call.account.now()
-    meter = _active_meter(call, params["event_name"])
-    customer, value = _read_payload(meter, params["payload"])
+    checks = _Checks(call.account.settings.checked_late)
+    checks.run(lambda: _active_meter(call, params["event_name"]))
+    meter = next((row for row in call.account.meters if row.event_name == params["event_name"]), None)
+    payload = checks.run(lambda: _read_payload(meter, params["payload"])) if meter else None
+    customer, value = payload or ("", Decimal(0))
     timestamp = params.get("timestamp", now)
-    _check_timestamp(timestamp, now)
+    checks.run(lambda: _check_timestamp(timestamp, now))
     identifier = params.get("identifier") or call.account.new_id("evt_meter", 32)
     known = call.stripe.meters.received(identifier)
     if known is not None and now - known.received < _UNIQUE_SECONDS:
@@ -40,9 +65,13 @@ def _create_event(call: Call) -> Json:
             param="identifier",
             headers={"Stripe-Should-Retry": "false"},
         )
-    found = call.account.customers.find(customer)
-    exists = found is not None and not found.deleted
-    call.stripe.meters.record(identifier, meter, customer, value, timestamp, counted=exists)
+    if payload:
+        checks.run(lambda: _check_customer(call, customer))
+    refusal = checks.refusal or call.stripe.validation.planned(customer)
+    meter_id = meter.id if meter else None
+    call.stripe.meters.record(identifier, meter_id or "", customer, value, timestamp, counted=refusal is None)
+    if refusal is not None:
+        call.stripe.validation.refuse(refusal, meter_id, identifier)
     return {
         "object": "billing.meter_event",
         "created": now,
@@ -98,6 +127,14 @@ def _read_value(text: str, param: str) -> Decimal:
             "meter_event_value_too_many_digits",
         )
     return Decimal(text)
+
+
+def _check_customer(call: Call, customer: str) -> None:
+    found = call.account.customers.find(customer)
+    if found is None or found.deleted:
+        raise invalid(
+            f"No customer found with the id '{customer}'.", "payload", "meter_event_customer_not_found"
+        )
 
 
 def _check_timestamp(timestamp: int, now: int) -> None:
