@@ -55,6 +55,8 @@ def round_whole(value: Decimal, mode: str) -> int:
 
 def is_same(left: Decimal, right: Decimal) -> bool:
     """Whether two readings are equal but for floating-point noise."""
+    if left == right:
+        return True
     return abs(left - right) <= max(Decimal("1e-9"), Decimal("1e-12") * max(abs(left), abs(right)))
 
 

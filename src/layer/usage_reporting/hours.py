@@ -107,9 +107,13 @@ class Case:
         first = floor_hour(min(starts, default=self.now))
         return max(first if self.is_full else max(first, recent), oldest)
 
-    def has_sends(self, hour: int) -> bool:
-        """Whether anything was sent of the day that holds an hour."""
-        return bool(self.entries[(self.customer_meter.pk, day_of(hour))].sends)
+    def hours_to_read(self) -> list[int]:
+        """Hours of the range with usage in OpenMeter or in the ledger, and those not read whole."""
+        found = {*self.hours, *range(floor_hour(max(self.until, self.start)), self.now + 1, HOUR)}
+        for entry in self.entries.values():
+            found.update(floor_hour(send.stamp) for send in entry.sends.values())
+            found.update(map(floor_hour, entry.undelivered))
+        return sorted(hour for hour in found if self.start <= hour <= self.now)
 
     def entry_of(self, piece: Slice) -> Entry:
         """The ledger entry that holds a slice's sends."""
@@ -185,8 +189,7 @@ class Case:
         lines = []
         for span in self.spans[: len(self.customer_meter.spans)]:
             inside = [r for r in self.readings if span.start < r.piece.end and r.piece.start < span.end]
-            ends = [read_until(r.piece, self.now, eager=self.options.eager) for r in inside]
-            end = min(max((end for end in ends if end is not None), default=span.start), span.end)
+            end = span.end if span.end <= self.now else settled_until(self.now, eager=self.options.eager)
             lines.append(
                 Line(
                     customer=self.customer_meter.customer,
@@ -229,8 +232,6 @@ def _remembered(span: Span, shown: list[Span], now: int) -> Span:
 
 async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
     """Add the readings of one hour: asked whole, and exactly only where a bound makes it necessary."""
-    if hour + HOUR <= case.until and hour not in case.hours and not case.has_sends(hour):
-        return
     pieces = [piece for piece in case.pieces(hour) if case.is_ours(piece)]
     if not pieces:
         return

@@ -22,7 +22,7 @@ from usage_reporting.sender import Sender
 from usage_reporting.side_by_side import DELIVERED, RACES, check, racing, side_by_side, together
 from usage_reporting.targets import mirror
 from usage_reporting.telemetry import logger
-from usage_reporting.windows import HOUR, day_of, floor_hour, rfc3339
+from usage_reporting.windows import day_of, rfc3339
 
 READING_SHARE = 0.6
 EMPTY_SHARE = 10
@@ -152,7 +152,7 @@ class Mirroring:
             )
 
     async def _read_slices(self, case: Case, budget: Budget) -> None:
-        for hour in range(case.start, floor_hour(case.now) + HOUR, HOUR):
+        for hour in case.hours_to_read():
             check(budget)
             await read_hour(case, self.openmeter, hour)
         case.report.lines = case.lines()

@@ -40,7 +40,7 @@ def count(name: str, value: float = 1) -> None:
 def record(report: Report, now: int) -> None:
     """Log and count one report; `now` in UTC seconds."""
     for line in report.lines:
-        logger.info(str(line))
+        logger.info("%s", line)
     name = _COUNTED.get(report.status)
     if name:
         count(name)

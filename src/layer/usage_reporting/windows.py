@@ -6,6 +6,7 @@ starts in the second in which the last one ends.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,7 +50,12 @@ def floor_hour(instant: int) -> int:
 
 def day_of(instant: int) -> str:
     """The UTC day that holds `instant`, as YYYY-MM-DD."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d")
+    return _name_of_day(instant // DAY)
+
+
+@functools.lru_cache(maxsize=1000)
+def _name_of_day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY, UTC).strftime("%Y-%m-%d")
 
 
 def days_between(start: int, end: int) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Executor
 
 
 class VirtualClock:
@@ -49,25 +48,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(clock))
         # Seconds since 1970 in float64 are no finer than this; a timer due now has to fire now.
         self._clock_resolution = 1e-3
-        self.set_default_executor(_AtOnce())
         self.set_exception_handler(lambda _loop, _context: None)
 
     def time(self) -> float:
         """The virtual time."""
         return self._virtual.exact
 
+    def run_in_executor[T, *A](
+        self,
+        executor: Executor | None,  # noqa: ARG002 - asyncio's signature
+        func: Callable[[*A], T],
+        *args: *A,
+    ) -> asyncio.Future[T]:
+        """Run it now, before this returns, so that the order is always the same."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+            done.set_exception(error)
+        return done
+
     def _write_to_self(self) -> None:
         """Nobody waits in a selector to be woken."""
-
-
-class _AtOnce(ThreadPoolExecutor):
-    """Runs what it is given before it returns, so that the order is always the same."""
-
-    def submit[T, **P](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run it now."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
-            future.set_exception(error)
-        return future

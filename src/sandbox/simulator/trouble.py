@@ -76,7 +76,8 @@ class Trouble:
 
     def take(self, kind: str) -> Fault | None:
         """The fault of a kind that strikes this chance, if one does."""
-        self._arm()
+        if self._coming:
+            self._arm()
         for armed in self._armed.get(kind, ()):
             if armed.skip:
                 armed.skip -= 1

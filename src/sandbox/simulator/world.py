@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+
+import stripe._util as stripe_log
 
 from sandbox.memory_table import MemoryTable
 from sandbox.openmeter import OpenMeterSandbox
@@ -27,6 +29,7 @@ from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import UsageReportingError
 from usage_reporting.ledger import Item as Stored
+from usage_reporting.ledger import Key
 from usage_reporting.model import Report
 from usage_reporting.ticks import tick, work_off
 from usage_reporting.webhook import answer
@@ -227,7 +230,6 @@ class World:
     def _tick_after(self, now: int) -> int:
         """The next tick that matters: around a period's end each one, otherwise every six hours."""
         quarter = now - now % QUARTER + QUARTER
-        hour = (now - _AFTER_THE_HOUR) // HOUR * HOUR + HOUR + _AFTER_THE_HOUR
         middle = (now - _AFTER_THE_HOUR) // _MID_PERIOD * _MID_PERIOD + _MID_PERIOD + _AFTER_THE_HOUR
         ends = [
             end
@@ -237,13 +239,13 @@ class World:
             if end is not None
         ]
         if any(invoice.status == "draft" for invoice in self.stripe.account.invoices):
-            return min(quarter, hour)
+            return min(quarter, middle)
         soonest = min(ends, default=None)
         if soonest is None:
             return middle
         near = soonest - HOUR
         if quarter >= near:
-            return min(quarter, hour)
+            return min(quarter, middle)
         first = near - near % QUARTER + QUARTER
         return min(first, middle)
 
@@ -359,6 +361,10 @@ class World:
 class _Table(MemoryTable):
     """The ledger's table; all of it can be seen in the end."""
 
+    def get(self, keys: Sequence[Key]) -> list[Stored]:
+        """Read items, not copied: the ledger only makes its own objects of them."""
+        return [self._items[key] for key in keys if key in self._items]
+
     def items(self) -> list[Stored]:
         """Everything it holds."""
         return list(self._items.values())
@@ -368,11 +374,12 @@ class _Table(MemoryTable):
 def _quietly(seed: str) -> Iterator[None]:
     """The layer's jitter repeatable, its log silent."""
     log = logging.getLogger(telemetry.SERVICE)
-    state, disabled = random.getstate(), log.disabled
+    state, disabled, stripe_line = random.getstate(), log.disabled, stripe_log.logfmt
     random.seed(seed)
     log.disabled = True
+    stripe_log.logfmt = lambda _props: ""  # Stripe's client writes its lines even where nobody reads them
     try:
         yield
     finally:
         random.setstate(state)
-        log.disabled = disabled
+        log.disabled, stripe_log.logfmt = disabled, stripe_line

@@ -25,6 +25,9 @@ from sandbox.stripe.versions import ApiVersion, api_version
 _METER_EVENTS = "/v1/billing/meter_events"
 _FORM_TYPE, _JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
 _V2 = "/v2/"
+_BY_SHAPE: dict[tuple[str, int], list[Route]] = {}
+for _each in ROUTES:
+    _BY_SHAPE.setdefault((_each.method, _each.template.count("/")), []).append(_each)
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,9 @@ def _route(request: Request) -> tuple[Route, tuple[str, ...]]:
             f"Invalid request (check that your POST content type is {expected}).",
             stored=False,
         )
-    for route in ROUTES:
+    for route in _BY_SHAPE.get((request.method, request.path.count("/")), ()):
         match = route.pattern.fullmatch(request.path)
-        if match is not None and route.method == request.method:
+        if match is not None:
             return route, match.groups()
     raise _unrecognized(request)
 
