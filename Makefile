@@ -31,7 +31,7 @@ define install
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-.PHONY: help install demo simulate test check build lock clean
+.PHONY: help install demo simulate test mutation check build lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ simulate: .venv/ready ## random worlds and faults in virtual time, every bill ch
 
 test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+mutation: .venv/ready ## small changes of the code, each of which a test must notice; MUTATION_ARGS='windows.py sender.py'
+	@.venv/bin/python -m tests.mutation $(MUTATION_ARGS)
 
 check: .venv/ready .venv-sam/ready ## lint, types, the template, and a build
 	.venv/bin/ruff check

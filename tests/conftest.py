@@ -1,0 +1,14 @@
+"""How hypothesis works here: a slow example is no failure, and CI tries the same examples each time."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import Phase, settings
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate], database=None
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "here"))
