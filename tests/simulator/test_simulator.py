@@ -8,12 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from sandbox.simulator.calendar import moved
 from sandbox.simulator.campaign import play
 from sandbox.simulator.generate import ENDINGS, history_of
-from sandbox.simulator.history import Act, Contract, Fault, History, Item, Usage
+from sandbox.simulator.history import Contract, Fault, History, Item, Usage
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
-from sandbox.simulator.oracle import segments
 from sandbox.simulator.queue import MemoryQueue
 from sandbox.simulator.shrink import as_test, shrunk
 from sandbox.simulator.trouble import KINDS, CrashError, Trouble
@@ -99,36 +97,6 @@ def test_a_fault_strikes_and_the_bills_are_right(kind: str) -> None:
     assert kind == "webhook_lost" or world.trouble.counts[kind] > 0
 
 
-def test_the_oracle_follows_months_and_leap_days() -> None:
-    leap = 1_832_889_600  # 2028-01-31T00:00:00Z
-
-    assert moved(leap, "month", 1) == leap + 29 * DAY
-    assert moved(leap, "month", 2) == leap + 60 * DAY
-
-
-@pytest.mark.parametrize(
-    ("mode", "how"),
-    [("flexible", ["received", "draft"]), ("classic", ["dropped", "draft"])],
-)
-def test_a_price_swap_bills_the_old_price_at_once_or_never(mode: str, how: list[str]) -> None:
-    swap = Act(NOON + 6 * HOUR, "s0", "swap", 0, Item(variant="b"))
-    made = history(daily(mode=mode), acts=(swap,), days=2)
-
-    found = list(segments(made, 16))
-
-    assert [segment.how for segment in found] == how
-    assert [(s.start - NOON, s.end - NOON) for s in found] == [(0, 6 * HOUR), (6 * HOUR, DAY)]
-
-
-def test_an_anchor_reset_starts_anew_there() -> None:
-    reset = Act(NOON + HOUR, "s0", "reset_anchor")
-    made = history(daily(), acts=(reset,), days=3)
-
-    found = [(s.start - NOON, s.end - NOON, s.how) for s in segments(made, 16)]
-
-    assert found[:2] == [(0, HOUR, "received"), (HOUR, HOUR + DAY, "draft")]
-
-
 def test_a_failing_history_is_shrunk_to_what_fails() -> None:
     made = history_of("3", KINDS)
     wanted = made.usage[len(made.usage) // 2]
@@ -151,12 +119,16 @@ def test_worlds_hold_every_ending_and_every_fault() -> None:
 
     assert acts >= {
         "cancel_at_period_end",
+        "cancel_at",
         "cancel_now",
         "cancel_now_and_bill",
         "swap",
         "add",
         "reset_anchor",
+        "end_trial",
     }
+    kinds = {item.kind for world in worlds for one in world.contracts for item in one.items}
+    assert {"mirror", "legacy", "licensed"} <= kinds
     assert "legacy" in ENDINGS
     assert faults >= {kind for kind in KINDS if not kind.endswith(("usage", "final", "lag"))}
 

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
 Interval = Literal["day", "week", "month"]
 Mode = Literal["classic", "flexible"]
 
-METERS = {"m1": "SUM", "m2": "COUNT"}
-"""OpenMeter's meters by slug."""
+Kind = Literal["mirror", "last", "legacy", "licensed"]
+Proration = Literal["create_prorations", "none", "always_invoice"]
+
+METERS = {
+    "m1": "SUM",
+    "m2": "COUNT",
+    "m3": "UNIQUE_COUNT",
+    "m4": "AVG",
+    "m5": "MIN",
+    "m6": "MAX",
+    "m7": "LATEST",
+}
+"""The aggregations of OpenMeter's meters by slug; only the first two add up over hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A price to be put on a subscription.
 
-    `variant` tells two prices of one meter and interval apart; `kind` is how usage gets to it.
+    `variant` tells two prices of one meter and interval apart; `kind` is how usage gets to it. Without an
+    `interval` it has the contract's.
     """
 
     meter: str = "m1"
-    kind: Literal["mirror", "legacy", "licensed"] = "mirror"
+    kind: Kind = "mirror"
     variant: str = "a"
+    interval: Interval | None = None
+
+    @property
+    def holder(self) -> str:
+        """What holds its usage in Stripe: a meter that adds up, or one that keeps the last value."""
+        return f"{self.meter} last" if self.kind == "last" else self.meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +67,15 @@ class Usage:
 
 
 ActKind = Literal[
-    "cancel_at_period_end", "cancel_now", "cancel_now_and_bill", "swap", "add", "remove", "reset_anchor"
+    "cancel_at_period_end",
+    "cancel_at",
+    "cancel_now",
+    "cancel_now_and_bill",
+    "swap",
+    "add",
+    "remove",
+    "reset_anchor",
+    "end_trial",
 ]
 
 
@@ -58,7 +83,8 @@ ActKind = Literal[
 class Act:
     """What the merchant does to a subscription at `at` (UTC seconds).
 
-    `item` is the place of the item it is about; `to` is the price that is put on, or added.
+    `item` is the place of the item it is about; `to` is the price that is put on, or added; `until` is the
+    end that `cancel_at` sets. `reported`: an operator has the customer reported just before.
     """
 
     at: int
@@ -66,6 +92,9 @@ class Act:
     kind: ActKind
     item: int = 0
     to: Item | None = None
+    until: int = 0
+    proration: Proration = "create_prorations"
+    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +144,3 @@ def source_of(value: Any) -> str:
         inside = ", ".join(source_of(one) for one in value)
         return f"({inside},)" if value else "()"
     return repr(value)
-
-
-def amount(usage: Usage) -> Decimal:
-    """What an event adds to its meter."""
-    return Decimal(1) if METERS[usage.meter] == "COUNT" else Decimal(usage.value)

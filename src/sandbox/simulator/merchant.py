@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -23,16 +23,20 @@ class Merchant:
         self._gateway = gateway
         self._loop = VirtualLoop(clock)
         self.api_key = API_KEY
-        self.meters = {slug: self._meter(slug) for slug in METERS}
+        self.meters = {item.holder: self._meter(item) for slug in METERS for item in _metered(slug)}
+        """Stripe's meters by what holds the usage: OpenMeter's slug, and the formula if that is not `sum`."""
         self.product = self._post("products", {"name": "Usage"})["id"]
         self.prices: dict[tuple[str, str, str, str], str] = {}
         self.items_of_price: dict[str, Item] = {}
         self.customers: dict[str, str] = {}
         self.subscriptions: dict[str, str] = {}
+        self.customer_of: dict[str, str] = {}
+        """Stripe's id of the customer of each contract."""
         self.places: dict[str, list[str]] = {}
         """Subscription items of a contract by place; added ones follow."""
         self._intervals: dict[str, str] = {}
         self._holders: dict[str, str] = {}
+        self._legacy_items: set[str] = set()
 
     def holder(self, item: str) -> str:
         """What a subscription item is called in a verdict: its contract and its meter."""
@@ -72,12 +76,15 @@ class Merchant:
         if contract.trial_days:
             params["trial_period_days"] = contract.trial_days
         made = self._post("subscriptions", params, legacy=is_legacy)
+        self.customer_of[contract.name] = params["customer"]
         self.subscriptions[contract.name] = made["id"]
         self.places[contract.name] = [item["id"] for item in made["items"]["data"]]
         self._intervals[contract.name] = contract.interval
         for item in made["items"]["data"]:
             meter = self.items_of_price[item["price"]["id"]].meter
             self._holders[item["id"]] = f"{contract.name} {meter}"
+            if self.items_of_price[item["price"]["id"]].kind == "legacy":
+                self._legacy_items.add(item["id"])
 
     def act(self, act: Act) -> None:
         """Do something to a subscription."""
@@ -89,19 +96,30 @@ class Merchant:
             self._call("DELETE", path, {"invoice_now": True})
         elif act.kind == "cancel_at_period_end":
             self._post(path, {"cancel_at_period_end": True})
+        elif act.kind == "cancel_at":
+            self._post(path, {"cancel_at": act.until})
         elif act.kind == "reset_anchor":
             self._post(path, {"billing_cycle_anchor": "now", "proration_behavior": "none"})
+        elif act.kind == "end_trial":
+            self._post(path, {"trial_end": "now"})
         elif act.kind == "remove":
-            self._post(path, {"items": [{"id": places[act.item], "deleted": True}]})
+            row = {"id": places[act.item], "deleted": True, **self._clearing(places[act.item])}
+            self._post(path, {"items": [row], "proration_behavior": act.proration})
         elif act.kind == "swap" and act.to is not None:
-            self._post(path, {"items": [{"id": places[act.item], "price": self.price(act.to, interval)}]})
+            row = {"id": places[act.item], "price": self.price(act.to, interval)}
+            self._post(path, {"items": [row], "proration_behavior": act.proration})
         elif act.kind == "add" and act.to is not None:
             known = set(places)
             changed = self._post(path, {"items": [self._row(act.to, interval)]})
             places.extend(item["id"] for item in changed["items"]["data"] if item["id"] not in known)
 
+    def _clearing(self, item: str) -> Json:
+        """Stripe takes no item off that has usage records, unless they are deleted, too."""
+        return {"clear_usage": True} if item in self._legacy_items else {}
+
     def price(self, item: Item, interval: str) -> str:
         """The id of a price, made when first named."""
+        interval = item.interval or interval
         key = (item.kind, item.meter, interval, item.variant)
         if key not in self.prices:
             self.prices[key] = self._price(item, interval)
@@ -118,18 +136,18 @@ class Merchant:
         recurring: Json = {"interval": interval}
         if item.kind != "licensed":
             recurring["usage_type"] = "metered"
-        if item.kind == "mirror":
-            recurring["meter"] = self.meters[item.meter]
+        if item.kind in {"mirror", "last"}:
+            recurring["meter"] = self.meters[item.holder]
         params: Json = {"currency": "usd", "unit_amount": 10, "product": self.product, "recurring": recurring}
         if item.kind != "licensed":
             params["metadata"] = {"om_meter_id": item.meter}
         return str(self._post("prices", params, legacy=item.kind == "legacy")["id"])
 
-    def _meter(self, slug: str) -> str:
+    def _meter(self, item: Item) -> str:
         params = {
-            "display_name": slug,
-            "event_name": f"usage_{slug}",
-            "default_aggregation": {"formula": "sum"},
+            "display_name": item.holder,
+            "event_name": f"usage_{item.meter}_{item.kind}",
+            "default_aggregation": {"formula": "last" if item.kind == "last" else "sum"},
         }
         return str(self._post("billing/meters", params)["id"])
 
@@ -150,6 +168,13 @@ class Merchant:
         if response.status != 200:
             raise ValueError(f"{method} {path}: {answer}")
         return answer
+
+
+def _metered(slug: str) -> Iterator[Item]:
+    """The ways in which a meter of Stripe can hold a meter of OpenMeter."""
+    if METERS[slug] in {"SUM", "COUNT"}:
+        yield Item(meter=slug)
+    yield Item(meter=slug, kind="last")
 
 
 def _encode(params: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What must be billed: worked out from the usage list by Stripe's documented rules alone.
+"""What must be billed: worked out from the history by Stripe's documented rules alone.
 
 Shares no code with the layer, nor with the stand-in's billing. What Stripe bills "as received so far"
 cannot be told from the usage list: there the log of what it had received at that instant decides.
@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sandbox.simulator.calendar import DAY, moved
-from sandbox.simulator.history import Act, Contract, History, Item
+from sandbox.simulator.history import Act, Contract, History, Interval, Item
 
 GRACE = 3600
 """Configure a grace period: the default."""
+
+How = Literal["draft", "received", "dropped", "free"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,15 @@ class Segment:
     item: Item
     start: int
     end: int
-    how: Literal["draft", "received", "dropped", "free"]
+    how: How
     closes: int
     """When its quantity is fixed, UTC seconds."""
     first: bool
     """Whether billing of the item began with it."""
-    period: tuple[int, int]
-    """The period of the item in which it lies."""
+    place: int
+    """Of the item on its contract."""
+    is_whole: bool = True
+    """Whether it ends with the item's period."""
 
     @property
     def has_line(self) -> bool:
@@ -46,8 +50,12 @@ class Segment:
 
 @dataclass(slots=True)
 class _Running:
+    """An item on a subscription; its usage counts from `since`."""
+
+    place: int
     item: Item
     since: int
+    period_end: int
     first: bool = True
 
 
@@ -57,70 +65,131 @@ class _Course:
 
     contract: Contract
     delay: int
-    items: list[_Running | None]
     anchor: int
-    period_start: int
-    number: int = 0
-    in_trial: bool = False
-    ends_at_period_end: bool = False
+    in_trial: bool
+    items: list[_Running | None] = field(default_factory=list)
+    cancel_at: int | None = None
     done: list[Segment] = field(default_factory=list)
 
     @property
-    def period_end(self) -> int:
-        if self.in_trial:
-            return self.anchor
-        return moved(self.anchor, self.contract.interval, self.number + 1)
+    def running(self) -> list[_Running]:
+        """What is on the subscription now."""
+        return [one for one in self.items if one is not None]
 
-    def close(self, running: _Running, end: int, how: str, closes: int) -> None:
-        if end <= running.since or running.item.kind == "licensed":
-            return
-        self.done.append(
-            Segment(
-                contract=self.contract.name,
-                customer=self.contract.customer,
-                item=running.item,
-                start=running.since,
-                end=end,
-                how="free" if self.in_trial and how != "dropped" else how,  # type: ignore[arg-type]
-                closes=closes,
-                first=running.first,
-                period=(self.period_start, self.period_end),
+    @property
+    def next_end(self) -> int:
+        """When time next ends something: the nearest period, or the subscription."""
+        ends = [one.period_end for one in self.running]
+        return min(ends if self.cancel_at is None else [*ends, self.cancel_at])
+
+    def put_on(self, item: Item, at: int) -> None:
+        """An item whose usage counts from `at`; its periods are those of the subscription's anchor."""
+        running = _Running(len(self.items), item, at, self.anchor)
+        if not self.in_trial:
+            running.period_end = self._end_after(running, at)
+        self.items.append(running)
+
+    def close(self, running: _Running, end: int, how: How, closes: int) -> None:
+        """End what a price bills; nothing was billed yet in no time."""
+        if end > running.since and running.item.kind != "licensed":
+            self.done.append(
+                Segment(
+                    contract=self.contract.name,
+                    customer=self.contract.customer,
+                    item=running.item,
+                    start=running.since,
+                    end=end,
+                    how="free" if self.in_trial and how != "dropped" else how,
+                    closes=closes,
+                    first=running.first,
+                    place=running.place,
+                    is_whole=end == running.period_end,
+                )
             )
-        )
-        running.since, running.first = end, False
+            running.first = False
+        running.since = end
 
-    def renew(self) -> None:
-        end = self.period_end
-        for running in filter(None, self.items):
-            self.close(running, end, "draft", end + self.delay + GRACE)
-        if self.in_trial:
-            self.in_trial = False
-        else:
-            self.number += 1
-        self.period_start = end
+    def pass_end(self) -> bool:
+        """What happens at the next end of its own accord; False when the subscription is over.
+
+        Usage of the last period goes on a draft, too (Cancel subscriptions). Usage in a trial is never
+        billed (Free trials).
+        """
+        end = self.next_end
+        is_over = end == self.cancel_at
+        for one in self.running:
+            if one.period_end == end or is_over:
+                self.close(one, end, "draft", end + self.delay + GRACE)
+        if is_over:
+            return False
+        self.in_trial = self.in_trial and end != self.anchor
+        for one in self.running:
+            if one.period_end == end:
+                one.period_end = self._end_after(one, end)
+        return True
 
     def act(self, act: Act) -> bool:
         """Apply an act; False when the subscription is over."""
-        running = self.items[act.item] if act.item < len(self.items) else None
-        if act.kind == "cancel_at_period_end":
-            self.ends_at_period_end = True
-        elif act.kind in {"cancel_now", "cancel_now_and_bill"}:
-            how = "received" if act.kind == "cancel_now_and_bill" and not self.in_trial else "dropped"
-            for one in filter(None, self.items):
-                self.close(one, act.at, how, act.at)
-            return False
-        elif act.kind == "reset_anchor":
-            for one in filter(None, self.items):
-                self.close(one, act.at, "received", act.at)
-            self.anchor, self.period_start, self.number, self.in_trial = act.at, act.at, 0, False
-        elif act.kind == "add" and act.to is not None:
-            self.items.append(_Running(act.to, act.at))
-        elif running is not None:
-            pays = self.contract.mode == "flexible" and not self.in_trial and running.item.kind == "mirror"
-            self.close(running, act.at, "received" if pays else "dropped", act.at)
-            swapped = act.kind == "swap" and act.to is not None
-            self.items[act.item] = _Running(act.to, act.at, first=False) if swapped and act.to else None
+        match act.kind:
+            case "cancel_at_period_end":
+                self.cancel_at = min(one.period_end for one in self.running)
+            case "cancel_at":
+                self.cancel_at = act.until
+            case "cancel_now" | "cancel_now_and_bill":
+                bills = act.kind == "cancel_now_and_bill" and not self.in_trial
+                for one in self.running:
+                    self.close(one, act.at, "received" if bills else "dropped", act.at)
+                return False
+            case "reset_anchor" | "end_trial":
+                self._begin_anew(act.at)
+            case "add" if act.to is not None:
+                self.put_on(act.to, act.at)
+            case "swap" | "remove":
+                self._take_off(act)
         return True
+
+    def _begin_anew(self, at: int) -> None:
+        """A new anchor ends every period at once, and bills it (Billing cycle)."""
+        for one in self.running:
+            self.close(one, at, "received", at)
+        self.anchor, self.in_trial = at, False
+        for one in self.running:
+            one.period_end = self._end_after(one, at)
+
+    def _take_off(self, act: Act) -> None:
+        """A price that leaves: flexible mode bills what it has received, classic mode never bills it.
+
+        Manage billing setup; usage records are dropped with their item. In classic mode another interval
+        moves the anchor here (Change subscriptions).
+        """
+        running = self.items[act.item]
+        if running is None:
+            return
+        is_flexible = self.contract.mode == "flexible"
+        pays = is_flexible and not self.in_trial and running.item.kind in {"mirror", "last"}
+        how: How = "received" if pays and act.proration != "none" else "dropped"
+        self.close(running, act.at, how, act.at)
+        if act.kind == "remove" or act.to is None:
+            self.items[act.item] = None
+            return
+        was = self._interval(running)
+        running.item, running.first = act.to, False
+        if self._interval(running) == was:
+            return
+        if is_flexible:
+            running.period_end = self._end_after(running, act.at)
+        else:
+            self._begin_anew(act.at)
+
+    def _interval(self, running: _Running) -> Interval:
+        return running.item.interval or self.contract.interval
+
+    def _end_after(self, running: _Running, at: int) -> int:
+        """The first end after an instant: periods are whole intervals from the anchor on."""
+        number = 1
+        while (end := moved(self.anchor, self._interval(running), number)) <= at:
+            number += 1
+        return end
 
 
 def segments(history: History, delay: int) -> Iterator[Segment]:
@@ -130,23 +199,14 @@ def segments(history: History, delay: int) -> Iterator[Segment]:
 
 
 def _segments_of(contract: Contract, history: History, delay: int) -> list[Segment]:
-    course = _Course(
-        contract=contract,
-        delay=delay,
-        items=[_Running(item, contract.at) for item in contract.items],
-        anchor=contract.at + contract.trial_days * DAY,
-        period_start=contract.at,
-        in_trial=contract.trial_days > 0,
-    )
+    anchor = contract.at + contract.trial_days * DAY
+    course = _Course(contract, delay, anchor, in_trial=contract.trial_days > 0)
+    for item in contract.items:
+        course.put_on(item, contract.at)
     acts = sorted((act for act in history.acts if act.contract == contract.name), key=lambda act: act.at)
     while True:
-        end = course.period_end
-        if acts and acts[0].at < end:
+        if acts and acts[0].at < course.next_end:
             if not course.act(acts.pop(0)):
                 return course.done
-            continue
-        if end + delay + GRACE > history.end:
-            return course.done
-        course.renew()
-        if course.ends_at_period_end:
+        elif course.next_end + delay + GRACE > history.end or not course.pass_end():
             return course.done

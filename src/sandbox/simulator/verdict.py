@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
-from sandbox.simulator.history import History, Usage, amount
+from sandbox.simulator.aggregations import aggregated
+from sandbox.simulator.bills import measured, quantity, usage_of
+from sandbox.simulator.history import History, Usage
 from sandbox.simulator.oracle import Segment, segments
+from sandbox.simulator.totals import door_of, seen_from, seen_in_course
 from sandbox.simulator.world import RENEWAL_DELAY, Line, Outcome, Received
 
 MINUTE = 60
@@ -75,8 +78,8 @@ class _Judge:
         for event in outcome.received:
             self.taken[event.customer, event.meter].append(event)
         self.segments = list(segments(history, RENEWAL_DELAY))
-        self.followed = {(one.contract, one.item.meter, one.start): one.item for one in self.segments}
-        self.moved: dict[tuple[str, str, int], Decimal] = {}
+        self.followed = {(one.contract, one.place, one.start): one.item for one in self.segments}
+        self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
         self.over_at = {
@@ -100,10 +103,10 @@ class _Judge:
         return self.found
 
     def _segment(self, segment: Segment, line: Line | None) -> None:
-        if segment.item.kind == "legacy":
-            self._legacy(segment, line)
-        else:
+        if segment.item.kind == "mirror":
             self._mirror(segment, line)
+        else:
+            self._total(segment, line)
 
     def _mirror(self, segment: Segment, line: Line | None) -> None:
         sums = self._sums(segment)
@@ -116,7 +119,7 @@ class _Judge:
         elif self._swapped_to_another(segment):
             received = sums.in_time + (sums.too_late if segment.how == "dropped" else 0)
             rest = max(sums.wanted - received - sums.counted, Decimal(0))
-            self.moved[segment.contract, segment.item.meter, segment.end] = rest
+            self.moved[segment.contract, segment.place, segment.end] = rest
         elif segment.how != "dropped" and not self._accounted(segment, sums):
             self._short(
                 segment,
@@ -124,13 +127,13 @@ class _Judge:
             )
         if sums.too_late and not sums.is_shared and segment.how != "dropped":
             self._wrong(segment, f"{sums.too_late} sent after the quantity was fixed")
-        due = _total(use for use in sums.used if self._was_due(segment, use))
+        due = aggregated(use for use in sums.used if self._was_due(segment, use))
         if sums.in_time < due and not _same(sums.in_time, due):
             self._short(segment, f"billed {sums.in_time}, though {due} of {sums.truth} could be seen in time")
         if segment.how == "draft" and _same(sums.in_time, sums.truth):
             took = sums.last_at - max([segment.end, *(use.seen_at for use in sums.used)])
             self.found.converged_after_s = max(self.found.converged_after_s, took)
-        elif segment.how != "dropped":
+        elif segment.how != "dropped" and not _same(sums.in_time, sums.truth):
             self.found.predicted += 1
 
     def _sums(self, segment: Segment) -> _Sums:
@@ -138,14 +141,14 @@ class _Judge:
         used = [use for use in self.usage[segment.customer, meter] if segment.start <= use.time < segment.end]
         taken = [
             event
-            for event in self.taken[segment.customer, meter]
+            for event in self.taken[segment.customer, segment.item.holder]
             if segment.start <= event.stamp < segment.end
         ]
-        truth = _total(used)
+        truth = aggregated(used)
         return _Sums(
             used=used,
             truth=truth,
-            wanted=truth + self.moved.pop((segment.contract, meter, segment.start), Decimal(0)),
+            wanted=truth + self.moved.pop((segment.contract, segment.place, segment.start), Decimal(0)),
             in_time=sum((event.value for event in taken if event.at <= segment.closes), Decimal(0)),
             too_late=sum((event.value for event in taken if event.at > segment.closes), Decimal(0)),
             counted=self._counted(segment.customer, meter, segment.start, segment.end),
@@ -155,7 +158,7 @@ class _Judge:
 
     def _swapped_to_another(self, segment: Segment) -> bool:
         """Whether a price was swapped: what had not been received goes to the new one, or is counted."""
-        follower = self.followed.get((segment.contract, segment.item.meter, segment.end))
+        follower = self.followed.get((segment.contract, segment.place, segment.end))
         return segment.how in {"dropped", "received"} and follower not in {None, segment.item}
 
     def _accounted(self, segment: Segment, sums: _Sums) -> bool:
@@ -165,7 +168,7 @@ class _Judge:
             # No listing shows an ended subscription: once its invoice is final nothing looks at it again.
             told = segment.how != "received" or segment.contract in self.outcome.told_of_end
             last_look = max(self.over_at[segment.contract], segment.closes - 16 * MINUTE) if told else 0
-            unseen = _total(use for use in sums.used if use.seen_at > last_look)
+            unseen = aggregated(use for use in sums.used if use.seen_at > last_look)
             known += min(unseen, sums.wanted - known)
         if sums.is_shared and sums.in_time + sums.too_late + sums.counted <= sums.wanted:
             return True
@@ -180,35 +183,45 @@ class _Judge:
             for tick in self.outcome.closing_ticks
         )
 
-    def _legacy(self, segment: Segment, line: Line | None) -> None:
-        start, end = _half_an_hour_earlier(segment)
-        used = [u for u in self.usage[segment.customer, segment.item.meter] if start <= u.time < end]
-        truth = _whole(_total(used))
-        due = _whole(
-            _total(
-                use
-                for use in used
-                if any(max(use.seen_at, end) <= tick < segment.end for tick in self.outcome.closing_ticks)
-            )
-        )
+    def _total(self, segment: Segment, line: Line | None) -> None:
+        """A price that is billed by a total: on a meter of the last value, or a legacy one."""
         if line is None or segment.how == "dropped":
             return
+        used = usage_of(segment, self.usage[segment.customer, segment.item.meter])
+        truth = quantity(segment, used)
         self._finality(segment, line)
-        counted = self._counted(
-            segment.customer, f"{segment.contract} {segment.item.meter}", segment.start, segment.start + 1
-        )
-        if line.quantity > truth:
-            self._over(segment, f"billed {line.quantity} of {truth} used")
-        elif line.quantity + counted != truth and not self._was_late(segment, used):
-            self._short(segment, f"billed {line.quantity} of {truth} used, and {counted} counted as late")
-        if line.quantity < due:
-            self._short(segment, f"billed {line.quantity}, though {due} could be seen in time")
-        if line.quantity != truth:
-            self.found.predicted += 1
+        is_legacy = segment.item.kind == "legacy"
+        if not is_legacy and not _same(line.quantity, received := self._last_received(segment)):
+            self._wrong(segment, f"billed {line.quantity}, but Stripe had received {received}")
+        holder = f"{segment.contract} {segment.item.meter}" if is_legacy else segment.item.holder
+        counted = self._counted(segment.customer, holder, segment.start, segment.end)
+        _, over_at = measured(segment)
+        # No list shows a subscription that ends in its course to the ticks that close periods.
+        due = 0 if is_legacy and not segment.is_whole else self._last_look(over_at, door_of(segment))
+        seen = seen_from(segment, used, due) if due else seen_in_course(segment, used)
+        if not any(_same(line.quantity, one) for one in seen):
+            tell = self._over if line.quantity > truth else self._short
+            tell(segment, f"billed {line.quantity} of {truth} used, which nobody could see then")
+        looked = self._last_look(over_at, segment.closes)
+        seen = seen_from(segment, used, looked) if looked else seen_in_course(segment, used)
+        if not any(_same(line.quantity + counted, one) for one in seen):
+            what = f"billed {line.quantity} of {truth} used, {counted} counted as on no invoice"
+            self._short(segment, what)
+        self.found.predicted += not _same(line.quantity, truth) and segment.how != "free"
 
-    def _was_late(self, segment: Segment, used: Iterable[Usage]) -> bool:
-        """Whether some came so late that nothing looks at the period any more."""
-        return any(use.seen_at > segment.closes - 16 * MINUTE for use in used)
+    def _last_received(self, segment: Segment) -> Decimal:
+        """The value with the newest stamp in the segment that Stripe had in time (Configure meters)."""
+        taken = [
+            event
+            for event in self.taken[segment.customer, segment.item.holder]
+            if segment.start <= event.stamp < segment.end and event.at <= segment.closes
+        ]
+        newest = max(enumerate(taken), key=lambda one: (one[1].stamp, one[0]), default=None)
+        return max(newest[1].value, Decimal(0)) if newest else Decimal(0)
+
+    def _last_look(self, start: int, end: int) -> int:
+        """When the last closing tick ran in [start, end) that nothing disturbed; 0: none did."""
+        return max((tick for tick in self.outcome.closing_ticks if start <= tick < end), default=0)
 
     def _finality(self, segment: Segment, line: Line) -> None:
         if line.finalized_at is None:
@@ -231,7 +244,7 @@ class _Judge:
         return any(
             other.customer == segment.customer
             and other.item.meter == segment.item.meter
-            and other.contract != segment.contract
+            and (other.contract, other.place) != (segment.contract, segment.place)
             and other.item.kind == "mirror"
             and other.start < segment.end
             and segment.start < other.end
@@ -256,10 +269,20 @@ class _Judge:
                 continue
             if status in {"late", "unbillable"}:
                 continue  # counted against the truth, to the unit
+            if status == "refused" and self._is_refused(report.customer_meter.customer):
+                continue
             name = self.outcome.customers.get(report.customer_meter.customer, "?")
             self.found.wrong.append(Wrong(name, f"{status} at {at}: {report.reason}"))
         for reason in self.outcome.errors:
             self.found.wrong.append(Wrong("?", reason))
+
+    def _is_refused(self, customer: str) -> bool:
+        """Whether a customer has a period of a legacy price under two hours."""
+        name = self.outcome.customers.get(customer)
+        return any(
+            one.customer == name and one.item.kind == "legacy" and one.end - one.start < 2 * HOUR
+            for one in self.segments
+        )
 
     def _after_a_strike(self, at: int, kind: str = "") -> bool:
         return any(at - HOUR <= when <= at and kind in {"", what} for when, what in self.outcome.struck)
@@ -277,19 +300,5 @@ class _Judge:
         self.found.wrong.append(Wrong(segment.contract, f"{place}: {what}"))
 
 
-def _total(used: Iterable[Usage]) -> Decimal:
-    return sum((amount(use) for use in used), Decimal(0))
-
-
 def _same(left: Decimal, right: Decimal) -> bool:
     return abs(left - right) <= max(Decimal("1e-6"), Decimal("1e-12") * max(abs(left), abs(right)))
-
-
-def _whole(value: Decimal) -> Decimal:
-    return value.quantize(Decimal(1), ROUND_HALF_UP)
-
-
-def _half_an_hour_earlier(segment: Segment) -> tuple[int, int]:
-    """What a legacy period bills: half an hour earlier than itself, to the minute; a first start stays."""
-    start = segment.start if segment.first else (segment.start - 30 * MINUTE) // MINUTE * MINUTE
-    return start, (segment.end - 30 * MINUTE) // MINUTE * MINUTE

@@ -19,6 +19,7 @@ from sandbox.openmeter import OpenMeterSandbox
 from sandbox.simulator.history import METERS, Act, Contract, History, Item
 from sandbox.simulator.machine import VirtualClock
 from sandbox.simulator.merchant import API_KEY, Merchant
+from sandbox.simulator.operator import report_customer
 from sandbox.simulator.processes import URL, Process, Shared
 from sandbox.simulator.queue import MemoryQueue, Message
 from sandbox.simulator.trouble import CrashError, Trouble
@@ -169,6 +170,14 @@ class World:
             if isinstance(what, Contract):
                 self.merchant.subscribe(what)
             else:
+                if what.reported:
+                    customer = self.merchant.customer_of[what.contract]
+                    self._run(
+                        "operator",
+                        lambda process, customer=customer: process.container.run(
+                            report_customer(process, customer)
+                        ),
+                    )
                 self.merchant.act(what)
             self.stripe.run_due()
         self._roll_secrets()
@@ -243,7 +252,7 @@ class World:
         soonest = min(ends, default=None)
         if soonest is None:
             return middle
-        near = soonest - HOUR
+        near = soonest - HOUR - 5 * MINUTE  # so that the hourly tick before the end is among them
         if quarter >= near:
             return min(quarter, middle)
         first = near - near % QUARTER + QUARTER
