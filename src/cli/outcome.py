@@ -14,14 +14,6 @@ from usage_reporting.model import Line, Report, Status
 from usage_reporting.stripe_api import redacted
 from usage_reporting.windows import rfc3339
 
-UNDELIVERED = {
-    Status.REFUSED: "refused",
-    Status.HELD: "held",
-    Status.REJECTED: "rejected",
-    Status.UNKNOWN: "unknown",
-    Status.HANDED_OVER: "unknown",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -43,7 +35,7 @@ class Outcome:
     @property
     def is_delivered(self) -> bool:
         """Whether nothing was refused, held or rejected, and nothing is unknown."""
-        return all(report.status not in UNDELIVERED for report in self.reports)
+        return not any(report.status.is_undelivered for report in self.reports)
 
     @property
     def summary(self) -> dict[str, int | str]:
@@ -54,7 +46,7 @@ class Outcome:
         )
         for report in self.reports:
             changed = report.sent or report.status is Status.SHADOW
-            name = UNDELIVERED.get(report.status) or (sends if changed else "unchanged")
+            name = _undelivered(report.status) or (sends if changed else "unchanged")
             counted[name] = int(counted[name]) + 1
         counted["unbillable units"] = to_wire(_sum(report.unbillable for report in self.reports))
         counted["late units"] = to_wire(_sum(report.late for report in self.reports))
@@ -103,6 +95,12 @@ class Outcome:
             "summary": {name.replace(" ", "_"): value for name, value in self.summary.items()},
             "nothing_was_sent": self.dry_run or self.shadow,
         }
+
+
+def _undelivered(status: Status) -> str:
+    if status.is_undelivered:
+        return Status.UNKNOWN.value if status.ask_again else status.value
+    return ""
 
 
 def _print_sends(report: Report) -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from tests.docs.documents import DOCUMENTS, HOW_IT_WORKS, README, blocks, section, tables, text
 from usage_reporting.amounts import loads
+from usage_reporting.billing import Finalized
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.model import Line
-from usage_reporting.pages import Cursor, read_message
+from usage_reporting.pages import Cursor, finalized_message, read_message
+from usage_reporting.verdict import Judgement, Known, causes_of
 from usage_reporting.windows import Slice, cut, read_until, rfc3339, stamp_of
 
 DAY_OF_EXAMPLE = "2026-07-14"
@@ -68,6 +70,23 @@ def test_a_page_and_a_cursor() -> None:
     assert isinstance(page, list)
     assert [one.to_json() for one in page] == example('"customer_meters"')["customer_meters"]
     assert isinstance(read_message(json.dumps(example('"part"'))), Cursor)
+
+
+def test_a_page_of_final_invoices() -> None:
+    message = example('"finalized"')
+    found = read_message(json.dumps(message))
+    assert isinstance(found, Finalized)
+    assert finalized_message(found) == message
+
+
+def test_a_verdict_and_its_line() -> None:
+    item = example('"sk": "verdict"')
+    judgement = Judgement.from_item(item)
+    written = judgement.to_item()
+    assert {**written, "version": item["version"]} == item
+    [line] = judgement.lines
+    assert causes_of(Decimal("14.25"), line.quantity, Known(undelivered=Decimal(3))) == line.causes
+    assert f"stripe_invoice: {judgement.pk.split('#')[-1]}, {line}" in text(HOW_IT_WORKS).splitlines()
 
 
 def test_a_line() -> None:

@@ -147,6 +147,8 @@ def test_alarms_page_on_money() -> None:
         "HeldAlarm": "Held",
         "RefusedAlarm": "Refused",
         "RejectedAlarm": "Rejected",
+        "ShortAlarm": "VerdictShort",
+        "OverAlarm": "VerdictOver",
         "ClosingTickAlarm": "TickClosing",
         "AllTickAlarm": "TickAll",
         "DeadLetterAlarm": "ApproximateNumberOfMessagesVisible",
@@ -161,7 +163,17 @@ def test_an_alarm_notifies_the_topic_when_there_is_one(name: str) -> None:
     assert alarm["AlarmDescription"].endswith(".")
 
 
-@pytest.mark.parametrize("name", ["ClosingUndeliveredAlarm", "HeldAlarm", "RefusedAlarm", "RejectedAlarm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ClosingUndeliveredAlarm",
+        "HeldAlarm",
+        "RefusedAlarm",
+        "RejectedAlarm",
+        "ShortAlarm",
+        "OverAlarm",
+    ],
+)
 def test_one_is_too_many(name: str) -> None:
     alarm = ALARMS[name]["Properties"]
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 1)

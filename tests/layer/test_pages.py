@@ -14,10 +14,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.layer.builders import NOON, Clock, customer_meter
-from usage_reporting.billing import Billing, Listing
+from tests.layer.builders import NOON, SETTINGS, Clock, customer_meter
+from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
-from usage_reporting.errors import AskAgainError, BadRequestError
+from usage_reporting.config import Mode, Settings
+from usage_reporting.errors import AskAgainError, BadRequestError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.pages import (
     Cursor,
@@ -111,6 +112,17 @@ class ListedBilling:
     subscription_pages: list[list[CustomerMeter]] = field(default_factory=list)
     draft_pages: list[list[CustomerMeter]] = field(default_factory=list)
     asked: list[tuple[str, Any, str]] = field(default_factory=list)
+    final: list[list[str]] = field(default_factory=list)
+    settings: Settings = SETTINGS
+    refuses: str = ""
+
+    async def finalized(self, since: int, cursor: str = "") -> AsyncIterator[Finalized]:
+        self.asked.append(("finalized", since, cursor))
+        if self.refuses:
+            raise StripeUnavailableError(self.refuses)
+        first = int(cursor.removeprefix("e")) + 1 if cursor else 0
+        for number, invoices in list(enumerate(self.final))[first:]:
+            yield Finalized("test", invoices, f"e{number}")
 
     def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
         self.asked.append(("subscriptions", dict(filters), cursor))
@@ -174,7 +186,54 @@ def test_closing_lists_what_ends_about_now_and_the_drafts() -> None:
     listed(billing, Cursor(Scope.CLOSING), Budget(), MemoryQueue())
 
     ends = {"gte": NOON - HOUR, "lte": NOON + 45 * MINUTE}
-    assert billing.asked == [("subscriptions", {"current_period_end": ends}, ""), ("drafts", None, "")]
+    assert billing.asked == [
+        ("subscriptions", {"current_period_end": ends}, ""),
+        ("drafts", None, ""),
+        ("finalized", NOON - 3 * HOUR, ""),
+    ]
+
+
+def test_closing_queues_what_became_final_twenty_a_message() -> None:
+    billing, queue = ListedBilling(final=[[f"in_{n}" for n in range(45)], ["in_45"]]), MemoryQueue()
+
+    assert listed(billing, Cursor(Scope.CLOSING), Budget(), queue) == (0, None)
+
+    found = [cast("Finalized", read_message(json.dumps(message))) for message in queue.messages]
+    assert [len(one.invoices) for one in found] == [20, 20, 5, 1]
+    assert [invoice for one in found for invoice in one.invoices] == [f"in_{n}" for n in range(46)]
+    assert {one.mode for one in found} == {"test"}
+
+
+def test_final_invoices_go_on_by_their_cursor() -> None:
+    billing, queue = ListedBilling(final=[["in_0"], ["in_1"]]), MemoryQueue()
+    _, rest = listed(billing, Cursor(Scope.CLOSING), Steps(0).budget, queue)
+    assert rest == Cursor(Scope.CLOSING, Part.FINALIZED, "e0")
+    billing.asked.clear()
+
+    assert listed(billing, rest, Budget(), queue) == (0, None)
+
+    assert billing.asked == [("finalized", NOON - 3 * HOUR, "e0")]
+    assert [message["finalized"] for message in queue.messages] == [["in_0"], ["in_1"]]
+
+
+def test_shadow_mode_looks_back_one_tick_alone() -> None:
+    billing = ListedBilling(settings=replace(SETTINGS, mode=Mode.SHADOW))
+    listed(billing, Cursor(Scope.CLOSING), Budget(), MemoryQueue())
+
+    assert billing.asked[-1] == ("finalized", NOON - 20 * MINUTE, "")
+
+
+def test_without_the_permission_for_events_the_tick_goes_on_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("usage_reporting.pages.logger.warning", lambda text, *_: said.append(text))
+    billing, queue = ListedBilling([numbered(0, 2)], refuses="the Stripe key may not do this"), MemoryQueue()
+    lister = Lister(cast("Billing", billing), queue, Clock())
+    for _ in range(3):
+        assert asyncio.run(lister.queue_pages(Cursor(Scope.CLOSING), Budget())) == (2, None)
+
+    assert len(said) == 1
 
 
 def test_a_cursor_in_the_drafts_lists_no_subscriptions_again() -> None:

@@ -20,12 +20,13 @@ from usage_reporting.customer_meters import (
     named_meter,
     product_of,
     span_of,
+    stripe_meter,
     was_added,
     with_subject,
 )
 from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
-from usage_reporting.model import CustomerMeter, Span, SpanState
-from usage_reporting.renewals import UPDATED, EndedPeriod
+from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter
+from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.windows import HOUR, MINUTE, floor_minute
 
@@ -47,6 +48,16 @@ class Listing:
     customer_meters: list[CustomerMeter]
     cursor: str
     """The last object's id; the listing goes on after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalized:
+    """Ids of final invoices, all of one mode of Stripe's."""
+
+    mode: str
+    invoices: Sequence[str]
+    cursor: str = ""
+    """The last event's id; the listing goes on after it."""
 
 
 @dataclass(slots=True)
@@ -122,6 +133,33 @@ class Billing:
         return [
             _closing(one) for one in await self._of_draft(found) if all(span.end <= now for span in one.spans)
         ]
+
+    async def invoice(self, invoice: str) -> Json:
+        """One invoice as it is now, with all its lines. Raises NotFoundError."""
+        found = await self.api.get(f"/v1/invoices/{invoice}")
+        return {**found, "lines": {"data": await self._lines(found)}}
+
+    async def billed_on(self, invoice: Json) -> list[CustomerMeter]:
+        """The customer meters of an invoice's lines, as its subscription shows them now."""
+        return await self._of_draft(invoice)
+
+    async def finalized(self, since: int, cursor: str = "") -> AsyncIterator[Finalized]:
+        """Invoices that became final since then (UTC seconds), a page of events at a time."""
+        query: Json = {"type": INVOICE_FINALIZED, "created": {"gte": since}}
+        if cursor:
+            query["starting_after"] = cursor
+        async for page in self.api.pages("/v1/events", query):
+            if page:
+                invoices = [invoice_id(event) for event in page]
+                yield Finalized(mode_of(page[0]), invoices, page[-1]["id"])
+
+    async def price(self, price: str) -> Json:
+        """A price, asked once in ten minutes."""
+        return await self._once(f"/v1/prices/{price}")
+
+    async def stripe_meter(self, meter: str) -> StripeMeter:
+        """How a meter is fed, asked once in ten minutes."""
+        return stripe_meter(await self._once(f"/v1/billing/meters/{meter}"))
 
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         """What Stripe's summary holds of a customer on a meter; whole minutes, UTC seconds."""

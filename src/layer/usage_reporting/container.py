@@ -12,6 +12,7 @@ from typing import Any
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Credentials, SecretsManagerCredentials
+from usage_reporting.judging import Judge
 from usage_reporting.ledger import DynamoTable, Ledger, Table
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pages import Lister, Queue, SqsQueue
@@ -37,6 +38,7 @@ class Container:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     billing: Billing = field(init=False)
     reporter: Reporter = field(init=False)
+    judge: Judge = field(init=False)
     lister: Lister = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,7 @@ class Container:
         )
         sender = Sender(api, ledger, self.clock)
         self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
+        self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.lister = Lister(self.billing, self.queue, self.clock)
 
     @classmethod

@@ -344,3 +344,12 @@ class Ledger:
         """Write an entry read before. Raises LostRaceError."""
         await asyncio.to_thread(self._table.put, entry.to_item(now), entry.version)
         return replace(entry, version=entry.version + 1)
+
+    async def items(self, keys: Sequence[Key]) -> dict[Key, Item]:
+        """Other items that exist, as they are stored."""
+        found = await asyncio.to_thread(self._table.get, list(dict.fromkeys(keys)))
+        return {(item["pk"], item["sk"]): item for item in found}
+
+    async def write_item(self, item: Item, read_version: int) -> None:
+        """Write another item whose stored version is still `read_version`. Raises LostRaceError."""
+        await asyncio.to_thread(self._table.put, item, read_version)

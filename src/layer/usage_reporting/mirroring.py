@@ -19,7 +19,7 @@ from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Reading, Report, Send, SpanState, Status
 from usage_reporting.openmeter import ADDITIVE, OpenMeter
 from usage_reporting.sender import Sender
-from usage_reporting.side_by_side import DELIVERED, RACES, check, racing, side_by_side, together
+from usage_reporting.side_by_side import RACES, check, racing, side_by_side, together
 from usage_reporting.targets import mirror
 from usage_reporting.telemetry import logger
 from usage_reporting.windows import day_of, rfc3339
@@ -182,7 +182,7 @@ class Mirroring:
             _would(case.report, plan)
             return
         await self._carry_out(case, plan, budget)
-        if case.is_full_reading and case.report.status in DELIVERED:
+        if case.is_full_reading and not case.report.status.is_undelivered:
             await self._remember_full_read(case)
 
     async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:

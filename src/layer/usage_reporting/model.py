@@ -292,6 +292,11 @@ class Status(StrEnum):
         """Whether the same call may end better later."""
         return self in {Status.UNKNOWN, Status.HANDED_OVER}
 
+    @property
+    def is_undelivered(self) -> bool:
+        """Whether usage that should be in Stripe may not be there."""
+        return self.ask_again or self in {Status.REFUSED, Status.HELD, Status.REJECTED}
+
 
 _RANK = {status: rank for rank, status in enumerate(Status)}
 

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -18,11 +18,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting.amounts import loads
-from usage_reporting.billing import Billing, Listing
+from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
-from usage_reporting.errors import AskAgainError, BadRequestError
+from usage_reporting.config import Mode
+from usage_reporting.errors import AskAgainError, BadRequestError, RejectedError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS
+from usage_reporting.telemetry import logger
 from usage_reporting.windows import HOUR, MINUTE
 
 LARGEST_MESSAGE = 200_000
@@ -30,6 +32,12 @@ LARGEST_MESSAGE = 200_000
 
 CLOSING_BEFORE = 45 * MINUTE
 CLOSING_AFTER = HOUR
+
+FINAL_SINCE = 3 * HOUR
+"""How far back a closing tick looks for final invoices: long enough for the second look at a verdict."""
+FINAL_SINCE_IN_SHADOW = 20 * MINUTE
+"""One tick's worth: shadow mode does not remember what it judged."""
+INVOICES_A_PAGE = 20
 
 
 class Scope(StrEnum):
@@ -46,6 +54,8 @@ class Part(StrEnum):
 
     SUBSCRIPTIONS = "subscriptions"
     DRAFTS = "drafts"
+    FINALIZED = "finalized"
+    """Invoices that became final a short while ago; closing ticks only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +102,19 @@ def cursor_message(cursor: Cursor) -> dict[str, Any]:
     return {"scope": cursor.scope.value, "part": cursor.part.value, "after": cursor.after}
 
 
-def read_message(body: str) -> list[CustomerMeter] | Cursor:
+def finalized_message(found: Finalized) -> dict[str, Any]:
+    """The message that carries a page of final invoices."""
+    return {"mode": found.mode, "finalized": list(found.invoices)}
+
+
+def read_message(body: str) -> list[CustomerMeter] | Cursor | Finalized:
     """Read a message of the queue. Raises BadRequestError for one that we did not write."""
     try:
         data = loads(body)
         if "scope" in data:
             return Cursor(Scope(data["scope"]), Part(data["part"]), str(data["after"]))
+        if "finalized" in data:
+            return Finalized(str(data["mode"]), [str(invoice) for invoice in data["finalized"]])
         return [CustomerMeter.from_json(one) for one in data["customer_meters"]]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BadRequestError(f"the message is not a page of customer meters: {error!r}") from error
@@ -118,6 +135,8 @@ class Lister:
     billing: Billing
     queue: Queue
     clock: Callable[[], int]
+    _said: str = ""
+    """Why final invoices could not be listed: said once."""
 
     async def queue_pages(self, cursor: Cursor, budget: Budget) -> tuple[int, Cursor | None]:
         """Queue the pages of a listing; the number queued, and where to go on if time ran out.
@@ -126,9 +145,8 @@ class Lister:
         """
         waiting: dict[str, dict[str, CustomerMeter]] = defaultdict(dict)
         queued = 0
-        for part in (Part.SUBSCRIPTIONS, Part.DRAFTS):
-            if part is Part.SUBSCRIPTIONS and cursor.part is Part.DRAFTS:
-                continue
+        customers = (Part.SUBSCRIPTIONS, Part.DRAFTS)
+        for part in customers[customers.index(cursor.part) :] if cursor.part in customers else ():
             after = cursor.after if part is cursor.part else ""
             async for listing in self._listings(cursor.scope, part, after):
                 for one in listing.customer_meters:
@@ -139,7 +157,28 @@ class Lister:
                 if budget.is_over and listing.cursor:
                     queued += await self._flush(waiting, least=1)
                     return queued, Cursor(cursor.scope, part, listing.cursor)
-        return queued + await self._flush(waiting, least=1), None
+        queued += await self._flush(waiting, least=1)
+        return queued, await self._queue_finalized(cursor, budget)
+
+    async def _queue_finalized(self, cursor: Cursor, budget: Budget) -> Cursor | None:
+        """Queue the invoices that just became final, for their verdict; where to go on, if time ran out."""
+        if cursor.scope is not Scope.CLOSING:
+            return None
+        is_shadow = self.billing.settings.mode is Mode.SHADOW
+        since = self.clock() - (FINAL_SINCE_IN_SHADOW if is_shadow else FINAL_SINCE)
+        after = cursor.after if cursor.part is Part.FINALIZED else ""
+        try:
+            async for found in self.billing.finalized(since, after):
+                for first in range(0, len(found.invoices), INVOICES_A_PAGE):
+                    page = replace(found, invoices=found.invoices[first : first + INVOICES_A_PAGE])
+                    await asyncio.to_thread(self.queue.send, finalized_message(page))
+                if budget.is_over:
+                    return Cursor(cursor.scope, Part.FINALIZED, found.cursor)
+        except (RejectedError, StripeUnavailableError) as error:
+            if error.reason != self._said:
+                self._said = error.reason
+                logger.warning("final invoices are judged when their webhook comes only: %s", error.reason)
+        return None
 
     def _listings(self, scope: Scope, part: Part, after: str) -> AsyncIterator[Listing]:
         if part is Part.DRAFTS:

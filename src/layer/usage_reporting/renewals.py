@@ -19,7 +19,8 @@ Json = dict[str, Any]
 UPDATED = "customer.subscription.updated"
 DELETED = "customer.subscription.deleted"
 INVOICE_CREATED = "invoice.created"
-HANDLED = frozenset({UPDATED, DELETED, INVOICE_CREATED})
+INVOICE_FINALIZED = "invoice.finalized"
+HANDLED = frozenset({UPDATED, DELETED, INVOICE_CREATED, INVOICE_FINALIZED})
 
 _SUBSCRIPTION = re.compile(r"sub_[A-Za-z0-9_]{1,250}")
 _INVOICE = re.compile(r"in_[A-Za-z0-9_]{1,250}")
@@ -59,6 +60,11 @@ def subscription_id(event: Json) -> str:
 def invoice_id(event: Json) -> str:
     """The id of the invoice that an event is about. Raises BadRequestError."""
     return _id_like(_INVOICE, event, "invoice")
+
+
+def mode_of(event: Json) -> str:
+    """Stripe's mode, `live` or `test`, as it stands in the ledger's keys."""
+    return "live" if event.get("livemode") else "test"
 
 
 def ended_periods(event: Json) -> list[EndedPeriod]:

@@ -25,8 +25,6 @@ AT_ONCE = 8
 RACES = 6
 RACE_PAUSE_S = 0.1
 
-DELIVERED = frozenset({Status.UNCHANGED, Status.SENT, Status.LATE, Status.UNBILLABLE})
-
 Work = Callable[[], Awaitable[None]]
 
 
@@ -48,7 +46,7 @@ def check(budget: Budget) -> None:
 
 def is_stopped(report: Report) -> bool:
     """Whether an outcome so far forbids to go on with this customer meter."""
-    return report.status not in DELIVERED
+    return report.status.is_undelivered
 
 
 async def racing(once: Work, budget: Budget) -> None:

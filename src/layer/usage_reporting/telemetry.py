@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from usage_reporting.model import Report, Status
+from usage_reporting.verdict import Finding, JudgedLine
 
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME") or "usage-reporter"
 """The stack's name in a deployed function, so that two stacks of one account keep their metrics apart."""
@@ -28,8 +30,12 @@ _COUNTED = {
     Status.HANDED_OVER: "HandedOver",
 }
 
-
-_UNDELIVERED = frozenset({Status.UNKNOWN, Status.HANDED_OVER, Status.HELD, Status.REJECTED, Status.REFUSED})
+_VERDICTS = {
+    Finding.EXACT: "VerdictExact",
+    Finding.SHORT: "VerdictShort",
+    Finding.OVER: "VerdictOver",
+    Finding.NOT_JUDGED: "NotJudged",
+}
 
 
 def count(name: str, value: float = 1) -> None:
@@ -51,8 +57,18 @@ def record(report: Report, now: int) -> None:
     if report.reasons:
         logger.warning("%s: %s: %s", report.customer_meter.customer, report.status.value, report.reason)
     deadline = report.customer_meter.deadline
-    if deadline is not None and report.status in _UNDELIVERED and deadline - now < NEAR_DEADLINE:
+    if deadline is not None and report.status.is_undelivered and deadline - now < NEAR_DEADLINE:
         count("ClosingUndelivered")
+
+
+def record_verdict(invoice: str, lines: Iterable[JudgedLine], *, is_counted: bool) -> None:
+    """Log and count what was found of an invoice's lines; in shadow mode it is said and not counted."""
+    for line in lines:
+        is_fine = line.finding in {Finding.EXACT, Finding.FREE}
+        (logger.info if is_fine else logger.warning)("stripe_invoice: %s, %s", invoice, line)
+        name = _VERDICTS.get(line.finding)
+        if name and is_counted:
+            count(name)
 
 
 def flush() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from usage_reporting import telemetry
+from usage_reporting.billing import Finalized
 from usage_reporting.budget import Budget
 from usage_reporting.container import Container
 from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError, OutOfTimeError
+from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.pages import (
     Cursor,
@@ -77,6 +79,8 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
     if isinstance(message, Cursor):
         _list(container, message, context)
         return True
+    if isinstance(message, Finalized):
+        return _judge(container, message, context)
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
     work = container.reporter.report(message, budget=Budget.of(seconds))
     reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
@@ -87,6 +91,16 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         container.queue.send(page_message(rest))
         logger.info("handed %s customer meters over to a new message", len(rest))
     return not any(report.status is Status.UNKNOWN for report in reports)
+
+
+def _judge(container: Container, page: Finalized, context: LambdaContext | None) -> bool:
+    """Judge a page of final invoices; False if that of one of them may be possible later."""
+    seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
+    work = container.judge.judge(page.invoices, page.mode, Budget.of(seconds))
+    found = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
+    for judged in found:
+        record_judged(judged, container.settings.mode, container.clock())
+    return not any(isinstance(judged.error, AskAgainError) for judged in found)
 
 
 async def _in_time[T](work: Awaitable[T], seconds: float) -> T:

@@ -24,13 +24,16 @@ from usage_reporting.errors import (
     NotFoundError,
     RejectedError,
 )
+from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status, Target
 from usage_reporting.renewals import (
     DELETED,
     HANDLED,
     INVOICE_CREATED,
+    INVOICE_FINALIZED,
     ended_periods,
     invoice_id,
+    mode_of,
     parse,
     subscription_id,
 )
@@ -104,6 +107,12 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
         return Answer(200, "ignored", "not an event that ends a billing period")
     if event.get("account"):
         return Answer(200, "not_ours", "the event is of a connected account")
+    if event["type"] == INVOICE_FINALIZED:
+        return await _judged(container, event)
+    return await _reported(container, event)
+
+
+async def _reported(container: Container, event: dict[str, Any]) -> Answer:
     try:
         ended = await _ended(container, event)
     except NotFoundError as error:
@@ -119,6 +128,21 @@ async def _handle(container: Container, event: dict[str, Any]) -> Answer:
     for report in reports:
         telemetry.record(report, container.clock())
     return _answer_for(reports)
+
+
+async def _judged(container: Container, event: dict[str, Any]) -> Answer:
+    """Judge a final invoice; nothing can be mended any more, so that a bad verdict is no error."""
+    budget = Budget.of(BUDGET_S * 0.9)
+    [judged] = await container.judge.judge([invoice_id(event)], mode_of(event), budget)
+    record_judged(judged, container.settings.mode, container.clock())
+    if isinstance(judged.error, NotFoundError):
+        return Answer(200, "not_ours", judged.error.reason)
+    if judged.error is not None:
+        raise judged.error
+    found = judged.judgement
+    if found is None or found.worst is None:
+        return Answer(200, "not_ours", "nothing metered by OpenMeter is on the invoice")
+    return Answer(200, found.worst.value, "; ".join(line.verdict for line in found.lines))
 
 
 async def _ended(container: Container, event: dict[str, Any]) -> list[CustomerMeter] | None:

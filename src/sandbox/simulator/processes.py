@@ -29,6 +29,7 @@ from usage_reporting.container import Container
 from usage_reporting.credentials import Credentials, Secret
 from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRaceError
 from usage_reporting.heads import Options
+from usage_reporting.judging import Judge
 from usage_reporting.ledger import Item, Key, Ledger
 from usage_reporting.model import CustomerMeter, Report
 from usage_reporting.openmeter import OpenMeter
@@ -125,6 +126,7 @@ class SimulatedContainer(Container):
         sender = Sender(api, ledger, self.clock)
         self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.reporter.shared = wire.shared
+        self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.lister = Lister(self.billing, self.queue, self.clock)
 
 

@@ -1,0 +1,99 @@
+"""What a final invoice bills by usage: its lines, put together by item, price and period; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from usage_reporting.customer_meters import id_of
+from usage_reporting.windows import MINUTE
+
+Json = dict[str, Any]
+
+AT_ONCE = MINUTE
+"""An invoice that was final so soon took no more usage than Stripe held when it was made."""
+
+RENEWAL = "subscription_cycle"
+
+
+@dataclass(frozen=True, slots=True)
+class BilledLine:
+    """Usage on one price in one period [start, end), UTC seconds."""
+
+    subscription: str
+    item: str
+    """Empty for an invoice item: Stripe makes one for a price that was swapped or removed."""
+    price: str
+    start: int
+    end: int
+    quantity: Decimal
+    final_at: int
+    is_at_once: bool = False
+    """Whether Stripe billed what it held, and waited for nothing."""
+    is_unpriced: bool = False
+    """Whether the line itself charges nothing for a unit."""
+
+    def is_free(self, price: Json) -> bool:
+        """Whether it is a trial's: the price has an amount, and the line charges none of it."""
+        own = price.get("unit_amount_decimal")
+        return self.is_unpriced and (own is None or Decimal(own) != 0)
+
+
+def customer_of(invoice: Json) -> str:
+    """The customer who pays."""
+    return id_of(invoice.get("customer"))
+
+
+def is_final(invoice: Json) -> bool:
+    """Whether it is to be paid as it is; a voided one is not."""
+    return invoice.get("status") in {"open", "paid", "uncollectible"}
+
+
+def billed_lines(invoice: Json) -> list[BilledLine]:
+    """The lines with a price whose period is over, those of one item and period as one.
+
+    Tiers of one price are lines of their own (API reference, "The Invoice Line Item object"). Raises
+    KeyError, TypeError, ValueError or ArithmeticError where Stripe's answer is not as documented.
+    """
+    final_at = (invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"]
+    is_renewal = invoice.get("billing_reason") == RENEWAL
+    was_at_once = not is_renewal and final_at - invoice["created"] <= AT_ONCE
+    found: dict[tuple[str, str, str, int, int], BilledLine] = {}
+    for line in (invoice.get("lines") or {}).get("data", []):
+        one = _billed(line, final_at, was_at_once=was_at_once)
+        if one is None or one.end <= one.start or one.end > final_at:
+            continue
+        key = (one.subscription, one.item, one.price, one.start, one.end)
+        before = found.get(key)
+        found[key] = replace(one, quantity=one.quantity + before.quantity) if before else one
+    return list(found.values())
+
+
+def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | None:
+    parent = line.get("parent") or {}
+    of_item = parent.get("subscription_item_details") or {}
+    details = of_item or parent.get("invoice_item_details") or {}
+    price = id_of(((line.get("pricing") or {}).get("price_details") or {}).get("price"))
+    subscription = id_of(details.get("subscription"))
+    if not price or not subscription or details.get("proration"):
+        return None
+    unit_amount = (line.get("pricing") or {}).get("unit_amount_decimal")
+    says_trial = str(line.get("description") or "").startswith("Free trial")
+    return BilledLine(
+        subscription=subscription,
+        item=id_of(of_item.get("subscription_item")),
+        price=price,
+        start=line["period"]["start"],
+        end=line["period"]["end"],
+        quantity=_quantity(line),
+        final_at=final_at,
+        is_at_once=was_at_once or not of_item,
+        is_unpriced=line.get("amount") == 0
+        and (says_trial or (unit_amount is not None and Decimal(unit_amount) == 0)),
+    )
+
+
+def _quantity(line: Json) -> Decimal:
+    exact = line.get("quantity_decimal")
+    return Decimal(exact if exact is not None else line.get("quantity") or 0)

@@ -1,0 +1,244 @@
+"""The verdict on a final invoice: what each metered line bills, against what OpenMeter measured; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from usage_reporting.amounts import ZERO, to_wire
+from usage_reporting.ledger import KEPT_FOR, Entry, Item
+from usage_reporting.model import SendState
+from usage_reporting.windows import HOUR, rfc3339
+
+VERDICT = "verdict"
+"""The sort key of a verdict in the ledger."""
+
+SECOND_LOOK_AFTER = HOUR
+"""What OpenMeter did not show at finalization it mostly shows by then."""
+LOOKS = 2
+
+
+class Finding(StrEnum):
+    """What a line is; later ones outrank earlier ones."""
+
+    FREE = "free"
+    """A trial's line: nothing is charged, so that its quantity is of no matter."""
+    EXACT = "exact"
+    NOT_JUDGED = "not_judged"
+    SHORT = "short"
+    OVER = "over"
+
+
+class Cause(StrEnum):
+    """Why a line does not bill what OpenMeter holds, as far as the ledger knows."""
+
+    LATE = "late"
+    """Shown by OpenMeter only after the invoice was final."""
+    UNBILLABLE = "unbillable"
+    """Not in Stripe when it billed that time at once."""
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    """Sent, but Stripe never said whether it took it."""
+    NOT_REPORTED = "not reported"
+    NOT_BILLED = "sent, but not billed by Stripe"
+    OTHER_WRITER = "sent by somebody else"
+    DECREASE = "less in OpenMeter than was reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger knows of a span, in units."""
+
+    sent: Decimal = ZERO
+    unknown: Decimal = ZERO
+    rejected: Decimal = ZERO
+    undelivered: Decimal = ZERO
+
+    @classmethod
+    def of(
+        cls,
+        entries: Iterable[Entry],
+        start: int,
+        end: int,
+        *,
+        first_slice: int | None = None,
+        until: int | None = None,
+    ) -> Known:
+        """The sums of what is stamped in [start, end), UTC seconds.
+
+        `first_slice`: where the slice begins that holds `start`; `until`: of what was sent by then.
+        """
+        begins = start if first_slice is None else first_slice
+        sums = dict.fromkeys(SendState, ZERO)
+        undelivered = ZERO
+        for entry in entries:
+            for send in entry.sends.values():
+                if start <= send.stamp < end and (until is None or send.intended_at <= until):
+                    sums[send.state] += send.value
+            undelivered += sum(
+                (units for begin, units in entry.undelivered.items() if begins <= begin < end), ZERO
+            )
+        return cls(sums[SendState.SENT], sums[SendState.INTENT], sums[SendState.REJECTED], undelivered)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedLine:
+    """One line of an invoice and what is to be said of it; [start, end) in UTC seconds."""
+
+    customer: str
+    price: str
+    item: str
+    """Empty where Stripe billed at once for a price that was swapped or removed."""
+    meter: str
+    """In OpenMeter."""
+    start: int
+    end: int
+    quantity: Decimal
+    finding: Finding
+    metered: Decimal | None = None
+    causes: Mapping[Cause, Decimal] = field(default_factory=dict)
+    reason: str = ""
+    """Why it was not judged."""
+
+    @property
+    def verdict(self) -> str:
+        """EXACT, SHORT or OVER by how much, and why."""
+        text = self.finding.value.replace("_", " ").upper()
+        if self.finding in {Finding.SHORT, Finding.OVER} and self.metered is not None:
+            text += f" by {to_wire(abs(self.metered - self.quantity))}"
+        causes = ", ".join(f"{to_wire(units)} {cause.value}" for cause, units in self.causes.items())
+        return text + (f" ({causes})" if causes else "") + (f": {self.reason}" if self.reason else "")
+
+    def __str__(self) -> str:
+        metered = "unknown" if self.metered is None else to_wire(self.metered)
+        return (
+            f"stripe_customer: {self.customer}, stripe_price: {self.price}, meter: {self.meter}, "
+            f"metered: {metered}, billed: {to_wire(self.quantity)}, "
+            f"from: {rfc3339(self.start)}, to: {rfc3339(self.end)}, verdict: {self.verdict}"
+        )
+
+    def to_json(self) -> Item:
+        """The line as it stands in the ledger."""
+        data: Item = {
+            "customer": self.customer,
+            "price": self.price,
+            "item": self.item,
+            "meter": self.meter,
+            "start": self.start,
+            "end": self.end,
+            "quantity": self.quantity,
+            "verdict": self.finding.value,
+            "causes": {cause.value: units for cause, units in self.causes.items()},
+            "reason": self.reason,
+        }
+        return data if self.metered is None else {**data, "metered": self.metered}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JudgedLine:
+        """Read what `to_json` wrote."""
+        return cls(
+            customer=data["customer"],
+            price=data["price"],
+            item=data["item"],
+            meter=data["meter"],
+            start=int(data["start"]),
+            end=int(data["end"]),
+            quantity=data["quantity"],
+            finding=Finding(data["verdict"]),
+            metered=data.get("metered"),
+            causes={Cause(name): units for name, units in data["causes"].items()},
+            reason=data["reason"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on one invoice, as the ledger keeps it; without lines: nothing on it is ours."""
+
+    pk: str
+    lines: tuple[JudgedLine, ...] = ()
+    judged_at: int = 0
+    looks: int = 0
+    version: int = 0
+
+    @property
+    def worst(self) -> Finding | None:
+        """The finding that matters most."""
+        return max((line.finding for line in self.lines), key=list(Finding).index, default=None)
+
+    def is_settled(self, now: int) -> bool:
+        """Whether there is nothing to look at again, or not yet; `now` in UTC seconds.
+
+        What is exact stays so: usage that OpenMeter shows later is counted as `late`. Anything else
+        is looked at a second time, an hour later.
+        """
+        if not self.looks:
+            return False
+        is_fine = self.worst in {None, Finding.FREE, Finding.EXACT}
+        return is_fine or self.looks >= LOOKS or now - self.judged_at < SECOND_LOOK_AFTER
+
+    def news(self, before: Judgement) -> list[JudgedLine]:
+        """The lines whose finding is another than at the look before."""
+        known = {(line.price, line.item, line.start): line.finding for line in before.lines}
+        return [line for line in self.lines if known.get((line.price, line.item, line.start)) != line.finding]
+
+    def to_item(self) -> Item:
+        """The verdict as it is stored, one version on."""
+        return {
+            "pk": self.pk,
+            "sk": VERDICT,
+            "lines": [line.to_json() for line in self.lines],
+            "judged_at": self.judged_at,
+            "looks": self.looks,
+            "version": self.version + 1,
+            "expires_at": self.judged_at + KEPT_FOR,
+        }
+
+    @classmethod
+    def from_item(cls, item: Item) -> Judgement:
+        """Read what `to_item` wrote."""
+        return cls(
+            pk=item["pk"],
+            lines=tuple(JudgedLine.from_json(line) for line in item["lines"]),
+            judged_at=int(item["judged_at"]),
+            looks=int(item["looks"]),
+            version=int(item["version"]),
+        )
+
+
+def pk_of(account: str, mode: str, invoice: str) -> str:
+    """The partition key of an invoice's verdict."""
+    return f"{account}#{mode}#{invoice}"
+
+
+def compared(metered: Decimal, quantity: Decimal) -> Finding:
+    """Compare what was measured with what is billed; Stripe bills a total below zero as zero."""
+    owed = max(metered, ZERO)
+    if abs(owed - quantity) <= max(Decimal("1e-6"), Decimal("1e-12") * owed):
+        return Finding.EXACT
+    return Finding.SHORT if quantity < owed else Finding.OVER
+
+
+def causes_of(metered: Decimal, quantity: Decimal, known: Known) -> dict[Cause, Decimal]:
+    """What the ledger knows of a difference, each cause with its units."""
+    found: dict[Cause, Decimal] = {}
+    finding = compared(metered, quantity)
+    if finding is Finding.OVER:
+        theirs = max(quantity - known.sent - known.unknown, ZERO)
+        fallen = quantity - metered - theirs
+        found = {Cause.OTHER_WRITER: theirs, Cause.DECREASE: fallen}
+    elif finding is Finding.SHORT:
+        rest = metered - quantity
+        for cause, units in (
+            (Cause.LATE, known.undelivered),
+            (Cause.NOT_BILLED, known.sent - quantity),
+            (Cause.UNKNOWN, known.unknown),
+            (Cause.REJECTED, known.rejected),
+        ):
+            found[cause] = min(max(units, ZERO), rest)
+            rest -= found[cause]
+        found[Cause.NOT_REPORTED] = rest
+    return {cause: units for cause, units in found.items() if units > Decimal("1e-6")}
