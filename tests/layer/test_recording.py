@@ -203,6 +203,24 @@ def test_what_may_fall_falls(aggregation: str, allow: bool, status: Status) -> N
     assert world.report("7").status is status
 
 
+@pytest.mark.parametrize("after_its_end", [False, True])
+@pytest.mark.parametrize("aggregation", ["SUM", "AVG", "MIN", "LATEST"])
+def test_what_may_fall_does_not_fall_to_nothing(aggregation: str, after_its_end: bool) -> None:
+    world = World(replace(SETTINGS, allow_decrease=True))
+    world.openmeter.aggregation = aggregation
+    world.report("10")
+    if after_its_end:
+        world.clock.now = MONTH_END + 5 * MINUTE
+
+    held = world.report(None)
+
+    assert held.status is Status.HELD
+    assert "OpenMeter has nothing of the period" in held.reason
+    assert world.billed == {(RECORDS, MONTH_START + 1): 10}
+    assert world.entry.undelivered == {}
+    assert world.report(None, Options(accept=True)).status is not Status.HELD
+
+
 @pytest.mark.parametrize("total", ["-1", "NaN", "1e15"])
 def test_a_total_that_cannot_be_billed_is_refused(total: str) -> None:
     world = World()

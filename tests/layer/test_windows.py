@@ -126,7 +126,12 @@ def test_eager_reads_a_young_hour_too_but_not_its_last_minute(now: int) -> None:
     until = settled_until(now, eager=True)
 
     assert until % MINUTE == 0
-    assert 60 <= now - until < 120
+    assert until == floor_hour(now) or 60 <= now - until < 120
+
+
+def test_eager_reads_the_hours_before_to_their_end() -> None:
+    assert settled_until(NOON + 21, eager=True) == NOON
+    assert settled_until(NOON + 2 * MINUTE, eager=True) == NOON + MINUTE
 
 
 def test_an_hour_is_read_when_it_is_ten_minutes_old() -> None:

@@ -43,20 +43,32 @@ class Recording:
                 entry = await self.sender.repeat_intents(report, entry, budget)
             if entry.intents:
                 continue
-            total = await self._total(report, head, span, options)
+            total = await self._total(report, head, span, options, held=_held(entry))
             if total is not None:
                 checked = replace(options, dry_run=dry_run)
                 send = await self._send(report, head, span, entry, total, checked)
                 if send is not None:
                     await self.sender.carry_out(report, _newest_only(entry), [send], budget)
 
-    async def _total(self, report: Report, head: Head, span: Span, options: Options) -> Decimal | None:
-        """The period's usage so far; None when nothing of it can be read yet."""
+    async def _total(
+        self, report: Report, head: Head, span: Span, options: Options, *, held: Decimal
+    ) -> Decimal | None:
+        """The period's usage so far; None when nothing of it can be read yet, or all of it is gone.
+
+        Some aggregations fall, but none of them falls to no value at all.
+        """
         start, end = usage_record.measured_span(span)
         until = min(end, usage_record.readable_until(span, self.clock(), eager=options.eager))
         if until <= start:
             return None
         found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)
+        if held and head.subject not in found and not options.accept:
+            report.note(
+                Status.HELD,
+                f"OpenMeter has nothing of the period from {rfc3339(span.start)}, but Stripe holds "
+                f"{to_wire(held)}; check OpenMeter, then release it with `report --accept`",
+            )
+            return None
         total = round_units(found.get(head.subject, ZERO))
         customer = report.customer_meter.customer
         report.lines.append(Line(customer, span.price, head.openmeter_meter, total, start, until))

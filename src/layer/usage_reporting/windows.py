@@ -78,12 +78,13 @@ def cut(start: int, end: int, bounds: Iterable[int]) -> Iterator[Slice]:
 
 
 def settled_until(now: int, *, eager: bool = False) -> int:
-    """Up to when usage of the open hour is read: a full minute, at least 60 seconds ago.
+    """Up to when usage is read: a full minute of the open hour, at least 60 seconds ago.
 
-    An hour younger than ten minutes is not read yet, except with `eager` (an operator asks for it).
+    An hour younger than ten minutes is not read yet, except with `eager` (an operator asks for it). The
+    hours before are read to their end: part of one would look like less than Stripe holds.
     """
     if eager or now - floor_hour(now) >= OPEN_HOUR_AGE:
-        return floor_minute(now - SETTLING)
+        return max(floor_minute(now - SETTLING), floor_hour(now))
     return floor_hour(now)
 
 

@@ -13,6 +13,8 @@ from sandbox.simulator.bills import quantity
 from sandbox.simulator.history import Usage
 from sandbox.simulator.oracle import Segment
 
+HOUR = 3600
+
 
 def door_of(segment: Segment) -> int:
     """When Stripe stops taking usage for a segment, UTC seconds."""
@@ -25,9 +27,9 @@ def seen_from(segment: Segment, used: Sequence[Usage], instant: int) -> Iterator
         yield quantity(segment, [use for use in used if use.seen_at <= look])
 
 
-def seen_in_course(segment: Segment, used: Sequence[Usage]) -> Iterator[Decimal]:
-    """What any look came to, also one during the segment that read up to some instant before."""
-    yield quantity(segment, [])
-    for until in [use.time + 1 for use in used]:
-        for look in [use.seen_at for use in used]:
+def seen_in_course(segment: Segment, used: Sequence[Usage], looked: int) -> Iterator[Decimal]:
+    """What a look at `looked` (UTC seconds) or a later one came to; it reads at least all earlier hours."""
+    read = looked - looked % HOUR
+    for until in [read, *(use.time + 1 for use in used if use.time >= read)]:
+        for look in [looked, *(use.seen_at for use in used if use.seen_at > looked)]:
             yield quantity(segment, [use for use in used if use.time < until and use.seen_at <= look])

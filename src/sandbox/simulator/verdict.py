@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -196,15 +196,13 @@ class _Judge:
         holder = f"{segment.contract} {segment.item.meter}" if is_legacy else segment.item.holder
         counted = self._counted(segment.customer, holder, segment.start, segment.end)
         _, over_at = measured(segment)
-        # No list shows a subscription that ends in its course to the ticks that close periods.
-        due = 0 if is_legacy and not segment.is_whole else self._last_look(over_at, door_of(segment))
-        seen = seen_from(segment, used, due) if due else seen_in_course(segment, used)
+        seen = self._seen(segment, used, over_at, door_of(segment))
         if not any(_same(line.quantity, one) for one in seen):
             tell = self._over if line.quantity > truth else self._short
             tell(segment, f"billed {line.quantity} of {truth} used, which nobody could see then")
-        looked = self._last_look(over_at, segment.closes)
-        seen = seen_from(segment, used, looked) if looked else seen_in_course(segment, used)
-        if not any(_same(line.quantity + counted, one) for one in seen):
+        if not any(
+            _same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, segment.closes)
+        ):
             what = f"billed {line.quantity} of {truth} used, {counted} counted as on no invoice"
             self._short(segment, what)
         self.found.predicted += not _same(line.quantity, truth) and segment.how != "free"
@@ -218,6 +216,15 @@ class _Judge:
         ]
         newest = max(enumerate(taken), key=lambda one: (one[1].stamp, one[0]), default=None)
         return max(newest[1].value, Decimal(0)) if newest else Decimal(0)
+
+    def _seen(self, segment: Segment, used: list[Usage], over_at: int, door: int) -> Iterator[Decimal]:
+        """The totals that the last look before `door` may have come to, if nothing disturbed it."""
+        # No list shows a subscription that ends in its course to the ticks that close periods.
+        is_listed = segment.is_whole or segment.item.kind != "legacy"
+        if is_listed and (look := self._last_look(over_at, door)):
+            return seen_from(segment, used, look)
+        looks = [tick for tick in self.outcome.full_ticks if segment.start <= tick < door]
+        return seen_in_course(segment, used, max(looks, default=segment.start))
 
     def _last_look(self, start: int, end: int) -> int:
         """When the last closing tick ran in [start, end) that nothing disturbed; 0: none did."""

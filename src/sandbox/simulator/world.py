@@ -92,6 +92,8 @@ class Outcome:
     struck: list[tuple[int, str]]
     closing_ticks: list[int]
     """When a closing tick ran to its end, with all its pages worked off (UTC seconds)."""
+    full_ticks: list[int]
+    """When a tick of all subscriptions did."""
     told_of_end: frozenset[str]
     """Contracts of which the webhook was told, and answered, that they are over."""
     dead_letters: int
@@ -139,7 +141,7 @@ class World:
         self._next_tick = history.start + QUARTER
         coming: list[Contract | Act] = [*history.contracts, *history.acts]
         self._acts = sorted(coming, key=lambda what: what.at)
-        self._ticked: list[int] = []
+        self._ticked: dict[str, list[int]] = {"closing": [], "all": []}
 
     def play(self) -> Outcome:
         """Let everything happen, and see what came of it."""
@@ -233,8 +235,8 @@ class World:
         for _ in range(2 if self.trouble.take("tick_doubled") else 1):
             self._run("schedule", lambda process: tick(process.container, {"scope": scope}, None))
         self._work()
-        if scope == "closing" and len(self.trouble.struck) == strikes:
-            self._ticked.append(now)
+        if len(self.trouble.struck) == strikes:
+            self._ticked[scope].append(now)
 
     def _tick_after(self, now: int) -> int:
         """The next tick that matters: around a period's end each one, otherwise every six hours."""
@@ -325,7 +327,8 @@ class World:
             undelivered=list(self._undelivered(customers, slugs)),
             reports=self.shared.reports,
             struck=self.trouble.struck,
-            closing_ticks=self._ticked,
+            closing_ticks=self._ticked["closing"],
+            full_ticks=self._ticked["all"],
             told_of_end=frozenset(self._told_of_end()),
             dead_letters=len(self.queue.dead),
             customers=customers,
