@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from sandbox.simulator.processes import Process
 from usage_reporting.heads import Options
 
 
-async def report_customer(process: Process, customer: str) -> None:
-    """Report all usage of one customer up to the last full minute."""
-    container = process.container
-    options = Options(full=True, eager=True)
-    async for listing in container.billing.subscriptions({"customer": customer}):
-        if listing.customer_meters:
-            await container.reporter.report(listing.customer_meters, options)
+def report_customer(customer: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
+    """The work of reporting all usage of one customer up to the last full minute."""
+
+    async def work(process: Process) -> None:
+        container = process.container
+        options = Options(full=True, eager=True)
+        async for listing in container.billing.subscriptions({"customer": customer}):
+            if listing.customer_meters:
+                await container.reporter.report(listing.customer_meters, options)
+
+    return work

@@ -138,12 +138,12 @@ class Stories:
         if kind == "swap":
             return replace(act, to=replace(item, variant="b" if item.variant == "a" else "a"))
         if kind == "add":
-            return replace(act, to=self._added(one))
+            return replace(act, to=self._added(one, before))
         return act
 
-    def _added(self, one: Contract) -> Item:
+    def _added(self, one: Contract, before: list[Act]) -> Item:
         slug = "m2" if all(item.meter != "m2" for item in one.items) else "m1"
-        return Item(meter=slug, variant="b")
+        return Item(meter=slug, variant="d" if any(act.kind == "add" for act in before) else "c")
 
     def _instant(self, one: Contract, after: int) -> int | None:
         """When something is done: right after a period's start, in its course, or right before its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
@@ -46,7 +46,8 @@ class Verdict:
 
 def judge(history: History, outcome: Outcome) -> Verdict:
     """The verdict on a history that was played."""
-    return _Judge(history, outcome).verdict()
+    played = replace(history, contracts=outcome.played.contracts, acts=outcome.played.acts)
+    return _Judge(played, outcome).verdict()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -85,6 +85,8 @@ class Undelivered:
 class Outcome:
     """What came of a history."""
 
+    played: History
+    """The history with the instants at which its contracts and acts really happened."""
     lines: list[Line]
     received: list[Received]
     undelivered: list[Undelivered]
@@ -141,6 +143,7 @@ class World:
         self._next_tick = history.start + QUARTER
         coming: list[Contract | Act] = [*history.contracts, *history.acts]
         self._acts = sorted(coming, key=lambda what: what.at)
+        self._done: list[Contract | Act] = []
         self._ticked: dict[str, list[int]] = {"closing": [], "all": []}
 
     def play(self) -> Outcome:
@@ -168,24 +171,29 @@ class World:
         self._disturb_webhooks()
         self.stripe.run_due()
         while self._acts and self._acts[0].at <= self.clock():
-            what = self._acts.pop(0)
-            if isinstance(what, Contract):
-                self.merchant.subscribe(what)
-            else:
-                if what.reported:
-                    customer = self.merchant.customer_of[what.contract]
-                    self._run(
-                        "operator",
-                        lambda process, customer=customer: process.container.run(
-                            report_customer(process, customer)
-                        ),
-                    )
-                self.merchant.act(what)
+            self._do(self._acts.pop(0))
             self.stripe.run_due()
         self._roll_secrets()
         if self._next_tick <= self.clock():
             self._tick(self._next_tick)
         self._work()
+
+    def _do(self, what: Contract | Act) -> None:
+        """Let something happen, and note when it really did: a function at work may have taken time."""
+        if isinstance(what, Contract):
+            self._done.append(replace(what, at=self.clock()))
+            self.merchant.subscribe(what)
+            return
+        if what.reported:
+            work = report_customer(self.merchant.customer_of[what.contract])
+            self._run("operator", lambda process: process.container.run(work(process)))
+        subscription = self.stripe.account.subscriptions.get(self.merchant.subscriptions[what.contract])
+        now = self.clock()
+        if any(item.period_end <= now for item in subscription.items):  # it is about to be renewed
+            self._acts = sorted([replace(what, at=now + RENEWAL_DELAY), *self._acts], key=lambda one: one.at)
+        else:
+            self._done.append(replace(what, at=now))
+            self.merchant.act(what)
 
     def _disturb_webhooks(self) -> None:
         webhooks = self.stripe.webhooks
@@ -319,6 +327,7 @@ class World:
         customers = {id_: name for name, id_ in merchant.customers.items()}
         slugs = {id_: slug for slug, id_ in merchant.meters.items()}
         return Outcome(
+            played=self._played(),
             lines=list(self._lines()),
             received=[
                 Received(customers[e.customer], slugs[e.meter], e.timestamp, e.value, e.received)
@@ -338,6 +347,14 @@ class World:
                 for reason in report.reasons
                 if reason.startswith("unexpected")
             ],
+        )
+
+    def _played(self) -> History:
+        contracts = {one.name: one for one in self._done if isinstance(one, Contract)}
+        return replace(
+            self.history,
+            contracts=tuple(contracts.get(one.name, one) for one in self.history.contracts),
+            acts=tuple(one for one in self._done if isinstance(one, Act)),
         )
 
     def _told_of_end(self) -> Iterator[str]:
