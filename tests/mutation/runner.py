@@ -13,6 +13,7 @@ import importlib.util
 import os
 import pickle
 import resource
+import select
 import signal
 import sys
 import time
@@ -41,6 +42,12 @@ TIMES_SLOWER = 10
 CPU_GRACE = 3.0
 REAL_GRACE = 15.0
 MOST_MEMORY = 6 * 2**30
+
+
+Child = Callable[[int], NoReturn]
+"""What a fork does; it may write into the pipe that it is given."""
+Ended = Callable[[int, bytes], None]
+"""Told a child's exit status and what it wrote."""
 
 
 class Outcome(StrEnum):
@@ -100,7 +107,7 @@ class Runner:
 
     def _children(
         self, items: dict[str, pytest.Item], functions: list[FunctionType]
-    ) -> Iterator[tuple[Callable[[int], NoReturn], Callable[[int, bytes], None]]]:
+    ) -> Iterator[tuple[Child, Ended]]:
         for mutant in self.mutants:
             tests = self._tests(mutant)
             if not tests:
@@ -162,9 +169,10 @@ class _Forks:
     """Some children at a time; each may say something through a pipe before it ends."""
 
     most: int
-    _running: dict[int, tuple[int, Callable[[int, bytes], None]]] = field(default_factory=dict)
+    _running: dict[int, _Running] = field(default_factory=dict)
+    """By the end of the pipe that is read."""
 
-    def run(self, children: Iterator[tuple[Callable[[int], NoReturn], Callable[[int, bytes], None]]]) -> None:
+    def run(self, children: Iterator[tuple[Child, Ended]]) -> None:
         for child, ended in children:
             self._start(child, ended)
             if len(self._running) >= self.most:
@@ -172,7 +180,7 @@ class _Forks:
         while self._running:
             self._wait()
 
-    def _start(self, child: Callable[[int], NoReturn], ended: Callable[[int, bytes], None]) -> None:
+    def _start(self, child: Child, ended: Ended) -> None:
         reader, writer = os.pipe()
         process = os.fork()
         if process == 0:
@@ -187,14 +195,27 @@ class _Forks:
             finally:
                 os._exit(BROKEN)
         os.close(writer)
-        self._running[process] = (reader, ended)
+        self._running[reader] = _Running(process, ended)
 
     def _wait(self) -> None:
-        process, status = os.wait()
-        reader, ended = self._running.pop(process)
-        with os.fdopen(reader, "rb") as pipe:
-            said = pipe.read()
-        ended(status, said)
+        """Read what the children say until one of them has closed its pipe: it has ended."""
+        while True:
+            for reader in select.select(list(self._running), [], [])[0]:
+                said = os.read(reader, 2**16)
+                if said:
+                    self._running[reader].said += said
+                    continue
+                os.close(reader)
+                child = self._running.pop(reader)
+                child.ended(os.waitpid(child.process, 0)[1], bytes(child.said))
+                return
+
+
+@dataclass(slots=True)
+class _Running:
+    process: int
+    ended: Ended
+    said: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(slots=True, eq=False)
@@ -299,7 +320,7 @@ def _measured(items: Sequence[pytest.Item], paths: set[str], jobs: int) -> dict[
     """Run all tests as they are, in as many processes as there may be: time, lines, outcome of each."""
     measured: dict[str, Baseline] = {}
 
-    def share(part: Sequence[pytest.Item]) -> Callable[[int], NoReturn]:
+    def share(part: Sequence[pytest.Item]) -> Child:
         def child(pipe: int) -> NoReturn:
             found = _Measure(Recorder(paths)).run(part)
             with os.fdopen(pipe, "wb") as output:
