@@ -18,6 +18,7 @@ from tests.layer.builders import NOON, SETTINGS, Clock, customer_meter
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
+from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, BadRequestError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.pages import (
@@ -133,6 +134,17 @@ class ListedBilling:
         return _listed(self.draft_pages, "d", cursor)
 
 
+@dataclass
+class ListedEndings:
+    """Nothing ended; remembers that it was asked."""
+
+    asked: list[tuple[str, Any, str]]
+
+    def listings(self, after: str = "") -> AsyncIterator[Listing]:
+        self.asked.append(("endings", None, after))
+        return _listed([], "e", after)
+
+
 async def _listed(pages: list[list[CustomerMeter]], kind: str, cursor: str) -> AsyncIterator[Listing]:
     first = int(cursor.removeprefix(kind)) + 1 if cursor else 0
     for number, page in list(enumerate(pages))[first:]:
@@ -157,7 +169,8 @@ class Steps:
 
 
 def listed(billing: ListedBilling, cursor: Cursor, budget: Budget, queue: MemoryQueue) -> tuple[int, Any]:
-    lister = Lister(cast("Billing", billing), queue, Clock())
+    endings = cast("Endings", ListedEndings(billing.asked))
+    lister = Lister(cast("Billing", billing), endings, queue, Clock())
     return asyncio.run(lister.queue_pages(cursor, budget))
 
 
@@ -174,11 +187,11 @@ def test_pages_are_full_and_of_one_openmeter_meter() -> None:
     assert len(set(customers)) == len(customers) == 247
 
 
-def test_all_lists_every_live_subscription_and_the_drafts() -> None:
+def test_all_lists_every_live_subscription_the_drafts_and_what_ended() -> None:
     billing = ListedBilling()
     listed(billing, Cursor(Scope.ALL), Budget(), MemoryQueue())
 
-    assert billing.asked == [("subscriptions", {}, ""), ("drafts", None, "")]
+    assert billing.asked == [("subscriptions", {}, ""), ("drafts", None, ""), ("endings", None, "")]
 
 
 def test_closing_lists_what_ends_about_now_and_the_drafts() -> None:
@@ -229,7 +242,8 @@ def test_without_the_permission_for_events_the_tick_goes_on_and_says_so_once(
     said: list[str] = []
     monkeypatch.setattr("usage_reporting.pages.logger.warning", lambda text, *_: said.append(text))
     billing, queue = ListedBilling([numbered(0, 2)], refuses="the Stripe key may not do this"), MemoryQueue()
-    lister = Lister(cast("Billing", billing), queue, Clock())
+    endings = cast("Endings", ListedEndings(billing.asked))
+    lister = Lister(cast("Billing", billing), endings, queue, Clock())
     for _ in range(3):
         assert asyncio.run(lister.queue_pages(Cursor(Scope.CLOSING), Budget())) == (2, None)
 
@@ -241,7 +255,7 @@ def test_a_cursor_in_the_drafts_lists_no_subscriptions_again() -> None:
     queue = MemoryQueue()
 
     assert listed(billing, Cursor(Scope.ALL, Part.DRAFTS, "d0"), Budget(), queue) == (5, None)
-    assert billing.asked == [("drafts", None, "d0")]
+    assert billing.asked == [("drafts", None, "d0"), ("endings", None, "")]
     assert [one.customer for one in queue.pages[0]] == [f"cus_{number}" for number in range(20, 25)]
 
 

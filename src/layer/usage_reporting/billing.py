@@ -13,7 +13,6 @@ from usage_reporting.customer_meters import (
     OM_METER_ID,
     Facts,
     customer_meter,
-    id_of,
     is_metered,
     merged,
     meter_id_of,
@@ -21,14 +20,19 @@ from usage_reporting.customer_meters import (
     product_of,
     span_of,
     stripe_meter,
-    was_added,
     with_subject,
 )
-from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
+from usage_reporting.errors import (
+    NotFoundError,
+    NotPermittedError,
+    RejectedError,
+    StripeUnavailableError,
+)
+from usage_reporting.invoices import draft_span, has_line, item_and_price, subscription_of, with_invoice
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter
 from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
-from usage_reporting.windows import HOUR, MINUTE, floor_minute
+from usage_reporting.windows import HOUR, MINUTE, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
 
@@ -99,13 +103,13 @@ class Billing:
 
     async def customer_meters(self, subscription: Json) -> list[CustomerMeter]:
         """The customer meters of one subscription's current periods."""
-        items = await self._items(subscription)
+        items = await self.items(subscription)
         return await self._mapped(subscription, [(item, span_of(subscription, item)) for item in items])
 
     async def ended(self, subscription: Json, periods: Sequence[EndedPeriod]) -> list[CustomerMeter]:
         """The customer meters of periods that an event says are over, up to their true end."""
         pairs: list[tuple[Json, Span | None]] = []
-        items = await self._items(subscription)
+        items = await self.items(subscription)
         known = {item["id"]: item for item in items}
         for period in periods:
             for item in [period.item] if period.item else items:
@@ -116,12 +120,18 @@ class Billing:
                     "current_period_end": period.end,
                 }
                 pairs.append((old, span_of(subscription, old, SpanState.ENDED)))
-        return [_closing(found) for found in await self._mapped(subscription, pairs)]
+        return await self.closing(subscription, pairs)
 
     async def last_periods(self, subscription: Json) -> list[CustomerMeter]:
         """The customer meters of a subscription that is over, up to its true end."""
-        items = await self._items(subscription)
+        items = await self.items(subscription)
         pairs = [(item, span_of(subscription, item, SpanState.ENDED)) for item in items]
+        return await self.closing(subscription, pairs)
+
+    async def closing(
+        self, subscription: Json, pairs: Iterable[tuple[Json, Span | None]]
+    ) -> list[CustomerMeter]:
+        """The customer meters of items and their ended spans: those are read whole, and nothing more."""
         return [_closing(found) for found in await self._mapped(subscription, pairs)]
 
     async def drafted(self, invoice: str) -> list[CustomerMeter] | None:
@@ -195,9 +205,9 @@ class Billing:
             return span
         invoice = await self._invoice_of(span)
         if invoice is not None:
-            return _with_invoice(span, invoice)
+            return with_invoice(span, invoice)
         if span.state is SpanState.CANCELED:
-            return replace(span, state=SpanState.BILLED)
+            return replace(span, state=SpanState.DROPPED)
         if now - span.end > LONGEST_DRAFT:
             return replace(span, state=SpanState.FINAL)
         return replace(span, state=SpanState.CURRENT)
@@ -209,11 +219,11 @@ class Billing:
             invoice
             async for page in self.api.pages("/v1/invoices", query)
             for invoice in page
-            if invoice.get("created", 0) >= span.end and _subscription_of(invoice) == span.subscription
+            if invoice.get("created", 0) >= span.end and subscription_of(invoice) == span.subscription
         ]
         found.sort(key=lambda invoice: int(invoice["created"]))
         for invoice in found:
-            if _has_line(await self._lines(invoice), span):
+            if has_line(await self._lines(invoice), span):
                 return invoice
         renewals = (one for one in found if one.get("billing_reason") == "subscription_cycle")
         return next(renewals, None)
@@ -253,7 +263,8 @@ class Billing:
                 self.unreadable[one["id"]] = f"Stripe's answer lacks or misshapes something: {error!r}"
         return Listing(merged(found), page[-1]["id"] if page else "")
 
-    async def _items(self, subscription: Json) -> list[Json]:
+    async def items(self, subscription: Json) -> list[Json]:
+        """All items of a subscription, beyond the page that it shows."""
         listed = subscription.get("items") or {}
         items = list(listed.get("data", []))
         if listed.get("has_more") and items:
@@ -296,13 +307,27 @@ class Billing:
     async def _facts(self, subscription: Json, item: Json) -> Facts:
         meter = meter_id_of(item["price"])
         meters = {meter: await self._once(f"/v1/billing/meters/{meter}")} if meter else {}
-        metadata: Mapping[str, Any] | None = None
+        customer = await self._customer(subscription)
+        return Facts(
+            meters=meters,
+            customer_metadata=customer.get("metadata") or {} if self.settings.subject_metadata_key else None,
+            asked_at=self.clock(),
+            is_deleted=bool(customer.get("deleted")),
+        )
+
+    async def _customer(self, subscription: Json) -> Json:
+        """The subscription's customer, where its metadata is needed or it may have been deleted."""
+        customer: Json | str = subscription["customer"]
+        if isinstance(customer, dict):
+            return customer
         if self.settings.subject_metadata_key:
-            customer = subscription["customer"]
-            if not isinstance(customer, dict):
-                customer = await self.api.get(f"/v1/customers/{customer}")
-            metadata = customer.get("metadata") or {}
-        return Facts(meters=meters, customer_metadata=metadata, asked_at=self.clock())
+            return await self.api.get(f"/v1/customers/{customer}")
+        if not subscription.get("ended_at"):
+            return {}  # deleting a customer cancels its subscriptions ("Delete a customer")
+        try:
+            return await self.api.get(f"/v1/customers/{customer}")
+        except NotPermittedError:
+            return {}
 
     async def _once(self, path: str) -> Json:
         asked_at, found = self._cache.get(path, (0, {}))
@@ -312,26 +337,32 @@ class Billing:
         return found
 
     async def _of_draft(self, invoice: Json) -> list[CustomerMeter]:
-        subscription_id = _subscription_of(invoice)
-        if not subscription_id:
+        subscription_id = subscription_of(invoice)
+        if not subscription_id or await self._is_too_old(invoice):
             return []
         try:
             subscription = await self.subscription(subscription_id)
         except NotFoundError:
             return []
-        items = {item["id"]: item for item in await self._items(subscription)}
+        items = {item["id"]: item for item in await self.items(subscription)}
         pairs: list[tuple[Json, Span | None]] = []
         for line in await self._lines(invoice):
-            item_id, price_id = _item_and_price(line)
+            item_id, price_id = item_and_price(line)
             if not item_id or not price_id:
                 continue
             item = items.get(item_id, {"id": item_id})
             if item.get("price", {}).get("id") != price_id:
                 item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
-            pairs.append((item, _draft_span(invoice, line, subscription, item)))
+            pairs.append((item, draft_span(invoice, line, subscription, item)))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)
         return [replace(one, closing=True, partial=True) for one in found]
+
+    async def _is_too_old(self, invoice: Json) -> bool:
+        """Whether Stripe takes no usage of the invoice's lines any more: a paused collection keeps drafts."""
+        if invoice.get("created", 0) > self.clock() - OLDEST_SLICE:
+            return False
+        return all(line["period"]["end"] < self.clock() - OLDEST_SLICE for line in await self._lines(invoice))
 
     async def _lines(self, invoice: Json) -> list[Json]:
         listed = invoice.get("lines") or {}
@@ -346,46 +377,6 @@ class Billing:
 def _closing(found: CustomerMeter) -> CustomerMeter:
     """Read the ended periods whole, and nothing after them."""
     return replace(found, closing=True, partial=True, read_until=max(span.end for span in found.spans))
-
-
-def _subscription_of(invoice: Json) -> str:
-    """The invoice's subscription; since API 2025-03-31.basil it stands under `parent`."""
-    details = (invoice.get("parent") or {}).get("subscription_details") or {}
-    return id_of(details.get("subscription") or invoice.get("subscription"))
-
-
-def _item_and_price(line: Json) -> tuple[str, str]:
-    """The subscription item and price of a line; empty for other lines and for prorations."""
-    details = (line.get("parent") or {}).get("subscription_item_details") or {}
-    price = ((line.get("pricing") or {}).get("price_details") or {}).get("price")
-    if details.get("proration"):
-        return "", ""
-    return id_of(details.get("subscription_item")), id_of(price)
-
-
-def _draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:
-    start = line["period"]["start"]
-    is_first = was_added(subscription, item) and item["created"] >= start
-    return Span(
-        start=start,
-        end=line["period"]["end"],
-        subscription=subscription["id"],
-        item=item["id"],
-        price=item["price"]["id"],
-        state=SpanState.DRAFT,
-        deadline=invoice.get("automatically_finalizes_at"),
-        first=is_first or start == subscription.get("start_date"),
-    )
-
-
-def _has_line(lines: Iterable[Json], span: Span) -> bool:
-    return any(_item_and_price(line)[0] == span.item and line["period"]["end"] == span.end for line in lines)
-
-
-def _with_invoice(span: Span, invoice: Json) -> Span:
-    if invoice.get("status") != "draft":
-        return replace(span, state=SpanState.FINAL)
-    return replace(span, state=SpanState.DRAFT, deadline=invoice.get("automatically_finalizes_at"))
 
 
 def _took_price_away(event: Json, span: Span) -> bool:

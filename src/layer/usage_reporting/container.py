@@ -12,6 +12,7 @@ from typing import Any
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Credentials, SecretsManagerCredentials
+from usage_reporting.endings import Endings
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import DynamoTable, Ledger, Table
 from usage_reporting.openmeter import OpenMeter
@@ -37,6 +38,7 @@ class Container:
     clock: Callable[[], int] = system_clock
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     billing: Billing = field(init=False)
+    endings: Endings = field(init=False)
     reporter: Reporter = field(init=False)
     judge: Judge = field(init=False)
     lister: Lister = field(init=False)
@@ -55,7 +57,8 @@ class Container:
         sender = Sender(api, ledger, self.clock)
         self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
-        self.lister = Lister(self.billing, self.queue, self.clock)
+        self.endings = Endings(self.billing, self.clock)
+        self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
 
     @classmethod
     def from_environment(cls) -> Container:

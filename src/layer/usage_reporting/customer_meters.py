@@ -30,6 +30,8 @@ class Facts:
     """None when the subject is the customer's id."""
     asked_at: int
     """UTC seconds."""
+    is_deleted: bool = False
+    """Whether the customer was deleted, and its metadata with it."""
 
 
 def is_metered(item: Json) -> bool:
@@ -103,8 +105,11 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
     end = min(instant for instant in ends if isinstance(instant, int))
     if end <= start:
         return None
-    if end < period_end and subscription.get("ended_at"):
-        state = SpanState.CANCELED
+    when_left = _when_left(subscription, end)
+    if subscription.get("status") == "paused":
+        state = SpanState.FREE
+    elif end < period_end and subscription.get("ended_at"):
+        state = SpanState.FREE if when_left is SpanState.FREE else SpanState.CANCELED
     return Span(
         start=start,
         end=end,
@@ -113,7 +118,21 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
         price=item["price"]["id"],
         state=state,
         first=first,
+        when_left=when_left,
     )
+
+
+def _when_left(subscription: Json, end: int) -> SpanState:
+    """What Stripe does with usage of a span up to `end` whose price leaves in mid-period.
+
+    Flexible billing mode bills what was received, classic mode never bills it ("Manage billing setup");
+    nothing is billed for a trial.
+    """
+    trial_end = subscription.get("trial_end")
+    if isinstance(trial_end, int) and end <= trial_end:
+        return SpanState.FREE
+    mode = (subscription.get("billing_mode") or {}).get("type")
+    return SpanState.DROPPED if mode == "classic" else SpanState.BILLED
 
 
 def customer_meter(
@@ -136,6 +155,7 @@ def customer_meter(
         bounds=bounds_of(subscription, item) | {edge for span in spans for edge in _edges(span)},
         meter=stripe_meter(meter) if meter else None,
         seen_at=facts.asked_at,
+        is_deleted=facts.is_deleted,
         refusal=_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans),
     )
 
@@ -148,6 +168,8 @@ def _edges(span: Span) -> tuple[int, ...]:
 def with_subject(found: CustomerMeter, metadata_key: str, metadata: Mapping[str, Any]) -> CustomerMeter:
     """The customer meter with the subject that the customer's metadata names."""
     subject = metadata.get(metadata_key)
+    if found.is_deleted:
+        return found  # the ledger knows it
     if subject:
         return replace(found, subject=str(subject))
     reason = (

@@ -11,6 +11,7 @@ UsageReportingError
 └── AskAgainError                 not done now; the same call may succeed later
     ├── OpenMeterUnavailableError
     ├── StripeUnavailableError    no answer, throttled, answered 5xx, or the key does not work
+    │   └── NotPermittedError     the key lacks a permission
     ├── LedgerUnavailableError
     ├── LostRaceError             somebody else wrote the ledger entry since it was read
     └── OutOfTimeError            the function's time is nearly over
@@ -87,6 +88,10 @@ class StripeUnavailableError(AskAgainError):
         self.answered = answered
         self.replayed = replayed
         self.turned_away = turned_away
+
+
+class NotPermittedError(StripeUnavailableError):
+    """The Stripe key lacks a permission; the message names what it may not do."""
 
 
 class LedgerUnavailableError(AskAgainError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
-from usage_reporting.errors import HeldError, LostRaceError
+from usage_reporting.errors import HeldError, LostRaceError, RefusedError
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT
@@ -62,6 +62,11 @@ class Heads:
 
     async def _at_first_sight(self, customer_meter: CustomerMeter, table: str, options: Options) -> Head:
         now = self.clock()
+        if not customer_meter.subject:
+            raise RefusedError(
+                f"customer {customer_meter.customer} is deleted, its metadata with it, and the ledger never "
+                "knew its subject, so its usage cannot be told; bill it by an invoice item"
+            )
         if customer_meter.meter is not None:
             held = await self.billing.usage_held(
                 customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT, now
@@ -95,7 +100,7 @@ class Heads:
         if not _left_behind(span, customer_meter, self.clock()):
             return span
         changed_at = await self.billing.price_changed_at(span, head.seen_at, self.clock())
-        return replace(span, end=max(changed_at, span.start), state=SpanState.BILLED)
+        return replace(span, end=max(changed_at, span.start), state=span.when_left)
 
 
 def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head:

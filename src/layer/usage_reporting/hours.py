@@ -9,7 +9,7 @@ from decimal import Decimal
 from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.heads import Options
-from usage_reporting.ledger import Entry, Head, HourRead, Key
+from usage_reporting.ledger import Entry, Head, HourRead, Key, holds
 from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.windows import (
@@ -38,9 +38,12 @@ _OPENNESS = {
             SpanState.CANCELED,
             SpanState.FINAL,
             SpanState.BILLED,
+            SpanState.DROPPED,
+            SpanState.FREE,
         )
     )
 }
+_LEFT = frozenset({SpanState.BILLED, SpanState.DROPPED})
 
 
 @dataclass(slots=True)
@@ -122,7 +125,18 @@ class Case:
     def state_at(self, instant: int) -> SpanState | None:
         """The most open state of the spans that hold an instant; None where nothing is billed."""
         states = [span.state for span in self.spans if span.holds(instant)]
-        return min(states, key=_OPENNESS.__getitem__, default=None)
+        state = min(states, key=_OPENNESS.__getitem__, default=None)
+        if self.customer_meter.is_deleted and state in {SpanState.CURRENT, SpanState.DRAFT}:
+            return SpanState.BILLED  # Stripe refuses what is sent for a deleted customer
+        return state
+
+    def dropped(self, piece: Slice) -> Decimal:
+        """The part of our sends in a slice that Stripe dropped."""
+        if not any(span.state is SpanState.DROPPED for span in self.spans):
+            return ZERO
+        sends = [send for send in self.entry_of(piece).sends.values() if send.counts and holds(piece, send)]
+        lost = [send.value for send in sends if self.state_at(send.stamp) is SpanState.DROPPED]
+        return sum(lost, ZERO)
 
     def pieces(self, hour: int) -> list[Slice]:
         """The slices of an hour that can be read now."""
@@ -147,9 +161,9 @@ class Case:
             return None
         stamp = stamp_of(piece, until)
         state = self.state_at(stamp if stamp is not None else piece.start)
-        if state is SpanState.BILLED and piece.end > self.now:
+        if state in _LEFT and piece.end > self.now:
             return None  # a later stamp in this hour falls under the new price
-        if state is None:
+        if state is None or state is SpanState.FREE:
             return None
         return Reading(
             piece=piece,
@@ -159,6 +173,7 @@ class Case:
             sequence=entry.sequence(piece),
             stamp=stamp,
             state=state,
+            dropped=self.dropped(piece),
         )
 
     def settled_hours(self) -> dict[int, HourRead]:
@@ -175,6 +190,10 @@ class Case:
             else reading
             for reading in self.readings
         ]
+
+    def canceled(self) -> list[Span]:
+        """Spans in the range that a cancellation cut short: whether they are billed decides what is read."""
+        return [span for span in self.spans if span.state is SpanState.CANCELED and span.end > self.start]
 
     def unasked(self) -> Iterable[Span]:
         """Ended spans whose invoice decides what becomes of a difference."""
@@ -253,7 +272,7 @@ def _covers(case: Case, hour: int, pieces: list[Slice]) -> bool:
 
 def _accounted(case: Case, piece: Slice) -> Decimal:
     entry = case.entry_of(piece)
-    return entry.mirrored(piece) + entry.undelivered.get(piece.start, ZERO)
+    return entry.mirrored(piece) - case.dropped(piece) + entry.undelivered.get(piece.start, ZERO)
 
 
 def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> bool:
@@ -263,6 +282,8 @@ def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> boo
     if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):
         return True
     everything = list(cut(hour, hour + HOUR, case.bounds))
+    if any(piece.start in entry.undelivered for piece in everything):
+        return False  # the slice may have been cut since
     accounted = sum((_accounted(case, piece) for piece in everything), ZERO)
     return is_same(total, accounted) and entry.is_placed(everything)
 

@@ -80,9 +80,10 @@ class _Case:
 
     @property
     def span(self) -> Span:
-        """The line as a span whose invoice is final."""
+        """The line as a span to which nothing can be added."""
         line = self.billed
-        span = Span(line.start, line.end, line.subscription, line.item, line.price, SpanState.FINAL)
+        state = SpanState.BILLED if line.is_at_once else SpanState.FINAL
+        span = Span(line.start, line.end, line.subscription, line.item, line.price, state)
         known = self.head.spans if self.head else ()
         shown = self.mapped.spans if self.mapped else ()
         return replace(span, first=any(other.first for other in (*known, *shown) if other.key == span.key))

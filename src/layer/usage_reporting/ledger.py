@@ -22,6 +22,10 @@ from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
 
+_CLOSED = frozenset({SpanState.BILLED, SpanState.DROPPED, SpanState.FREE})
+_LASTING = _CLOSED | {SpanState.CANCELED}
+"""States that a head keeps; the others are asked for again."""
+
 HEAD = "head"
 KEPT_FOR = 400 * DAY
 BATCH = 100
@@ -141,24 +145,24 @@ class Head:
             if is_stale and self.known(span):
                 continue  # a later look has shown how it ended
             clipped = self.clip(span)
-            state = span.state if span.state is SpanState.CANCELED else SpanState.CURRENT
+            state = span.state if span.state in _LASTING else SpanState.CURRENT
             known[clipped.key] = replace(clipped, state=state, deadline=None)
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
         return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
 
     def clip(self, span: Span) -> Span:
-        """A span without the part that Stripe billed at once under an earlier price of its item."""
+        """A span without what was billed or dropped of it under an earlier price, or in a pause."""
         start = span.start
         for other in sorted(self.spans, key=lambda other: other.start):
-            billed = other.state is SpanState.BILLED and other.item == span.item
-            if billed and other.start <= start < other.end:
+            closed = other.state in _CLOSED and other.item == span.item and other.end < span.end
+            if closed and other.start <= start < other.end:
                 start = other.end
         return replace(span, start=start) if start != span.start else span
 
     def known(self, span: Span) -> Span | None:
-        """The ledger's span of just this item, price and start; one that Stripe billed at once first."""
+        """The ledger's span of just this item, price and start; one that is closed first."""
         same = [other for other in self.spans if other.key == span.key]
-        return min(same, key=lambda other: other.state is not SpanState.BILLED, default=None)
+        return min(same, key=lambda other: other.state not in _CLOSED, default=None)
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""

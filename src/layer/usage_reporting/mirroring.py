@@ -125,7 +125,10 @@ class Mirroring:
             except LostRaceError:
                 stored = (await self.ledger.heads([customer_meter.pk])).get(customer_meter.pk)
                 continue
-            return Case(report=report, head=head, now=self.clock(), options=options)
+            case = Case(report=report, head=head, now=self.clock(), options=options)
+            for span in case.canceled():
+                case.with_state(span, await self.billing.state_of(span, case.now))
+            return case
         raise LostRaceError("others keep writing this customer meter's head")
 
     async def _repeat_intents(self, case: Case, budget: Budget) -> None:
@@ -191,7 +194,9 @@ class Mirroring:
         hours = _by_day([(hour, (hour, read)) for hour, read in case.settled_hours().items()])
         for day in sorted({*sends, *undelivered, *hours}):
             entry = case.entries[(case.customer_meter.pk, day)]
-            noted = _noted(entry, sends.get(day, []), undelivered.get(day, []), dict(hours.get(day, [])))
+            dropped = {reading.piece.start: reading.dropped for reading in case.readings}
+            taken = {send.slice_start: dropped.get(send.slice_start, ZERO) for send in sends.get(day, [])}
+            noted = _noted(entry, taken, undelivered.get(day, []), dict(hours.get(day, [])))
             if sends.get(day):
                 check(budget)
                 await self.sender.carry_out(case.report, noted, sends[day], budget)
@@ -247,40 +252,44 @@ def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
 
 def _noted(
     entry: Entry,
-    sends: Sequence[Send],
+    taken: Mapping[int, Decimal],
     undelivered: Sequence[tuple[Reading, Decimal]],
     hours: Mapping[int, HourRead],
 ) -> Entry:
     """The entry with what no invoice takes, and with the hours that need no exact query any more.
 
-    What is sent of a slice after all was counted before it no longer counts as undelivered.
+    `taken`: the slices of which something is sent, with what Stripe dropped of each: what was counted
+    beyond that no longer counts as undelivered.
     """
-    taken = {send.slice_start for send in sends}
-    counted = {start: units for start, units in entry.undelivered.items() if start not in taken}
+    counted = {
+        start: min(units, taken.get(start, units))
+        for start, units in entry.undelivered.items()
+        if taken.get(start, units)
+    }
     for reading, units in undelivered:
         counted[reading.piece.start] = reading.undelivered + units
     return replace(entry, undelivered=counted, hours={**entry.hours, **hours})
 
 
 def _count_undelivered(report: Report, reading: Reading, units: Decimal) -> None:
-    if units < 0:
-        report.note(
-            Status.LATE,
-            f"Stripe has billed {to_wire(-units)} units of {rfc3339(reading.piece.start)} more than "
-            "OpenMeter holds; noted",
-        )
+    hour = rfc3339(reading.piece.start)
+    if units < 0 and reading.is_over:
+        more = f"Stripe has billed {to_wire(-units)} units of {hour} more than OpenMeter holds; noted"
+        report.note(Status.LATE, more)
     elif reading.state is SpanState.FINAL:
         report.late += units
-        report.note(
-            Status.LATE,
-            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} came after their invoice was final",
-        )
+        report.note(Status.LATE, f"{to_wire(units)} units of {hour} came after their invoice was final")
+    elif units < 0:
+        report.unbillable += units
+        fewer = f"{to_wire(-units)} units of {hour} are no longer among those on no invoice"
+        report.note(Status.UNBILLABLE, fewer)
     else:
         report.unbillable += units
         report.note(
             Status.UNBILLABLE,
-            f"{to_wire(units)} units of {rfc3339(reading.piece.start)} were not in Stripe when it billed "
-            "that time (a price swapped, an item removed, or an immediate cancellation)",
+            f"{to_wire(units)} units of {hour} are on no invoice: they were not in "
+            "Stripe when it billed that time, or Stripe dropped them (a price swapped, an item removed, an "
+            "anchor reset or an immediate cancellation)",
         )
 
 

@@ -33,6 +33,10 @@ class SpanState(StrEnum):
     """Its invoice was seen final; nothing can be added."""
     BILLED = "billed"
     """Stripe billed at once what it held (a price swapped, an item removed); nothing can be added."""
+    DROPPED = "dropped"
+    """Stripe bills none of it, not even what it held: canceled at once, or changed in classic mode."""
+    FREE = "free"
+    """By Stripe's own rules it is billed neither now nor later: a pause, or a trial that was cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Span:
     """When a draft becomes final (`automatically_finalizes_at`), UTC seconds."""
     first: bool = False
     """Whether billing of the item began with it, so that earlier usage is on no invoice."""
+    when_left: SpanState = SpanState.BILLED
+    """What becomes of it when its price leaves the subscription in mid-period: BILLED, DROPPED or FREE."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -73,6 +79,8 @@ class Span:
             data["deadline"] = self.deadline
         if self.first:
             data["first"] = True
+        if self.when_left is not SpanState.BILLED:
+            data["when_left"] = self.when_left.value
         return data
 
     @classmethod
@@ -88,6 +96,7 @@ class Span:
             state=SpanState(data["state"]),
             deadline=None if deadline is None else int(deadline),
             first=bool(data.get("first", False)),
+            when_left=SpanState(data.get("when_left", SpanState.BILLED)),
         )
 
 
@@ -127,6 +136,8 @@ class CustomerMeter:
     """Whether only ended periods are shown, so that a missing item says nothing."""
     read_until: int | None = None
     """Read nothing at or after this instant."""
+    is_deleted: bool = False
+    """Whether the customer was deleted: Stripe takes no usage of it any more."""
     refusal: str | None = None
     """Why it will not be reported."""
 
@@ -167,6 +178,8 @@ class CustomerMeter:
             data["partial"] = True
         if self.read_until is not None:
             data["read_until"] = self.read_until
+        if self.is_deleted:
+            data["is_deleted"] = True
         if self.refusal is not None:
             data["refusal"] = self.refusal
         return data
@@ -189,17 +202,21 @@ class CustomerMeter:
             closing=data.get("closing", False),
             partial=data.get("partial", False),
             read_until=data.get("read_until"),
+            is_deleted=data.get("is_deleted", False),
             refusal=data.get("refusal"),
         )
 
     def merged_with(self, other: CustomerMeter) -> CustomerMeter:
         """The same customer meter seen on two subscriptions, or on two items of one."""
+        ends = (self.read_until, other.read_until)
         return replace(
             self,
             spans=tuple(dict.fromkeys(self.spans + other.spans)),
             bounds=self.bounds | other.bounds,
             closing=self.closing or other.closing,
             partial=self.partial and other.partial,
+            read_until=None if None in ends else max(end for end in ends if end is not None),
+            is_deleted=self.is_deleted or other.is_deleted,
             refusal=self.refusal or other.refusal,
         )
 
@@ -246,6 +263,8 @@ class Reading:
     """Where new usage of the slice is stamped; None: nowhere yet."""
     state: SpanState
     """Of the span that the stamp lies in."""
+    dropped: Decimal = ZERO
+    """The part of `mirrored` that Stripe dropped: it is on no invoice."""
 
     @property
     def difference(self) -> Decimal:
@@ -260,12 +279,18 @@ class Reading:
     @property
     def accounted(self) -> Decimal:
         """What Stripe holds, and what was counted instead while no invoice takes it."""
-        return self.mirrored if self.takes_usage else self.mirrored + self.undelivered
+        return self.mirrored if self.takes_usage else self.mirrored - self.dropped + self.undelivered
+
+    @property
+    def uncounted(self) -> Decimal:
+        """What Stripe dropped of a slice that still takes usage, and that was not counted yet."""
+        return max(self.dropped - self.undelivered, ZERO) if self.takes_usage else ZERO
 
     @property
     def is_over(self) -> bool:
-        """Whether Stripe holds more than OpenMeter does."""
-        return self.mirrored > self.value and not is_same(self.value, self.mirrored)
+        """Whether an invoice has more than OpenMeter does."""
+        billed = self.mirrored - self.dropped
+        return billed > self.value and not is_same(self.value, billed)
 
     @property
     def takes_usage(self) -> bool:

@@ -21,6 +21,7 @@ from usage_reporting.amounts import loads
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
+from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, BadRequestError, RejectedError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS
@@ -54,6 +55,8 @@ class Part(StrEnum):
 
     SUBSCRIPTIONS = "subscriptions"
     DRAFTS = "drafts"
+    ENDINGS = "endings"
+    """What ended without a draft of its own, by Stripe's events; only when every subscription is listed."""
     FINALIZED = "finalized"
     """Invoices that became final a short while ago; closing ticks only."""
 
@@ -133,6 +136,7 @@ class Lister:
     """Lists customer meters and queues them."""
 
     billing: Billing
+    endings: Endings
     queue: Queue
     clock: Callable[[], int]
     _said: str = ""
@@ -145,7 +149,9 @@ class Lister:
         """
         waiting: dict[str, dict[str, CustomerMeter]] = defaultdict(dict)
         queued = 0
-        customers = (Part.SUBSCRIPTIONS, Part.DRAFTS)
+        customers = [Part.SUBSCRIPTIONS, Part.DRAFTS]
+        if cursor.scope is Scope.ALL:
+            customers.append(Part.ENDINGS)
         for part in customers[customers.index(cursor.part) :] if cursor.part in customers else ():
             after = cursor.after if part is cursor.part else ""
             async for listing in self._listings(cursor.scope, part, after):
@@ -183,6 +189,8 @@ class Lister:
     def _listings(self, scope: Scope, part: Part, after: str) -> AsyncIterator[Listing]:
         if part is Part.DRAFTS:
             return self.billing.drafts(after)
+        if part is Part.ENDINGS:
+            return self.endings.listings(after)
         if scope is Scope.ALL:
             return self.billing.subscriptions({}, after)
         now = self.clock()

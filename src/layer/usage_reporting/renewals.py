@@ -85,6 +85,39 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
     return []
 
 
+def taken_off(event: Json) -> list[EndedPeriod]:
+    """The items whose meter a `customer.subscription.updated` event left without a price in mid-period.
+
+    A price that another one of the same meter replaced is not among them: that one bills the hour. `end`
+    is when it happened. Raises BadRequestError when `data` is not what Stripe sends.
+    """
+    subscription, at = _object(event), _instant(event.get("created"))
+    previous = event["data"].get("previous_attributes") or {}
+    if at is None or "items" not in previous:
+        return []
+    still_metered = {_meter(item) for item in _items(subscription)} | {""}
+    gone = []
+    for item in _items(previous):
+        start, end = (
+            _instant(item.get(name, subscription.get(name)))
+            for name in ("current_period_start", "current_period_end")
+        )
+        if start is not None and end is not None and start < at < end and _meter(item) not in still_metered:
+            gone.append(EndedPeriod(start, at, item))
+    return gone
+
+
+def resumed_at(event: Json) -> int | None:
+    """When a `customer.subscription.updated` event ended a pause, UTC seconds; None if it did not."""
+    previous = event["data"].get("previous_attributes") or {}
+    was_paused = previous.get("status") == "paused" and _object(event).get("status") != "paused"
+    return _instant(event.get("created")) if was_paused else None
+
+
+def _meter(item: Json) -> str:
+    return (item.get("price", {}).get("recurring") or {}).get("meter") or ""
+
+
 def _id_like(pattern: re.Pattern[str], event: Json, what: str) -> str:
     found = _object(event).get("id")
     if not isinstance(found, str) or not pattern.fullmatch(found):

@@ -12,7 +12,12 @@ import stripe
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import pause
 from usage_reporting.credentials import Credentials
-from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
+from usage_reporting.errors import (
+    NotFoundError,
+    NotPermittedError,
+    RejectedError,
+    StripeUnavailableError,
+)
 
 API_VERSION = "2026-05-27.dahlia"
 LEGACY_API_VERSION = "2025-02-24.acacia"
@@ -143,7 +148,7 @@ def _translated(error: stripe.StripeError) -> Exception:
         )
     message = redacted((error.user_message or f"{type(error).__name__} without a message")[:LONGEST_MESSAGE])
     if isinstance(error, stripe.PermissionError):
-        return StripeUnavailableError(f"the Stripe key may not do this: {message}", turned_away=True)
+        return NotPermittedError(f"the Stripe key may not do this: {message}", turned_away=True)
     if status is None:
         cause = type(error.__cause__ or error).__name__
         return StripeUnavailableError(f"Stripe gave no answer ({cause})")

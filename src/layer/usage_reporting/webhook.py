@@ -27,15 +27,12 @@ from usage_reporting.errors import (
 from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status, Target
 from usage_reporting.renewals import (
-    DELETED,
     HANDLED,
     INVOICE_CREATED,
     INVOICE_FINALIZED,
-    ended_periods,
     invoice_id,
     mode_of,
     parse,
-    subscription_id,
 )
 from usage_reporting.telemetry import logger
 
@@ -147,15 +144,9 @@ async def _judged(container: Container, event: dict[str, Any]) -> Answer:
 
 async def _ended(container: Container, event: dict[str, Any]) -> list[CustomerMeter] | None:
     """The customer meters of what ended; None when the event says that nothing did."""
-    billing = container.billing
     if event["type"] == INVOICE_CREATED:
-        return await billing.drafted(invoice_id(event))
-    found = subscription_id(event)
-    if event["type"] == DELETED:
-        return await billing.last_periods(await billing.subscription(found))
-    latest = container.clock() + TOLERANCE_S
-    periods = [period for period in ended_periods(event) if period.end <= latest]
-    return await billing.ended(await billing.subscription(found), periods) if periods else None
+        return await container.billing.drafted(invoice_id(event))
+    return await container.endings.of(event)
 
 
 def _answer_for(reports: Sequence[Report]) -> Answer:

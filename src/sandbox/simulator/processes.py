@@ -27,6 +27,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import Credentials, Secret
+from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRaceError
 from usage_reporting.heads import Options
 from usage_reporting.judging import Judge
@@ -127,7 +128,8 @@ class SimulatedContainer(Container):
         self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.reporter.shared = wire.shared
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
-        self.lister = Lister(self.billing, self.queue, self.clock)
+        self.endings = Endings(self.billing, self.clock)
+        self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
 
 
 class _Reporter(Reporter):

@@ -118,8 +118,7 @@ class _Judge:
         if sums.in_time > sums.wanted and not _same(sums.in_time, sums.wanted):
             self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
         elif self._swapped_to_another(segment):
-            received = sums.in_time + (sums.too_late if segment.how == "dropped" else 0)
-            rest = max(sums.wanted - received - sums.counted, Decimal(0))
+            rest = max(sums.wanted - _known(segment, sums), Decimal(0))
             self.moved[segment.contract, segment.place, segment.end] = rest
         elif segment.how != "dropped" and not self._accounted(segment, sums):
             self._short(
@@ -306,6 +305,13 @@ class _Judge:
     def _wrong(self, segment: Segment, what: str) -> None:
         place = f"{segment.item.kind} {segment.item.meter} [{segment.start}, {segment.end}) {segment.how}"
         self.found.wrong.append(Wrong(segment.contract, f"{place}: {what}"))
+
+
+def _known(segment: Segment, sums: _Sums) -> Decimal:
+    """What was billed or counted; of a dropped segment what Stripe had received is counted, too."""
+    if segment.how == "dropped":
+        return max(sums.in_time + sums.too_late, sums.counted)
+    return sums.in_time + sums.counted
 
 
 def _same(left: Decimal, right: Decimal) -> bool:

@@ -72,6 +72,8 @@ def _held(hour: list[Reading], *, may_fall: bool, accepted: bool) -> str:
 
 def _plan_hour(customer_meter: CustomerMeter, hour: list[Reading], result: Plan, now: int) -> None:
     for reading in hour:
+        if reading.uncounted:
+            result.undelivered[reading] = reading.uncounted
         if not reading.changed:
             continue
         if not reading.takes_usage:
@@ -83,7 +85,7 @@ def _plan_hour(customer_meter: CustomerMeter, hour: list[Reading], result: Plan,
 def _moves_only(hour: list[Reading], changed: list[Reading]) -> bool:
     value = sum((reading.value for reading in hour), ZERO)
     # What no invoice took is in OpenMeter's value: it must not make up for a decrease elsewhere.
-    known = sum((reading.mirrored + reading.undelivered for reading in hour), ZERO)
+    known = sum((r.mirrored + max(r.undelivered - r.dropped, ZERO) for r in hour), ZERO)
     not_less = value >= known or is_same(value, known)
     return not_less and all(r.takes_usage and r.stamp is not None for r in changed)
 

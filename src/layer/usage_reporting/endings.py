@@ -1,0 +1,109 @@
+"""What Stripe's events say is over: told by the webhook, or listed by a tick because that may be lost.
+
+No listing of live subscriptions shows what left one, nor a subscription that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from usage_reporting.billing import Billing, Listing
+from usage_reporting.customer_meters import merged, period_of, span_of
+from usage_reporting.errors import BadRequestError, NotFoundError, RejectedError, StripeUnavailableError
+from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.renewals import (
+    DELETED,
+    UPDATED,
+    EndedPeriod,
+    ended_periods,
+    resumed_at,
+    subscription_id,
+    taken_off,
+)
+from usage_reporting.telemetry import logger
+from usage_reporting.windows import HOUR
+
+Json = dict[str, Any]
+
+LOOKED_BACK = 26 * HOUR
+"""So far back a tick looks for events: longer than a day that somebody needs to mend a deployment."""
+
+AHEAD = 300
+"""Seconds that Stripe's clock may be ahead of ours."""
+
+
+@dataclass(slots=True)
+class Endings:
+    """Finds the customer meters of which something ended."""
+
+    billing: Billing
+    clock: Callable[[], int]
+
+    async def of(self, event: Json) -> list[CustomerMeter] | None:
+        """The customer meters that an event about a subscription concerns; None when nothing ended.
+
+        The event is a hint: the subscription is asked for. Raises BadRequestError, NotFoundError,
+        RejectedError or StripeUnavailableError.
+        """
+        id_ = subscription_id(event)
+        if event["type"] == DELETED:
+            return await self.billing.last_periods(await self.billing.subscription(id_))
+        latest = self.clock() + AHEAD
+        ended = [period for period in ended_periods(event) if period.end <= latest]
+        gone = [period for period in taken_off(event) if period.end <= latest]
+        resumed = resumed_at(event)
+        if not ended and not gone and resumed is None:
+            return None
+        subscription = await self.billing.subscription(id_)
+        found = await self.billing.ended(subscription, ended)
+        found += await self._taken_off(subscription, gone)
+        found += await self._paused(subscription, resumed) if resumed is not None else []
+        return merged(found)
+
+    async def listings(self, after: str = "") -> AsyncIterator[Listing]:
+        """Customer meters of what ended of late without a draft that would show it, newest first.
+
+        One list call where little happened. What cannot be asked is logged and left out.
+        """
+        query: Json = {"types": [UPDATED, DELETED], "created": {"gte": self.clock() - LOOKED_BACK}}
+        if after:
+            query["starting_after"] = after
+        try:
+            async for page in self.billing.api.pages("/v1/events", query):
+                found = [one for event in page for one in await self._listed(event)]
+                yield Listing(merged(found), page[-1]["id"] if page else "")
+        except (RejectedError, StripeUnavailableError) as error:
+            logger.warning("Stripe's events cannot be listed, lost webhooks stay lost: %s", error.reason)
+
+    async def _listed(self, event: Json) -> list[CustomerMeter]:
+        """Renewals are left to the drafts that they make."""
+        try:
+            is_seen = event["type"] == DELETED or taken_off(event) or resumed_at(event) is not None
+            return await self.of(event) or [] if is_seen else []
+        except NotFoundError:
+            return []
+        except (BadRequestError, RejectedError) as error:
+            self.billing.unreadable[event["id"]] = error.reason
+            return []
+
+    async def _taken_off(self, subscription: Json, periods: list[EndedPeriod]) -> list[CustomerMeter]:
+        pairs: list[tuple[Json, Span | None]] = []
+        for period in periods:
+            bounds = {"current_period_start": period.start, "current_period_end": period.end}
+            item = {**(period.item or {}), **bounds}
+            span = span_of(subscription, item)
+            pairs.append((item, span and replace(span, state=span.when_left)))
+        return await self.billing.closing(subscription, pairs)
+
+    async def _paused(self, subscription: Json, until: int) -> list[CustomerMeter]:
+        """The part of the running periods in which the subscription was paused."""
+        pairs: list[tuple[Json, Span | None]] = []
+        for item in await self.billing.items(subscription):
+            period = period_of(subscription, item)
+            if period is not None and period[0] < until < period[1]:
+                paused = {**item, "current_period_start": period[0], "current_period_end": until}
+                span = span_of(subscription, paused)
+                pairs.append((paused, span and replace(span, state=SpanState.FREE)))
+        return await self.billing.closing(subscription, pairs)

@@ -1,0 +1,58 @@
+"""What Stripe's invoices and their lines say of spans; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from usage_reporting.customer_meters import id_of, was_added
+from usage_reporting.model import Span, SpanState
+from usage_reporting.windows import MINUTE
+
+Json = dict[str, Any]
+
+
+def subscription_of(invoice: Json) -> str:
+    """The invoice's subscription; since API 2025-03-31.basil it stands under `parent`."""
+    details = (invoice.get("parent") or {}).get("subscription_details") or {}
+    return id_of(details.get("subscription") or invoice.get("subscription"))
+
+
+def item_and_price(line: Json) -> tuple[str, str]:
+    """The subscription item and price of a line; empty for other lines and for prorations."""
+    details = (line.get("parent") or {}).get("subscription_item_details") or {}
+    price = ((line.get("pricing") or {}).get("price_details") or {}).get("price")
+    if details.get("proration"):
+        return "", ""
+    return id_of(details.get("subscription_item")), id_of(price)
+
+
+def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:
+    """What a draft's line bills."""
+    start = line["period"]["start"]
+    is_first = was_added(subscription, item) and item["created"] >= start
+    return Span(
+        start=start,
+        end=line["period"]["end"],
+        subscription=subscription["id"],
+        item=item["id"],
+        price=item["price"]["id"],
+        state=SpanState.DRAFT,
+        deadline=invoice.get("automatically_finalizes_at"),
+        first=is_first or start == subscription.get("start_date"),
+    )
+
+
+def has_line(lines: Iterable[Json], span: Span) -> bool:
+    """Whether one of the lines bills an ended span."""
+    return any(item_and_price(line)[0] == span.item and line["period"]["end"] == span.end for line in lines)
+
+
+def with_invoice(span: Span, invoice: Json) -> Span:
+    """An ended span as its invoice has it; one that was final at once billed what Stripe held."""
+    if invoice.get("status") != "draft":
+        finalized_at = (invoice.get("status_transitions") or {}).get("finalized_at")
+        never_waited = isinstance(finalized_at, int) and finalized_at - invoice["created"] < MINUTE
+        return replace(span, state=SpanState.BILLED if never_waited else SpanState.FINAL)
+    return replace(span, state=SpanState.DRAFT, deadline=invoice.get("automatically_finalizes_at"))
