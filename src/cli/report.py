@@ -26,10 +26,18 @@ NEEDS_STACK = (
 
 
 def report(
+    *,
     stack: StackName = "",
     customer: Annotated[str, typer.Option("--customer", help="Report this Stripe customer alone.")] = "",
     accept: Annotated[
         bool, typer.Option("--accept", help="Release what is held: you have looked, and OpenMeter is right.")
+    ] = False,
+    accept_empty: Annotated[
+        bool,
+        typer.Option(
+            "--accept-empty",
+            help="As --accept, also where OpenMeter has nothing at all of what Stripe holds.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send and write nothing; say what would be sent.")
@@ -47,7 +55,13 @@ def report(
     Example: `usage-reporter report --stack usage-reporter --customer cus_...`
     """
     deployed = Stack.read(stack, region) if stack else None
-    options = Options(full=True, eager=bool(customer), accept=accept, dry_run=dry_run)
+    options = Options(
+        full=True,
+        eager=bool(customer),
+        accept=accept or accept_empty,
+        accept_empty=accept_empty,
+        dry_run=dry_run,
+    )
     outcome = asyncio.run(_report(deployed, customer, options))
     if outcome.shadow and not dry_run:
         warn("note: MODE is shadow, so nothing was sent")

@@ -11,7 +11,7 @@ import stripe
 from cli.errors import WrongUseError
 from cli.stack import Stack
 from sandbox.memory_table import MemoryTable
-from usage_reporting import container
+from usage_reporting import advice, container
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
@@ -75,6 +75,8 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
     The environment goes before the stack. Raises ConfigurationError for a bad setting.
     """
     settings = _settings(environment, stack)
+    if stack is not None:
+        advice.STACK.set(stack.name)
     credentials = _credentials(environment, stack)
     http = stripe.HTTPXClient(timeout=TIMEOUT_S)
     clock = container.system_clock

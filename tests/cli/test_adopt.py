@@ -48,7 +48,8 @@ def test_usage_of_another_reporter_is_adopted(run: Run, world: World, stack: str
         world.travel(at + MINUTE)
         report_as_another(world, customer, at, str(10 + hour))
     world.travel(NOON + 5 * HOUR)
-    assert "run `usage-reporter adopt`" in run("report", "--stack", stack).out
+    held = run("report", "--stack", stack)
+    assert f"run `usage-reporter adopt --stack {stack} --customer {customer}`" in held.out
 
     adopted = run("adopt", "--stack", stack, "--customer", customer, "--yes")
     after = run("report", "--stack", stack, "--json")

@@ -126,6 +126,25 @@ def test_a_decrease_is_held_until_it_is_accepted(run: Run, world: World, stack: 
     assert [event["value"] for event in world.meter_events(customer)] == [10, -3]
 
 
+def test_nothing_at_all_is_not_accepted_without_saying_so(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """Between the operator's look and the command, OpenMeter may have lost everything."""
+    run("report", "--stack", stack)
+    world.use(customer, NOON + 7 * MINUTE, -10)
+
+    accepted = run("report", "--stack", stack, "--accept")
+    empty = run("report", "--stack", stack, "--accept-empty")
+
+    assert accepted.code == 1
+    release = f"`usage-reporter report --stack {stack} --customer {customer} --accept-empty`"
+    assert f"OpenMeter has nothing of what it had before; check it, then release it with {release}" in (
+        accepted.out
+    )
+    assert empty.code == 0
+    assert [event["value"] for event in world.meter_events(customer)] == [10, -10]
+
+
 def test_usage_that_stripe_refuses_is_rejected(run: Run, world: World, stack: str, customer: str) -> None:
     world.stripe.faults.add(kind="status", path="/v1/billing/meter_events", status=400, times=1)
 

@@ -30,6 +30,8 @@ from usage_reporting.windows import DAY, HOUR
 
 LATER = NOON + HOUR
 
+ADOPT = "`usage-reporter adopt --stack NAME --customer cus_1`"
+
 
 @dataclass
 class FakeBilling:
@@ -104,7 +106,7 @@ def test_a_customer_meter_that_stripe_holds_nothing_of_is_begun(held: str) -> No
 def test_a_customer_meter_that_stripe_holds_usage_of_is_held(held: str, accept: bool) -> None:
     world = World(FakeBilling(D(held)))
 
-    with pytest.raises(HeldError, match=r"Stripe already holds .* run `usage-reporter adopt`"):
+    with pytest.raises(HeldError, match=rf"Stripe already holds .* run {ADOPT}"):
         world.check(customer_meter(), Options(accept=accept))
     assert world.stored is None
 
@@ -161,7 +163,7 @@ def test_a_full_read_is_remembered(world: World) -> None:
 def test_a_restored_table_is_held(world: World, options: Options) -> None:
     world.table.made_at = "2"
 
-    with pytest.raises(HeldError, match=r"another table.*run `usage-reporter adopt`"):
+    with pytest.raises(HeldError, match=rf"another table.*run {ADOPT}"):
         world.check(seen(), options)
 
 
@@ -179,7 +181,7 @@ def test_another_subject_or_meter_is_held_until_it_is_released(
         world.check(seen(**change))
     assert held.value.reason.startswith(f"{what} is now {value!r}")
     assert repr(before) in held.value.reason
-    assert "report --accept" in held.value.reason
+    assert "`usage-reporter report --stack NAME --customer cus_1 --accept`" in held.value.reason
     assert getattr(world.stored, name) == before
 
     world.check(seen(**change), Options(accept=True))

@@ -59,7 +59,7 @@ def test_a_decrease_is_held_until_it_is_released(state: SpanState) -> None:
     assert (
         "the hour 2026-07-15T12:00:00Z has 3 in OpenMeter, less than the 5 that Stripe holds" in held.held[0]
     )
-    assert "report --accept" in held.held[0]
+    assert "`usage-reporter report --stack NAME --customer cus_1 --accept`" in held.held[0]
     assert values(planned(fallen, may_fall=True)) == [(NOON, "-2")]
 
 

@@ -174,7 +174,7 @@ def test_a_decrease_is_held_until_it_is_released() -> None:
     held = world.report("7")
     assert held.status is Status.HELD
     assert "has 7 in OpenMeter, less than the 10 that Stripe holds" in held.reason
-    assert "report --accept" in held.reason
+    assert "`usage-reporter report --stack NAME --customer cus_1 --accept`" in held.reason
     assert world.billed == {(RECORDS, MONTH_START + 1): 10}
     assert world.report(None).status is Status.HELD
 
@@ -218,7 +218,8 @@ def test_what_may_fall_does_not_fall_to_nothing(aggregation: str, after_its_end:
     assert "OpenMeter has nothing of the period" in held.reason
     assert world.billed == {(RECORDS, MONTH_START + 1): 10}
     assert world.entry.undelivered == {}
-    assert world.report(None, Options(accept=True)).status is not Status.HELD
+    assert world.report(None, Options(accept=True)).status is Status.HELD
+    assert world.report(None, Options(accept=True, accept_empty=True)).status is not Status.HELD
 
 
 @pytest.mark.parametrize("total", ["-1", "NaN", "1e15"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.errors import HeldError, LostRaceError, RefusedError
@@ -23,6 +24,8 @@ class Options:
     """Read the open hour even when it is young."""
     accept: bool = False
     """An operator has looked: take decreases and another subject or meter as right."""
+    accept_empty: bool = False
+    """Take it as right, too, that OpenMeter has nothing at all of what Stripe holds."""
     dry_run: bool = False
     """Write nothing and send nothing."""
 
@@ -46,7 +49,7 @@ class Heads:
         if stored.table != table:
             raise HeldError(
                 "the ledger is in another table than it was written in (a restored copy?); "
-                "run `usage-reporter adopt` to rebuild it from Stripe"
+                f"run {advice.adopt(customer_meter.customer)} to rebuild it from Stripe"
             )
         pinned = _pinned(customer_meter, stored, options)
         known = await self._with_price_changes(customer_meter, pinned)
@@ -77,7 +80,7 @@ class Heads:
                 raise HeldError(
                     f"the ledger does not know {customer_meter.customer} on Stripe meter "
                     f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
-                    "35 days; stop every other reporter, then run `usage-reporter adopt`"
+                    "35 days; stop every other reporter, then run " + advice.adopt(customer_meter.customer)
                 )
         head = Head(
             pk=customer_meter.pk,
@@ -112,7 +115,7 @@ def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head
         if now_named and now_named != before and not options.accept:
             raise HeldError(
                 f"the {what} is now {now_named!r}, but what was reported so far came from {before!r}; "
-                "if that is meant, release it with `report --accept`"
+                f"if that is meant, release it with {advice.accept(customer_meter.customer)}"
             )
     return replace(
         head,

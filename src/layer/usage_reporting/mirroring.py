@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from usage_reporting import advice
 from usage_reporting.amounts import ZERO, round_units, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
@@ -45,12 +46,13 @@ class Mirroring:
         """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
         # Some time is kept to send what was read: the rest of the page then comes to its turn.
         cases = await self._read(reports, options, budget.part(READING_SHARE))
-        if _came_back_empty(cases) and not options.accept:
+        if _came_back_empty(cases) and not options.accept_empty:
             for case in cases:
                 case.report.note(
                     Status.HELD,
                     "OpenMeter has nothing of most customers that had usage before, so nothing of "
-                    "this page is sent; check OpenMeter, then release it with `report --accept`",
+                    "this page is sent; check OpenMeter, then release each customer with "
+                    + advice.accept_empty(case.customer_meter.customer),
                 )
             return
         by_report = {id(case.report): case for case in cases}
@@ -171,11 +173,12 @@ class Mirroring:
             accepted=case.options.accept,
             now=self.clock(),
         )
-        if not case.options.accept and _is_empty(case):
+        if not case.options.accept_empty and _is_empty(case):
+            # Nobody can look at the nothing of this very moment: that takes a word of its own.
             case.report.note(
                 Status.HELD,
                 "OpenMeter has nothing of what it had before; check it, then release it with "
-                "`report --accept`",
+                + advice.accept_empty(case.customer_meter.customer),
             )
             return
         for reason in plan.held:

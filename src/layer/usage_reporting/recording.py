@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
@@ -62,11 +63,12 @@ class Recording:
         if until <= start:
             return None
         found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)
-        if held and head.subject not in found and not options.accept:
+        if held and head.subject not in found and not options.accept_empty:
             report.note(
                 Status.HELD,
                 f"OpenMeter has nothing of the period from {rfc3339(span.start)}, but Stripe holds "
-                f"{to_wire(held)}; check OpenMeter, then release it with `report --accept`",
+                f"{to_wire(held)}; check OpenMeter, then release it with "
+                + advice.accept_empty(report.customer_meter.customer),
             )
             return None
         total = round_units(found.get(head.subject, ZERO))
@@ -96,7 +98,7 @@ class Recording:
                 Status.HELD,
                 f"the period from {rfc3339(span.start)} has {to_wire(send.value)} in OpenMeter, less than "
                 f"the {to_wire(held)} that Stripe holds; check OpenMeter, then release it with "
-                "`report --accept`",
+                + advice.accept(report.customer_meter.customer),
             )
             return None
         if options.dry_run:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from usage_reporting import advice
 from usage_reporting.amounts import to_wire
 from usage_reporting.backoff import pause
 from usage_reporting.budget import Budget
@@ -74,7 +75,7 @@ class Sender:
             raise HeldError(
                 f"it is not known whether Stripe has {to_wire(oldest.value)} units of "
                 f"{rfc3339(oldest.stamp)} (identifier {oldest.identifier}), sent over 23 hours ago; "
-                "compare with Stripe's meter, then run `usage-reporter adopt`"
+                f"compare with Stripe's meter, then run {advice.adopt(report.customer_meter.customer)}"
             )
         return await self._send_all(report, entry, intents, budget, is_repeated=True)
 

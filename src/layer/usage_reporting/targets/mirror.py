@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
 
+from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.model import CustomerMeter, Reading, Send
 from usage_reporting.windows import rfc3339
@@ -47,7 +48,8 @@ def plan(
     ordered = sorted(readings, key=lambda reading: reading.piece)
     for _, hour in groupby(ordered, key=lambda reading: reading.piece.hour):
         slices = list(hour)
-        held = _held(slices, may_fall=may_fall or accepted, accepted=accepted)
+        release = advice.accept(customer_meter.customer)
+        held = _held(slices, release, may_fall=may_fall or accepted, accepted=accepted)
         if held:
             result.held.append(held)
         else:
@@ -55,18 +57,17 @@ def plan(
     return result
 
 
-def _held(hour: list[Reading], *, may_fall: bool, accepted: bool) -> str:
+def _held(hour: list[Reading], release: str, *, may_fall: bool, accepted: bool) -> str:
     """Why an hour is held; empty when it is not."""
     changed = [reading for reading in hour if reading.changed]
     if not accepted and any(reading.is_over and not reading.takes_usage for reading in changed):
         return _less(
             hour,
-            "its invoice takes no correction any more: credit the customer, then note it with "
-            "`report --accept`",
+            f"its invoice takes no correction any more: credit the customer, then note it with {release}",
         )
     falls = any(reading.difference < 0 and reading.takes_usage for reading in changed)
     if falls and not may_fall and not _moves_only(hour, changed):
-        return _less(hour, "check OpenMeter, then release it with `report --accept`")
+        return _less(hour, f"check OpenMeter, then release it with {release}")
     return ""
 
 

@@ -1,0 +1,30 @@
+"""The commands that reasons name, complete, so that an operator can copy them."""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+
+STACK: ContextVar[str] = ContextVar("stack", default="")
+"""The stack that a command of the operator's works on; a function's is in its environment."""
+
+
+def command(name: str, customer: str, *options: str) -> str:
+    """A command of `usage-reporter` for one customer of this stack."""
+    stack = STACK.get() or os.environ.get("POWERTOOLS_SERVICE_NAME") or "NAME"
+    return " ".join([f"`usage-reporter {name} --stack {stack} --customer {customer}", *options]) + "`"
+
+
+def accept(customer: str) -> str:
+    """Releases what is held of a customer."""
+    return command("report", customer, "--accept")
+
+
+def accept_empty(customer: str) -> str:
+    """Releases what is held of a customer for whom OpenMeter has nothing any more."""
+    return command("report", customer, "--accept-empty")
+
+
+def adopt(customer: str) -> str:
+    """Rebuilds a customer's ledger from Stripe."""
+    return command("adopt", customer)
