@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -25,6 +26,7 @@ BRISK_START_S = 5.0
 """How long the functions' first start takes on a machine with nothing else to do; others get more time."""
 PATIENCE_S = 60.0
 FINAL_IN_S = 3
+VERDICTS_S = 15.0
 
 FEE_CENTS = 2000
 CALL_CENTS = Decimal("0.2")
@@ -190,7 +192,16 @@ class Acts:
                 self.tell.say("all are final")
             else:
                 self.tell.say("not final: " + _names(one for one in self.people if one.name not in lines))
+            self._say_verdicts()
             return [self._bill(person, meter, lines) for person in self.people for meter in person.meters]
+
+    def _say_verdicts(self) -> None:
+        """What the webhook, told that the invoices are final, found of their lines."""
+        expected = sum(len(person.meters) for person in self.people)
+        wait_until(lambda: len(self.stage.verdicts()) >= expected, VERDICTS_S * self.pace)
+        found = Counter(self.stage.verdicts())
+        said = ", ".join(f"{count} {name.upper()}" for name, count in sorted(found.items())) or "none yet"
+        self.tell.say(f"the functions' own verdicts on the metered lines: {said}")
 
     def _bill(self, person: Subscriber, meter: str, lines: Mapping[str, Mapping[str, FinalLine]]) -> Bill:
         nothing = FinalLine(Decimal(0), "", 0)

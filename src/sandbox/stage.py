@@ -228,6 +228,15 @@ class Stage:
 
         return wait_until(is_empty, seconds)
 
+    def verdicts(self) -> list[str]:
+        """What the functions found of the lines of final invoices, as their ledger has it."""
+        found = self.cloud.client("dynamodb").scan(
+            TableName=self.outputs["LedgerTableName"],
+            FilterExpression="sk = :verdict",
+            ExpressionAttributeValues={":verdict": {"S": "verdict"}},
+        )
+        return [line["M"]["verdict"]["S"] for item in found["Items"] for line in item["lines"]["L"]]
+
     def _invoices_of(self, person: Subscriber) -> list[stripe.Invoice]:
         query = {
             "subscription": self.subscriptions[person.name],

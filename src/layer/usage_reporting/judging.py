@@ -29,7 +29,6 @@ from usage_reporting.ledger import Entry, Head, Key, Ledger
 from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, Status, Target
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.reporter import Reporter
-from usage_reporting.targets.usage_record import measured_span
 from usage_reporting.verdict import (
     VERDICT,
     Cause,
@@ -134,8 +133,9 @@ class _Case:
         if self.report is None:
             return None
         if self.is_legacy:
-            start, _ = measured_span(self.span)
-            return next((line for line in self.report.lines if line.start == start), None)
+            # What a legacy period measures begins near the period: half an hour early, or rounded.
+            of_price = [line for line in self.report.lines if line.price == self.billed.price]
+            return min(of_price, key=lambda line: abs(line.start - self.billed.start), default=None)
         spans = [span.key for span in self.report.customer_meter.spans]
         if len(self.report.lines) != len(spans):
             return None
@@ -322,15 +322,13 @@ class Judge:
             return None if line is None else Decimal(round_whole(line.total, self.settings.rounding))
         now, end = self.clock(), case.billed.end
         if end <= now - READ_BY_REPORTS:
-            total, unread = ZERO, end
+            total = await self._older(case, end)
         elif line is None:
             return None
-        elif line.start > case.start and line.end > line.start:
-            total, unread = line.total, line.start
+        elif case.start <= now - OLDEST_SLICE and line.start > case.start:
+            total = line.total + await self._older(case, line.start)
         else:
-            total, unread = line.total, min(floor_hour(now - OLDEST_SLICE) + HOUR, end)
-        if unread > case.first_slice:
-            total += await self._older(case, unread)
+            total = line.total
         before = Known.of(entries, case.first_slice, case.start)
         return total - before.sent - before.unknown
 
