@@ -12,11 +12,12 @@ from sandbox.simulator.campaign import play
 from sandbox.simulator.generate import ENDINGS, history_of
 from sandbox.simulator.history import Contract, Fault, History, Item, Usage
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
+from sandbox.simulator.outcome import Outcome
 from sandbox.simulator.queue import MemoryQueue
 from sandbox.simulator.shrink import as_test, shrunk
 from sandbox.simulator.trouble import KINDS, CrashError, Trouble
 from sandbox.simulator.verdict import judge
-from sandbox.simulator.world import Outcome, World
+from sandbox.simulator.world import World
 
 MIDNIGHT = 1_799_712_000
 """2027-01-11T00:00:00Z"""
@@ -79,7 +80,7 @@ def test_the_same_seed_is_the_same_world_to_the_last_call() -> None:
 
     assert outcomes[0].received == outcomes[1].received
     assert outcomes[0].struck == outcomes[1].struck
-    assert [at for at, _ in outcomes[0].reports] == [at for at, _ in outcomes[1].reports]
+    assert [one.at for one in outcomes[0].reports] == [one.at for one in outcomes[1].reports]
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sandbox.simulator.calendar import DAY
-from sandbox.simulator.history import Fault, History, Interval
-from sandbox.simulator.oracle import Segment, segments
+from sandbox.simulator.faults import Faults
+from sandbox.simulator.history import History, Interval
+from sandbox.simulator.oracle import segments
 from sandbox.simulator.stories import CHANGES, Stories
-from sandbox.simulator.trouble import CALL_FAULTS, EVENT_FAULTS, KINDS
+from sandbox.simulator.trouble import KINDS
 from sandbox.simulator.usages import Usages
 
 MINUTE = 60
@@ -60,10 +61,11 @@ class _Generator:
         bare = History(seed, start, end + AFTERWARDS, tuple(contracts), acts=tuple(stories.acts))
         until = replace(bare, end=end + 2 * HOUR)
         stretches = [s for s in segments(until, DELAY) if s.closes <= until.end]
+        ends = sorted({stretch.end for stretch in stretches}) or [end]
         return replace(
             bare,
             usage=tuple(Usages(dice, self.kinds).of(stretches)),
-            faults=tuple(self._faults(stretches, start, end)),
+            faults=tuple(Faults(dice, self.kinds, ends).between(start, end)),
             page_size=dice.choices((100, 2), (7, 1))[0],
         )
 
@@ -77,37 +79,3 @@ class _Generator:
         dice = self.dice
         odd = (0, 1, 59, 60, 61, 3599, 3540, *(dice.randrange(HOUR) for _ in range(5)))
         return dice.randrange(0, DAY, HOUR) + dice.choice(odd)
-
-    # Faults
-
-    def _faults(self, stretches: Sequence[Segment], start: int, end: int) -> Iterator[Fault]:
-        dice = self.dice
-        ends = sorted({stretch.end for stretch in stretches}) or [end]
-        for kind in self.kinds:
-            if kind not in CALL_FAULTS and kind not in EVENT_FAULTS:
-                continue
-            for _ in range(dice.randint(2, 12 // len(self.kinds))):
-                near = dice.choice(ends) + dice.randrange(-HOUR, 50 * MINUTE)
-                at = near if dice.random() < 0.8 else dice.randrange(start, end)
-                yield Fault(
-                    kind=kind,
-                    at=at,
-                    skip=dice.choice((0, 0, 1, 2, 3, 5, 8, 13, 21)) if kind in CALL_FAULTS else 0,
-                    times=dice.choice((1, 1, 2, 5)),
-                    seconds=self._seconds(kind),
-                )
-
-    def _seconds(self, kind: str) -> int:
-        dice = self.dice
-        ranges = {
-            "slow_call": (1, 50),
-            "two_workers": (0, 90),
-            "stripe_timeout": (0, 1),
-            "openmeter_down": (60, 3000),
-            "webhook_late": (30, 50000),
-            "clock_skew": (-4, 4),
-        }
-        if kind == "openmeter_error":
-            return dice.choice((429, 500, 503, 408))
-        low, high = ranges.get(kind, (0, 0))
-        return dice.randint(low, high)

@@ -101,7 +101,8 @@ class Act:
 class Fault:
     """Something that goes wrong, armed at `at` (UTC seconds).
 
-    It strikes after `skip` more chances, `times` times; `seconds` is how long, or how late.
+    It strikes after `skip` more chances, `times` times; `seconds` is how long, how late, or how old a
+    restored copy is; `later` is how much later an operator mends it.
     """
 
     kind: str
@@ -109,6 +110,7 @@ class Fault:
     skip: int = 0
     times: int = 1
     seconds: int = 0
+    later: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sandbox.simulator.machine import VirtualClock, VirtualLoop
 from sandbox.stripe import DEFAULT_API_VERSION, LEGACY_API_VERSION
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.messages import Request
+from usage_reporting.renewals import HANDLED
 
 Json = dict[str, Any]
 API_KEY = "sk_test_sandbox"
@@ -52,7 +53,7 @@ class Merchant:
             "webhook_endpoints",
             {
                 "url": "https://example.com/stripe/webhook",
-                "enabled_events": ["customer.subscription.updated", "customer.subscription.deleted"],
+                "enabled_events": sorted(HANDLED),
                 "api_version": DEFAULT_API_VERSION,
             },
         )

@@ -48,6 +48,15 @@ _CACHED_S = 300
 _REREAD_S = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One report that a process came to at `at` (UTC seconds), and what had struck its call until then."""
+
+    at: int
+    report: Report
+    strikes: frozenset[str]
+
+
 @dataclass(slots=True)
 class Shared:
     """What all processes of a world have in common."""
@@ -61,8 +70,10 @@ class Shared:
     trouble: Trouble
     settings: Settings
     secret: Secret
-    reports: list[tuple[int, Report]] = field(default_factory=list)
-    """Every report that a process came to, and when (UTC seconds)."""
+    reports: list[Reported] = field(default_factory=list)
+    """Every report that a process came to."""
+    since: int = 0
+    """How many faults had struck when the present call of a function began."""
     page_size: int = 100
     interleave: Any = None
     """Called where another process may run in between."""
@@ -145,7 +156,9 @@ class _Reporter(Reporter):
     ) -> list[Report]:
         """Report a page."""
         reports = await super().report(page, options, budget)
-        self.shared.reports.extend((self.shared.clock(), report) for report in reports)
+        shared = self.shared
+        strikes = frozenset(kind for _, kind in shared.trouble.struck[shared.since :])
+        shared.reports.extend(Reported(shared.clock(), report, strikes) for report in reports)
         return reports
 
 
@@ -311,7 +324,7 @@ class OpenMeterWire:
         process, trouble = self._process, self._process.shared.trouble
         await asyncio.sleep(0)
         process.point()
-        if trouble.lasts("openmeter_down"):
+        if trouble.lasts("openmeter_down") or trouble.lasts("openmeter_outage"):
             raise httpx.ConnectError("no connection")
         if trouble.take("openmeter_timeout"):
             await asyncio.sleep(_OPENMETER_TIMEOUT_S)

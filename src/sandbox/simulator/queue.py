@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 VISIBILITY_S: Final = 360
 RECEIVES: Final = 3
 RETENTION_S: Final = 3600
+LARGEST_BATCH: Final = 10
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class MemoryQueue:
         self._clock = clock
         self._count = 0
         self.waiting: list[Message] = []
+        self.sent: list[str] = []
+        """All that was ever put on it."""
         self.dead: list[Message] = []
 
     def send(self, message: dict[str, Any], delay: int = 0) -> None:
@@ -37,6 +41,7 @@ class MemoryQueue:
         self._count += 1
         now = self._clock()
         body = json.dumps(message, separators=(",", ":"))
+        self.sent.append(body)
         self.waiting.append(Message(self._count, body, now, now + delay))
 
     def next_due(self) -> int | None:
@@ -58,6 +63,15 @@ class MemoryQueue:
             message.visible_at = now + VISIBILITY_S
             return message
         return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a message can be received now."""
+        return any(message.visible_at <= self._clock() for message in self.waiting)
+
+    def receive_more(self) -> list[Message]:
+        """All that can be received now, as far as a batch takes it."""
+        return list(itertools.islice(iter(self.receive, None), LARGEST_BATCH - 1))
 
     def again(self, message: Message) -> None:
         """Let a message be received once more although somebody has it: at-least-once delivery."""

@@ -22,6 +22,7 @@ CALL_FAULTS: Final = (
     "openmeter_error",
     "openmeter_timeout",
     "openmeter_down",
+    "openmeter_outage",
     "openmeter_empty",
     "dynamodb_throttle",
     "dynamodb_lost_answer",
@@ -33,13 +34,19 @@ EVENT_FAULTS: Final = (
     "webhook_lost",
     "webhook_duplicated",
     "webhook_late",
+    "webhook_very_late",
+    "webhook_reordered",
     "webhook_twin",
     "tick_skipped",
+    "ticks_skipped",
     "tick_doubled",
     "message_duplicated",
+    "partial_batch",
     "clock_skew",
     "webhook_secret_rolled",
     "api_key_rolled",
+    "ledger_lost",
+    "ledger_restored",
 )
 """They strike what comes to a function."""
 
@@ -97,6 +104,11 @@ class Trouble:
         if going_on:
             self.struck.append((now, kind))
         return bool(going_on)
+
+    def stop(self) -> None:
+        """Let nothing go wrong any more."""
+        self._coming.clear()
+        self._armed.clear()
 
     def _arm(self) -> None:
         now = self._clock()

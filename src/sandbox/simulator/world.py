@@ -5,33 +5,43 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import stripe._util as stripe_log
 
-from sandbox.memory_table import MemoryTable
 from sandbox.openmeter import OpenMeterSandbox
-from sandbox.simulator.history import METERS, Act, Contract, History, Item
+from sandbox.simulator.history import METERS, Act, Contract, History
+from sandbox.simulator.ledger_strikes import LedgerStrikes, LedgerTable
+from sandbox.simulator.looks import RENEWAL_DELAY
 from sandbox.simulator.machine import VirtualClock
 from sandbox.simulator.merchant import API_KEY, Merchant
 from sandbox.simulator.operator import report_customer
+from sandbox.simulator.outcome import (
+    Names,
+    Outcome,
+    Undelivered,
+    lines_of,
+    losses_of,
+    received_of,
+    told_of_end,
+    undelivered_of,
+)
 from sandbox.simulator.processes import URL, Process, Shared
 from sandbox.simulator.queue import MemoryQueue, Message
+from sandbox.simulator.replay import changed_by_replay
 from sandbox.simulator.trouble import CrashError, Trouble
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.gateway import Gateway
+from sandbox.stripe.settings import LIVE_RETRY_DELAYS
 from usage_reporting import telemetry
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import UsageReportingError
-from usage_reporting.ledger import Item as Stored
-from usage_reporting.ledger import Key
-from usage_reporting.model import Report
 from usage_reporting.ticks import tick, work_off
 from usage_reporting.webhook import answer
 
@@ -40,69 +50,8 @@ HOUR = 3600
 QUARTER = 15 * MINUTE
 GRACE = HOUR
 """Stripe's default between a draft and its finalization."""
-RENEWAL_DELAY = 16
-"""So long after a period's end a renewal was observed."""
 _MID_PERIOD = 6 * HOUR
 _AFTER_THE_HOUR = 2 * MINUTE
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A metered line of an invoice, as Stripe has it in the end (UTC seconds)."""
-
-    contract: str
-    item: Item
-    start: int
-    end: int
-    quantity: Decimal
-    created: int
-    finalized_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A meter event that Stripe took: stamped at `stamp`, received at `at` (UTC seconds)."""
-
-    customer: str
-    meter: str
-    stamp: int
-    value: Decimal
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Undelivered:
-    """Usage that the product's ledger counts as on no invoice; `start` in UTC seconds."""
-
-    customer: str
-    holder: str
-    """OpenMeter's slug for a Stripe meter; contract and meter for a legacy item."""
-    start: int
-    units: Decimal
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a history."""
-
-    played: History
-    """The history with the instants at which its contracts and acts really happened."""
-    lines: list[Line]
-    received: list[Received]
-    undelivered: list[Undelivered]
-    reports: list[tuple[int, Report]]
-    struck: list[tuple[int, str]]
-    closing_ticks: list[int]
-    """When a closing tick ran to its end, with all its pages worked off (UTC seconds)."""
-    full_ticks: list[int]
-    """When a tick of all subscriptions did."""
-    told_of_end: frozenset[str]
-    """Contracts of which the webhook was told, and answered, that they are over."""
-    dead_letters: int
-    customers: dict[str, str]
-    """Names by Stripe's ids."""
-    errors: list[str]
-    """Unexpected errors inside the product."""
 
 
 class World:
@@ -112,7 +61,12 @@ class World:
         self.history = history
         self.clock = VirtualClock(history.start)
         settings = StripeSettings(
-            seed=1, api_keys={API_KEY, "sk_test_next"}, renewal_delay=RENEWAL_DELAY, meter_event_latency=0.0
+            seed=1,
+            api_keys={API_KEY, "sk_test_next"},
+            renewal_delay=RENEWAL_DELAY,
+            meter_event_latency=0.0,
+            webhook_retry_delays=LIVE_RETRY_DELAYS,
+            answered_when_due=False,
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
@@ -122,7 +76,7 @@ class World:
         self.merchant = Merchant(gateway, self.clock)
         self.trouble = Trouble(history.faults, self.clock)
         self.endpoint, webhook_secret = self.merchant.listen()
-        self.table = _Table()
+        self.table = LedgerTable()
         self.queue = MemoryQueue(self.clock)
         self.shared = Shared(
             clock=self.clock,
@@ -139,35 +93,42 @@ class World:
         )
         self._processes: dict[str, Process] = {}
         self._nested = False
-        self._at_work: Message | None = None
+        self._at_work: list[Message] = []
         self._next_tick = history.start + QUARTER
         coming: list[Contract | Act] = [*history.contracts, *history.acts]
         self._acts = sorted(coming, key=lambda what: what.at)
         self._done: list[Contract | Act] = []
         self._ticked: dict[str, list[int]] = {"closing": [], "all": []}
+        self.strikes = LedgerStrikes(history.faults, self.shared, self.table)
 
-    def play(self) -> Outcome:
-        """Let everything happen, and see what came of it."""
+    def play(self, *, replay: bool = False) -> Outcome:
+        """Let everything happen, and see what came of it; `replay`: then all of it again, thrice."""
         with _quietly(self.history.seed):
             self._load_usage()
             while (instant := self._next()) is not None and instant <= self.history.end:
                 self.clock.reach(instant)
                 self._step()
             self.clock.reach(self.history.end)
-            for process in list(self._processes.values()):
-                process.close()
+            outcome = self._outcome()
+            if replay:
+                self.trouble.stop()
+                outcome.replayed = list(changed_by_replay(self))
+            self._end_processes()
             self.merchant.close()
-        return self._outcome()
+        return outcome
 
     # Time
 
     def _next(self) -> int | None:
-        due = [self.stripe.next_due(), self.queue.next_due(), self._next_tick]
+        due = [self.stripe.next_due(), self.queue.next_due(), self._next_tick, self.strikes.next_due()]
         if self._acts:
             due.append(self._acts[0].at)
         return min((instant for instant in due if instant is not None), default=None)
 
     def _step(self) -> None:
+        self.strikes.keep_copies()
+        if self.strikes.strike():
+            self._end_processes()
         self._disturb_webhooks()
         self.stripe.run_due()
         while self._acts and self._acts[0].at <= self.clock():
@@ -176,7 +137,8 @@ class World:
         self._roll_secrets()
         if self._next_tick <= self.clock():
             self._tick(self._next_tick)
-        self._work()
+        self.work()
+        self.strikes.look(lambda work: self._run("operator", work))
 
     def _do(self, what: Contract | Act) -> None:
         """Let something happen, and note when it really did: a function at work may have taken time."""
@@ -203,8 +165,9 @@ class World:
             webhooks.duplicate_next()
         if self.trouble.take("webhook_twin"):
             webhooks.twin_next()
-        if late := self.trouble.take("webhook_late"):
-            webhooks.delay_next(late.seconds)
+        for kind in ("webhook_late", "webhook_very_late", "webhook_reordered"):
+            if late := self.trouble.take(kind):
+                webhooks.delay_next(late.seconds)
 
     def _roll_secrets(self) -> None:
         shared = self.shared
@@ -237,14 +200,18 @@ class World:
         now = self.clock()
         scope = "all" if due % HOUR == _AFTER_THE_HOUR else "closing"
         self._next_tick = self._tick_after(now)
-        if self.trouble.take("tick_skipped"):
+        if self.trouble.take("tick_skipped") or self.trouble.lasts("ticks_skipped"):
             return
         strikes = len(self.trouble.struck)
         for _ in range(2 if self.trouble.take("tick_doubled") else 1):
-            self._run("schedule", lambda process: tick(process.container, {"scope": scope}, None))
-        self._work()
+            self.run_tick(scope)
         if len(self.trouble.struck) == strikes:
             self._ticked[scope].append(now)
+
+    def run_tick(self, scope: str) -> None:
+        """Run a tick, and work its pages off."""
+        self._run("schedule", lambda process: tick(process.container, {"scope": scope}, None))
+        self.work()
 
     def _tick_after(self, now: int) -> int:
         """The next tick that matters: around a period's end each one, otherwise every six hours."""
@@ -268,29 +235,34 @@ class World:
         first = near - near % QUARTER + QUARTER
         return min(first, middle)
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Work the queue off, one message a call; rarely several, as a batch."""
         while (message := self.queue.receive()) is not None:
-            self._work_off("worker", message)
+            batch = [message]
+            if self.queue.has_more and self.trouble.take("partial_batch"):
+                batch.extend(self.queue.receive_more())
+            self._work_off("worker", batch)
 
-    def _work_off(self, name: str, message: Message) -> None:
-        record = {"messageId": str(message.number), "body": message.body}
-        before, self._at_work = self._at_work, message
-        result = self._run(name, lambda process: work_off(process.container, {"Records": [record]}, None))
+    def _work_off(self, name: str, batch: list[Message]) -> None:
+        before, self._at_work = self._at_work, batch
+        result = self._run(name, lambda process: work_off(process.container, _sqs_event(batch), None))
         self._at_work = before
-        if result is not None and not result["batchItemFailures"]:
-            self.queue.delete(message)
+        if result is None:
+            return
+        failed = {failure["itemIdentifier"] for failure in result["batchItemFailures"]}
+        for message in batch:
+            if str(message.number) not in failed:
+                self.queue.delete(message)
 
     def _interleave(self, _process: Process) -> None:
-        """Run the same message in another worker, from beginning to end, before this one goes on."""
-        message = self._at_work
-        if message is None or self._nested:
+        """Run the same messages in another worker, from beginning to end, before this one goes on."""
+        batch = self._at_work
+        if not batch or self._nested:
             return
         self._nested = True
-        record = {"messageId": str(message.number), "body": message.body}
+        event = _sqs_event(batch)
         other = threading.Thread(
-            target=lambda: self._run(
-                "other worker", lambda made: work_off(made.container, {"Records": [record]}, None)
-            )
+            target=lambda: self._run("other worker", lambda made: work_off(made.container, event, None))
         )
         other.start()
         other.join()
@@ -309,6 +281,8 @@ class World:
             if process is not None:
                 process.close()
             process = self._processes[name] = Process(self.shared, name, skew.seconds if skew else 0)
+        if not self._nested:
+            self.shared.since = len(self.trouble.struck)
         try:
             return work(process)
         except CrashError:
@@ -320,31 +294,35 @@ class World:
         finally:
             telemetry.metrics.clear_metrics()
 
+    def _end_processes(self) -> None:
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+
     # What came of it
 
     def _outcome(self) -> Outcome:
-        merchant = self.merchant
-        customers = {id_: name for name, id_ in merchant.customers.items()}
-        slugs = {id_: slug for slug, id_ in merchant.meters.items()}
+        names = Names(self.merchant)
+        counted: dict[tuple[str, str, int], Decimal] = {}
+        for table in (*self.strikes.lost, self.table.items()):
+            counted.update(undelivered_of(table, names))
         return Outcome(
             played=self._played(),
-            lines=list(self._lines()),
-            received=[
-                Received(customers[e.customer], slugs[e.meter], e.timestamp, e.value, e.received)
-                for e in self.stripe.meters.accepted()
-            ],
-            undelivered=list(self._undelivered(customers, slugs)),
+            lines=list(lines_of(self.stripe, names)),
+            received=received_of(self.stripe, names),
+            undelivered=[Undelivered(*key, units) for key, units in counted.items()],
             reports=self.shared.reports,
             struck=self.trouble.struck,
             closing_ticks=self._ticked["closing"],
             full_ticks=self._ticked["all"],
-            told_of_end=frozenset(self._told_of_end()),
+            told_of_end=told_of_end(self.stripe, names.contracts),
+            losses=losses_of(self.strikes.strikes, names),
             dead_letters=len(self.queue.dead),
-            customers=customers,
+            names=names,
             errors=[
                 reason
-                for _, report in self.shared.reports
-                for reason in report.reasons
+                for one in self.shared.reports
+                for reason in one.report.reasons
                 if reason.startswith("unexpected")
             ],
         )
@@ -357,46 +335,9 @@ class World:
             acts=tuple(one for one in self._done if isinstance(one, Act)),
         )
 
-    def _told_of_end(self) -> Iterator[str]:
-        names = {id_: name for name, id_ in self.merchant.subscriptions.items()}
-        for delivery in self.stripe.webhooks.log:
-            if delivery.event.type == "customer.subscription.deleted" and 200 in delivery.statuses:
-                yield names[delivery.event.object_id]
 
-    def _lines(self) -> Iterator[Line]:
-        contracts = {id_: name for name, id_ in self.merchant.subscriptions.items()}
-        for invoice in self.stripe.account.invoices:
-            for line in invoice.lines:
-                item = self.merchant.items_of_price[line.price]
-                if item.kind != "licensed":
-                    yield Line(
-                        contract=contracts[line.subscription],
-                        item=item,
-                        start=line.period_start,
-                        end=line.period_end,
-                        quantity=line.quantity,
-                        created=invoice.created,
-                        finalized_at=invoice.finalized_at,
-                    )
-
-    def _undelivered(self, customers: dict[str, str], slugs: dict[str, str]) -> Iterator[Undelivered]:
-        for stored in self.table.items():
-            for start, units in stored.get("undelivered", {}).items():
-                _, _, customer, holder = stored["pk"].split("#")
-                named = slugs.get(holder) or self.merchant.holder(holder)
-                yield Undelivered(customers[customer], named, int(start), units)
-
-
-class _Table(MemoryTable):
-    """The ledger's table; all of it can be seen in the end."""
-
-    def get(self, keys: Sequence[Key]) -> list[Stored]:
-        """Read items, not copied: the ledger only makes its own objects of them."""
-        return [self._items[key] for key in keys if key in self._items]
-
-    def items(self) -> list[Stored]:
-        """Everything it holds."""
-        return list(self._items.values())
+def _sqs_event(batch: list[Message]) -> dict[str, Any]:
+    return {"Records": [{"messageId": str(message.number), "body": message.body} for message in batch]}
 
 
 @contextmanager

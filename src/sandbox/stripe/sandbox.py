@@ -21,7 +21,7 @@ from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.usage_ledger import UsageLedger
 from sandbox.stripe.validation import Validation
-from sandbox.stripe.webhooks import Attempt, Deliver, Webhooks
+from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks
 
 
 class StripeSandbox:
@@ -87,6 +87,13 @@ class StripeSandbox:
                 for attempt in attempts:
                     self._post(attempt)
 
+    def deliver_again(self, delivery: Delivery) -> int:
+        """Post an event once more, signed anew, and answer the status (Webhooks, "Manually resend")."""
+        attempt = self.webhooks.attempt(delivery)
+        if attempt is None or self.deliver is None:
+            return 0
+        return self.deliver(attempt.url, attempt.headers, attempt.body)
+
     def close(self) -> None:
         """Stop posting webhooks."""
         self._background.close()
@@ -110,7 +117,7 @@ class StripeSandbox:
             self._background.post(attempt, lambda status: self._settle(attempt, status))
             return
         status = self.deliver(attempt.url, attempt.headers, attempt.body)
-        self._settle(attempt, status, attempt.due)
+        self._settle(attempt, status, attempt.due if self.settings.answered_when_due else None)
 
     def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:
         with self.account.lock:

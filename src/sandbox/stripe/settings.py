@@ -50,6 +50,9 @@ class StripeSettings:
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0
+    answered_when_due: bool = True
+    """Where webhooks are delivered by a function: their answers came when they were due, because the clock
+    leaps; otherwise they came when the clock says so."""
     invoice_created_hold: int = 72 * _HOUR
     enforce_rate_limits: bool = False
     meter_event_latency: float = 0.002

@@ -133,6 +133,11 @@ class Webhooks:
     def _endpoint(self, id_: str) -> Endpoint | None:
         return self._account.endpoints.find(id_) or self._account.destinations.find(id_)
 
+    def attempt(self, row: Delivery) -> Attempt | None:
+        """One more try of a delivery, due or not; None when its endpoint is gone."""
+        endpoint = self._endpoint(row.endpoint)
+        return self._attempt(row, endpoint) if endpoint else None
+
     def _attempt(self, row: Delivery, endpoint: Endpoint) -> Attempt:
         now = self._account.clock()
         body = encode_event(row.event.body(self._account.settings.livemode, endpoint.api_version))

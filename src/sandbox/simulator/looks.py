@@ -1,0 +1,140 @@
+"""When the product certainly looked at a segment: what faults leave of its ticks, and of its memory.
+
+All instants in UTC seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import replace
+
+from sandbox.simulator.history import Usage
+from sandbox.simulator.ledger_strikes import LOST
+from sandbox.simulator.oracle import Segment
+from sandbox.simulator.outcome import Line, Loss, Outcome
+from sandbox.simulator.processes import Reported
+
+MINUTE = 60
+HOUR = 3600
+RENEWAL_DELAY = 16
+"""So long after a period's end a renewal was observed."""
+LONGEST_HOLD = 72 * HOUR
+"""Unanswered, `invoice.created` holds a draft so long (Subscription webhooks)."""
+FULL_READ_EVERY = 20 * HOUR
+REREAD = 6 * HOUR
+REMEMBERED = 35 * 24 * HOUR
+
+
+class Looks:
+    """The looks of one history that nothing disturbed."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._closing = sorted(outcome.closing_ticks)
+        self._full = sorted(outcome.full_ticks)
+
+    def closing(self, segment: Segment, line: Line | None) -> Segment:
+        """The segment with the instant at which its quantity is fixed: a draft waits for the webhook."""
+        if line is None or segment.closes <= line.created:
+            return segment  # final at once
+        limit = line.created + LONGEST_HOLD
+        answered = limit if line.answered_at is None else min(line.answered_at, limit)
+        return replace(segment, closes=max(segment.closes, answered))
+
+    def last_closing(self, segment: Segment, start: int, end: int) -> int:
+        """The last look of a closing tick at a segment in [start, end); 0: there was none."""
+        for tick in reversed(self._closing[: bisect_left(self._closing, end)]):
+            if tick < start:
+                return 0
+            if not self.is_blind(segment, tick):
+                return tick
+        return 0
+
+    def last_full(self, segment: Segment, end: int) -> int:
+        """The last look of a tick of every live subscription before `end`; its start if there was none."""
+        ticks = [t for t in self._full if segment.start <= t < end and not self.is_blind(segment, t)]
+        return max(ticks, default=segment.start)
+
+    def saw_in_course(self, segment: Segment, use: Usage) -> bool:
+        """Whether a tick of every live subscription certainly saw it before the segment closed."""
+        return any(
+            use.seen_at <= tick < segment.closes
+            and use.time < _read_until(tick)
+            and use.time >= tick - tick % HOUR - REREAD
+            and not self.is_blind(segment, tick)
+            for tick in self._full
+        )
+
+    def saw_after(self, use: Usage, until: float) -> bool:
+        """Whether a full reading certainly came after it was seen and before `until`."""
+        first = next((tick for tick in self._full if tick >= use.seen_at), None)
+        return first is not None and any(first + FULL_READ_EVERY < tick < until for tick in self._full)
+
+    def is_blind(self, segment: Segment, at: int) -> bool:
+        """Whether the ledger was lost, so that nothing of the segment's customer meter was sent at `at`."""
+        return any(
+            strike.at <= at < self.mended_at(strike, segment) and self.held_by(strike, segment)
+            for strike in self._outcome.losses
+        )
+
+    def held_by(self, strike: Loss, segment: Segment) -> bool:
+        """Whether a loss stops a customer meter until an operator has looked."""
+        if strike.kind != LOST:
+            return True
+        if segment.item.kind == "legacy":
+            return False
+        return self.has_any(segment.customer, segment.item.holder, strike.at)
+
+    def has_any(self, customer: str, holder: str, at: int) -> bool:
+        """Whether Stripe's meter held any usage of a customer then."""
+        held = [
+            event.value
+            for event in self._outcome.received
+            if (event.customer, event.meter) == (customer, holder)
+            and event.at <= at
+            and event.stamp > at - REMEMBERED
+        ]
+        return sum(held) != 0
+
+    def mended_at(self, strike: Loss, segment: Segment) -> float:
+        """When an operator had adopted the segment's customer meter; never: infinity."""
+        return strike.adopted.get((segment.customer, holder_of(segment)), math.inf)
+
+    def forgot(self, segment: Segment) -> bool:
+        """Whether the ledger was lost when the segment had closed, or could no longer be mended in time."""
+        return self.forgotten_at(segment) < math.inf
+
+    def forgotten_at(self, segment: Segment) -> float:
+        """When that was; never: infinity."""
+        return min(
+            (
+                strike.at
+                for strike in self._outcome.losses
+                if strike.at >= segment.closes
+                or (self.held_by(strike, segment) and self.mended_at(strike, segment) >= segment.closes)
+            ),
+            default=math.inf,
+        )
+
+    def is_held(self, one: Reported) -> bool:
+        """Whether a loss of the ledger explains that a report was held."""
+        customer, holder = self._outcome.names.of_key(one.report.customer_meter.pk)
+        is_legacy = one.report.customer_meter.meter is None
+        return any(
+            strike.at <= one.at <= strike.adopted.get((customer, holder), math.inf)
+            and (strike.kind != LOST or (not is_legacy and self.has_any(customer, holder, one.at)))
+            for strike in self._outcome.losses
+        )
+
+
+def _read_until(tick: int) -> int:
+    """Up to when a tick reads the open hour: not before it is ten minutes old, and a minute back."""
+    into = tick % HOUR
+    return (tick - MINUTE) // MINUTE * MINUTE if into >= 10 * MINUTE else tick - into
+
+
+def holder_of(segment: Segment) -> str:
+    """What holds a segment's usage in Stripe, as an outcome names it."""
+    is_legacy = segment.item.kind == "legacy"
+    return f"{segment.contract} {segment.item.meter}" if is_legacy else segment.item.holder
