@@ -23,6 +23,7 @@ LONGEST_HOLD = 72 * HOUR
 """Unanswered, `invoice.created` holds a draft so long (Subscription webhooks)."""
 FULL_READ_EVERY = 20 * HOUR
 REREAD = 6 * HOUR
+EVENTS_LISTED = 26 * HOUR
 REMEMBERED = 35 * 24 * HOUR
 
 
@@ -70,6 +71,15 @@ class Looks:
         """Whether a full reading certainly came after it was seen and before `until`."""
         first = next((tick for tick in self._full if tick >= use.seen_at), None)
         return first is not None and any(first + FULL_READ_EVERY < tick < until for tick in self._full)
+
+    def saw_ended(self, segment: Segment, use: Usage) -> bool:
+        """Whether a tick certainly came upon Stripe's event that the segment's subscription is over."""
+        since = max(use.seen_at, segment.end + RENEWAL_DELAY)
+        return any(
+            since <= tick < min(segment.end + EVENTS_LISTED, self.forgotten_at(segment))
+            and not self.is_blind(segment, tick)
+            for tick in self._full
+        )
 
     def is_blind(self, segment: Segment, at: int) -> bool:
         """Whether the ledger was lost, so that nothing of the segment's customer meter was sent at `at`."""

@@ -191,6 +191,8 @@ class _Judge:
         until = min(self.over_at.get(segment.contract, self.history.end), forgotten)
         if self._was_due(segment, use) or self.looks.saw_after(use, until):
             return True
+        if segment.end == self.over_at.get(segment.contract) and self.looks.saw_ended(segment, use):
+            return True
         told = self.outcome.told_of_end.get(segment.contract, 0)
         return use.seen_at < told < forgotten
 

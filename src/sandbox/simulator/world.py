@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,6 +52,7 @@ QUARTER = 15 * MINUTE
 GRACE = HOUR
 """Stripe's default between a draft and its finalization."""
 _MID_PERIOD = 6 * HOUR
+_HELD = 2 * HOUR
 _AFTER_THE_HOUR = 2 * MINUTE
 
 
@@ -97,6 +99,12 @@ class World:
         self._next_tick = history.start + QUARTER
         coming: list[Contract | Act] = [*history.contracts, *history.acts]
         self._acts = sorted(coming, key=lambda what: what.at)
+        self._busy = sorted(
+            [
+                *(instant for use in history.usage for instant in (use.time, use.seen_at)),
+                *(what.at for what in (*self._acts, *history.faults)),
+            ]
+        )
         self._done: list[Contract | Act] = []
         self._ticked: dict[str, list[int]] = {"closing": [], "all": []}
         self.strikes = LedgerStrikes(history.faults, self.shared, self.table)
@@ -216,7 +224,7 @@ class World:
     def _tick_after(self, now: int) -> int:
         """The next tick that matters: around a period's end each one, otherwise every six hours."""
         quarter = now - now % QUARTER + QUARTER
-        middle = (now - _AFTER_THE_HOUR) // _MID_PERIOD * _MID_PERIOD + _MID_PERIOD + _AFTER_THE_HOUR
+        middle = self._middle_after(now)
         ends = [
             end
             for subscription in self.stripe.account.subscriptions
@@ -224,8 +232,11 @@ class World:
             for end in [*(item.period_end for item in subscription.items), subscription.cancel_at]
             if end is not None
         ]
-        if any(invoice.status == "draft" for invoice in self.stripe.account.invoices):
+        drafts = [one.finalizes_at for one in self.stripe.account.invoices if one.status == "draft"]
+        if any(final is not None and final >= now for final in drafts):
             return min(quarter, middle)
+        if drafts:  # all are held by a webhook that is not answered
+            middle = min(middle, quarter + _HELD)
         soonest = min(ends, default=None)
         if soonest is None:
             return middle
@@ -234,6 +245,15 @@ class World:
             return min(quarter, middle)
         first = near - near % QUARTER + QUARTER
         return min(first, middle)
+
+    def _middle_after(self, now: int) -> int:
+        """The next of the six-hourly ticks; in a time without usage, acts and faults one a day is enough."""
+        first = (now - _AFTER_THE_HOUR) // _MID_PERIOD * _MID_PERIOD + _MID_PERIOD + _AFTER_THE_HOUR
+        for middle in range(first, first + 3 * _MID_PERIOD, _MID_PERIOD):
+            busy = bisect_left(self._busy, now - _MID_PERIOD)
+            if busy < len(self._busy) and self._busy[busy] <= middle + _MID_PERIOD:
+                return middle
+        return first + 3 * _MID_PERIOD
 
     def work(self) -> None:
         """Work the queue off, one message a call; rarely several, as a batch."""
