@@ -20,7 +20,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, BadRequestError, StripeUnavailableError
-from usage_reporting.model import CustomerMeter
+from usage_reporting.model import CustomerMeter, SpanState
 from usage_reporting.pages import (
     Cursor,
     Lister,
@@ -97,9 +97,11 @@ def test_another_event_has_no_scope(event: object) -> None:
 @dataclass
 class MemoryQueue:
     messages: list[dict[str, Any]] = field(default_factory=list)
+    delays: list[int] = field(default_factory=list)
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any], delay: int = 0) -> None:
         self.messages.append(json.loads(json.dumps(message)))
+        self.delays.append(delay)
 
     @property
     def pages(self) -> list[list[CustomerMeter]]:
@@ -289,16 +291,60 @@ def test_however_often_the_time_runs_out_everything_is_queued_once(
     assert total == len(wanted)
 
 
+def due_in(seconds: int, customer: str = "cus_1") -> CustomerMeter:
+    """A customer meter whose draft becomes final so many seconds after the tick at noon."""
+    one = replace(customer_meter(), customer=customer)
+    drafted = replace(one.spans[0], state=SpanState.DRAFT, deadline=NOON + seconds)
+    return replace(one, spans=(drafted,))
+
+
+@pytest.mark.parametrize(
+    ("deadline", "delay"),
+    [
+        (9 * MINUTE, None),
+        (10 * MINUTE + 59, None),
+        (11 * MINUTE, 1 * MINUTE),
+        (14 * MINUTE + 30, 4 * MINUTE),
+        (18 * MINUTE - 1, 7 * MINUTE),
+        (18 * MINUTE, None),
+        (30 * MINUTE, None),
+    ],
+)
+def test_what_is_final_before_the_next_tick_is_read_once_more_ten_minutes_before(
+    deadline: int, delay: int | None
+) -> None:
+    billing, queue = ListedBilling(draft_pages=[[due_in(deadline)]]), MemoryQueue()
+
+    assert listed(billing, Cursor(Scope.CLOSING), Budget(), queue) == (1, None)
+
+    assert queue.delays == ([0] if delay is None else [0, delay])
+    assert all(page == [due_in(deadline)] for page in queue.pages)
+
+
+def test_those_with_one_last_look_at_the_same_minute_share_a_page() -> None:
+    page = [due_in(12 * MINUTE, "a"), due_in(12 * MINUTE + 59, "b"), due_in(14 * MINUTE, "c"), due_in(0, "d")]
+    billing, queue = ListedBilling(draft_pages=[page]), MemoryQueue()
+
+    listed(billing, Cursor(Scope.CLOSING), Budget(), queue)
+
+    later = {
+        delay: {one.customer for one in page}
+        for delay, page in zip(queue.delays, queue.pages, strict=True)
+        if delay
+    }
+    assert later == {2 * MINUTE: {"a", "b"}, 4 * MINUTE: {"c"}}
+
+
 def test_sqs_takes_compact_json() -> None:
-    sent: list[dict[str, str]] = []
+    sent: list[dict[str, Any]] = []
 
     class Client:
-        def send_message(self, **message: str) -> None:
+        def send_message(self, **message: Any) -> None:
             sent.append(message)
 
-    SqsQueue("https://sqs.test/pages", Client()).send({"a": [1, 2]})
+    SqsQueue("https://sqs.test/pages", Client()).send({"a": [1, 2]}, 240)
 
-    assert sent == [{"QueueUrl": "https://sqs.test/pages", "MessageBody": '{"a":[1,2]}'}]
+    assert sent == [{"QueueUrl": "https://sqs.test/pages", "MessageBody": '{"a":[1,2]}', "DelaySeconds": 240}]
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,19 @@ from usage_reporting.errors import AskAgainError, BadRequestError, RejectedError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS
 from usage_reporting.telemetry import logger
-from usage_reporting.windows import HOUR, MINUTE
+from usage_reporting.windows import HOUR, MINUTE, floor_minute
 
 LARGEST_MESSAGE = 200_000
 """Characters: below the 256 KiB that a queue of SQS takes unless it is set to take more."""
 
+CLOSING_EVERY = 15 * MINUTE
 CLOSING_BEFORE = 45 * MINUTE
 CLOSING_AFTER = HOUR
+
+LAST_LOOK = 10 * MINUTE
+"""So long before its deadline a draft is read for the last time, when no tick comes before that."""
+TIME_OF_A_TICK = 3 * MINUTE
+"""What a tick needs from its start until its pages are read."""
 
 FINAL_SINCE = 3 * HOUR
 """How far back a closing tick looks for final invoices: long enough for the second look at a verdict."""
@@ -73,8 +79,8 @@ class Cursor:
 class Queue(Protocol):
     """The page queue."""
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Put one message on the queue. Raises AskAgainError."""
+    def send(self, message: dict[str, Any], delay: int = 0) -> None:
+        """Put one message on the queue, to be seen after `delay` seconds. Raises AskAgainError."""
 
 
 class SqsQueue:
@@ -86,11 +92,11 @@ class SqsQueue:
             "sqs", config=Config(retries={"mode": "standard", "total_max_attempts": 5})
         )
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Put one message on the queue. Raises AskAgainError."""
+    def send(self, message: dict[str, Any], delay: int = 0) -> None:
+        """Put one message on the queue, to be seen after at most 900 seconds. Raises AskAgainError."""
         body = json.dumps(message, separators=(",", ":"))
         try:
-            self._client.send_message(QueueUrl=self._url, MessageBody=body)
+            self._client.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=delay)
         except (ClientError, BotoCoreError) as error:
             raise AskAgainError(f"the page queue takes no message: {error}") from error
 
@@ -204,15 +210,29 @@ class Lister:
                 found = list(waiting[name].values())
                 page, rest = found[:MOST_SUBJECTS], found[MOST_SUBJECTS:]
                 await self._send(page)
+                await self._send_for_the_last_look(page)
                 queued += len(page)
                 waiting[name] = {one.pk: one for one in rest}
         return queued
 
-    async def _send(self, page: Sequence[CustomerMeter]) -> None:
+    async def _send_for_the_last_look(self, page: Sequence[CustomerMeter]) -> None:
+        """Queue what becomes final before the next closing tick once more, for ten minutes before that."""
+        now = self.clock()
+        next_tick = now - now % CLOSING_EVERY + CLOSING_EVERY
+        later: dict[int, list[CustomerMeter]] = defaultdict(list)
+        for one in page:
+            if one.deadline is not None and one.deadline < next_tick + TIME_OF_A_TICK:
+                delay = floor_minute(one.deadline - LAST_LOOK - now)
+                if delay > 0:
+                    later[delay].append(one)
+        for delay, some in later.items():
+            await self._send(some, delay)
+
+    async def _send(self, page: Sequence[CustomerMeter], delay: int = 0) -> None:
         message = page_message(page)
         if len(page) > 1 and len(json.dumps(message)) > LARGEST_MESSAGE:
             half = len(page) // 2
-            await self._send(page[:half])
-            await self._send(page[half:])
+            await self._send(page[:half], delay)
+            await self._send(page[half:], delay)
             return
-        await asyncio.to_thread(self.queue.send, message)
+        await asyncio.to_thread(self.queue.send, message, delay)

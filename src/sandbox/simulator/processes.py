@@ -242,15 +242,15 @@ class QueueWire:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any], delay: int = 0) -> None:
         """Put one message on the queue."""
         self._process.point()
         shared = self._process.shared
         if shared.trouble.take("sqs_error"):
             raise AskAgainError("the page queue takes no message")
-        shared.queue.send(message)
+        shared.queue.send(message, delay)
         if shared.trouble.take("message_duplicated"):
-            shared.queue.send(message)
+            shared.queue.send(message, delay)
         self._process.point()
 
 
