@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from decimal import Decimal
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.renewals import INVOICE_CREATED
-from usage_reporting.webhook import Answer
+from usage_reporting.webhook import Answer, answer
 
 START = NOON - 22 * MINUTE - 18
 END = START + 31 * DAY
@@ -86,3 +88,35 @@ def test_a_line_whose_item_is_gone_is_mapped_by_the_ledger(world: World) -> None
 
     assert [(told.code, told.status) for told in world.deliver()[:1]] == [(200, "sent")]
     assert world.held(customer, START, END) == 6
+
+
+def test_stripe_itself_holds_the_draft_while_openmeter_is_down_and_its_retry_makes_it_exact(
+    world: World,
+) -> None:
+    world.clock.set(START)
+    price, _ = world.metered_price()
+    customer = world.customer()
+    rows = [{"price": price, "metadata": {"om_meter_id": "m1"}}]
+    subscription = world.client.v1.subscriptions.create({"customer": customer, "items": rows}).id
+    world.use(customer, END - 1, 4)
+    world.listen(enabled_events=[INVOICE_CREATED])
+    told: list[int] = []
+    container = world.container()
+
+    def deliver(_url: str, headers: Mapping[str, str], body: bytes) -> int:
+        call = {"headers": dict(headers), "body": body.decode(), "isBase64Encoded": False}
+        told.append(answer(container, call).code)
+        return told[-1]
+
+    world.stripe.deliver = deliver
+    world.openmeter.faults.down = True
+    world.travel(END)
+    assert told == [503]
+    # Far beyond the grace period of an hour, with no tick at all: only Stripe's own retries.
+    world.travel(END + 90 * MINUTE)
+    assert [status for _, _, status in world.billed(subscription)] == ["draft"]
+    world.openmeter.faults.down = False
+    world.travel(END + 4 * HOUR)
+
+    assert told[-1] == 200
+    assert world.billed(subscription)[-1][1:] == (Decimal(4), "paid")

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from usage_reporting.model import Report
 
 ACACIA: Any = {"stripe_version": "2025-02-24.acacia"}
 
@@ -90,3 +91,26 @@ def test_a_smaller_total_is_held(world: World) -> None:
 
     assert [report.status for report in reports] == ["held"]
     assert world.usage_records(item) == {NOON + 1: 5}
+
+
+def test_an_empty_answer_in_the_draft_hour_is_held_and_notes_nothing(world: World) -> None:
+    subscription, _, customer = legacy_subscription(world)
+    end = NOON + 31 * DAY
+    world.use(customer, end - HOUR, 5)
+    world.travel(end - 20 * MINUTE)
+    world.tick("closing")
+    world.travel(end + 15 * MINUTE)
+    world.openmeter.faults.empty(times=100)
+    made = world.container()
+
+    async def report() -> list[Report]:
+        listings = [listing async for listing in made.billing.drafts()]
+        return await made.reporter.report([one for listing in listings for one in listing.customer_meters])
+
+    reports = made.run(report())
+
+    assert [report.status for report in reports] == ["held"]
+    world.openmeter.faults.clear()
+    assert [report.status for report in made.run(report())] == ["unchanged"]
+    world.travel(end + 2 * HOUR)
+    assert world.billed(subscription)[-1][1] == Decimal(5)

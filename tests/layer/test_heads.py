@@ -154,9 +154,17 @@ def test_another_writer_wins(world: World) -> None:
 
 def test_a_full_read_is_remembered(world: World) -> None:
     assert world.stored is not None
-    asyncio.run(world.heads.fully_read(world.stored, LATER))
+    asyncio.run(world.heads.was_read(world.stored, LATER, is_full=True))
 
-    assert world.stored.full_read_at == LATER
+    assert (world.stored.full_read_at, world.stored.read_at) == (LATER, LATER)
+
+
+def test_reading_the_last_hours_is_no_full_read(world: World) -> None:
+    assert world.stored is not None
+    before = world.stored.full_read_at
+    asyncio.run(world.heads.was_read(world.stored, LATER, is_full=False))
+
+    assert (world.stored.full_read_at, world.stored.read_at) == (before, LATER)
 
 
 @pytest.mark.parametrize("options", [Options(), Options(accept=True), Options(dry_run=True)])

@@ -38,9 +38,16 @@ class FakeOpenMeter:
         return {subjects[0]: sum(found, D(0))} if found else {}
 
 
-def case_of(*spans: Span, now: int = NOW, full_read_at: int = NOW, sends: Any = (), **other: Any) -> Case:
+def case_of(
+    *spans: Span,
+    now: int = NOW,
+    full_read_at: int = NOW,
+    read_at: int = NOW,
+    sends: Any = (),
+    **other: Any,
+) -> Case:
     one: CustomerMeter = customer_meter(*spans, **other)
-    head = Head(one.pk, "cus_1", "m1", "1", full_read_at=full_read_at).sees(one, now)
+    head = Head(one.pk, "cus_1", "m1", "1", full_read_at=full_read_at, read_at=read_at).sees(one, now)
     case = Case(Report(one), head, now, Options())
     case.entries = {key: Entry(*key) for key in case.keys}
     for made in sends:
@@ -167,6 +174,8 @@ def test_a_closing_read_stops_where_it_should() -> None:
         ({"full_read_at": NOW}, NOON + HOUR - 6 * HOUR),
         ({"full_read_at": NOW - 20 * HOUR}, NOON + HOUR - 6 * HOUR),
         ({"full_read_at": NOW - 20 * HOUR - 1}, MONTH_START),
+        ({"full_read_at": NOW, "read_at": NOW - 9 * HOUR}, NOON + HOUR - 15 * HOUR),
+        ({"full_read_at": NOW, "read_at": NOW + HOUR}, NOON + HOUR - 6 * HOUR),
         ({"full_read_at": NOW, "closing": True}, MONTH_START),
         ({"now": MONTH_START + 20 * MINUTE, "full_read_at": MONTH_START}, MONTH_START),
     ],

@@ -187,17 +187,24 @@ class Partial:
 def test_keys_that_dynamodb_leaves_unread_are_asked_again() -> None:
     client = Partial(30)
     keys = [(PK, str(number)) for number in range(150)]
+    pauses: list[float] = []
 
-    found = DynamoTable("ledger", client).get(keys)
+    found = DynamoTable("ledger", client, sleep=pauses.append).get(keys)
 
     assert [(item["pk"], item["sk"]) for item in found] == keys
     assert [len(request["Keys"]) for request in client.requests] == [100, 70, 40, 10, 50, 20]
     assert all(request["ConsistentRead"] is True for request in client.requests)
+    assert len(pauses) == 4
+    assert min(pauses) > 0.1
 
 
 def test_keys_that_stay_unread_are_given_up() -> None:
+    pauses: list[float] = []
+
     with pytest.raises(LedgerUnavailableError, match="throttled"):
-        DynamoTable("ledger", Partial(0)).get([KEY])
+        DynamoTable("ledger", Partial(0), sleep=pauses.append).get([KEY])
+
+    assert len(pauses) == 5
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,10 @@ class Heads:
         newest = max(stored.seen_at, customer_meter.seen_at)
         return await self.ledger.write_head(replace(seen, seen_at=newest), self.clock())
 
-    async def fully_read(self, head: Head, read_at: int) -> None:
-        """Remember a full read; losing this to another writer does no harm."""
-        await self.ledger.write_head(replace(head, full_read_at=read_at), read_at)
+    async def was_read(self, head: Head, read_at: int, *, is_full: bool) -> None:
+        """Remember that hours were read; losing this to another writer does no harm."""
+        full_read_at = read_at if is_full else head.full_read_at
+        await self.ledger.write_head(replace(head, full_read_at=full_read_at, read_at=read_at), read_at)
 
     async def _at_first_sight(self, customer_meter: CustomerMeter, table: str, options: Options) -> Head:
         now = self.clock()

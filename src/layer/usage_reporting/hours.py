@@ -26,6 +26,8 @@ from usage_reporting.windows import (
 )
 
 HOURS_REREAD = 6
+REMEMBERED_EVERY = 3 * HOUR
+"""So seldom a head is written only to say up to when hours were read."""
 FULL_READ_EVERY = 20 * HOUR
 
 _OPENNESS = {
@@ -94,12 +96,18 @@ class Case:
         return self.is_full and not self.customer_meter.closing
 
     @property
+    def is_due_to_be_remembered(self) -> bool:
+        """Whether the head's word on how far hours were read has become old."""
+        return not self.customer_meter.closing and self.now - self.head.read_at >= REMEMBERED_EVERY
+
+    @property
     def keys(self) -> list[Key]:
         """The ledger entries of the range."""
         return [(self.customer_meter.pk, day) for day in days_between(self.start, self.now)]
 
     def _first_hour(self) -> int:
-        recent = floor_hour(self.now) - HOURS_REREAD * HOUR
+        # After an outage: from where the last reading left off.
+        recent = floor_hour(min(self.now, self.head.read_at)) - HOURS_REREAD * HOUR
         oldest = floor_hour(self.now - OLDEST_SLICE) + HOUR
         relevant = self.customer_meter.spans if self.customer_meter.closing else self.spans
         starts = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -18,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting.amounts import ZERO
+from usage_reporting.backoff import pause
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
@@ -29,6 +31,8 @@ _LASTING = _CLOSED | {SpanState.CANCELED}
 HEAD = "head"
 KEPT_FOR = 400 * DAY
 BATCH = 100
+UNPROCESSED_TRIES = 6
+"""A throttled table gives a part of a batch; the rest is asked for after a pause ("BatchGetItem")."""
 
 Item = dict[str, Any]
 Key = tuple[str, str]
@@ -53,8 +57,9 @@ class Table(Protocol):
 class DynamoTable:
     """The table in DynamoDB. Raises LedgerUnavailableError when it cannot be reached."""
 
-    def __init__(self, name: str, client: Any = None) -> None:
+    def __init__(self, name: str, client: Any = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._name = name
+        self._sleep = sleep
         self._client = client or boto3.client(
             "dynamodb",
             config=Config(
@@ -81,7 +86,9 @@ class DynamoTable:
             wanted: list[Item] = [
                 {"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys[start : start + BATCH]
             ]
-            for _ in range(BATCH):
+            for attempt in range(UNPROCESSED_TRIES):
+                if attempt:
+                    self._sleep(pause(attempt - 1))
                 request = {self._name: {"Keys": wanted, "ConsistentRead": True}}
                 read = functools.partial(self._client.batch_get_item, RequestItems=request)
                 answer = _reached(read)
@@ -134,6 +141,8 @@ class Head:
     seen_at: int = 0
     """When Stripe's side was last looked at."""
     full_read_at: int = 0
+    read_at: int = 0
+    """When its hours were read last, but for the ticks of up to three hours since."""
     version: int = 0
 
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
@@ -176,6 +185,7 @@ class Head:
             "spans": [span.to_json() for span in self.spans],
             "seen_at": self.seen_at,
             "full_read_at": self.full_read_at,
+            "read_at": self.read_at,
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -192,6 +202,7 @@ class Head:
             spans=tuple(Span.from_json(span) for span in item["spans"]),
             seen_at=int(item["seen_at"]),
             full_read_at=int(item["full_read_at"]),
+            read_at=int(item["read_at"] if "read_at" in item else item["full_read_at"]),
             version=int(item["version"]),
         )
 

@@ -183,13 +183,14 @@ class Mirroring:
             return
         for reason in plan.held:
             case.report.note(Status.HELD, reason)
-        await self._count_too_old(case)
+        too_old = await self._too_old(case)
         if case.options.dry_run:
             _would(case.report, plan)
+            _count_too_old(case, too_old)
             return
         await self._carry_out(case, plan, budget)
-        if case.is_full_reading and not case.report.status.is_undelivered:
-            await self._remember_full_read(case)
+        if await self._remember_reading(case):
+            _count_too_old(case, too_old)
 
     async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:
         sends = _by_day([(send.slice_start, send) for send in plan.sends])
@@ -210,26 +211,33 @@ class Mirroring:
             if case.report.status.ask_again:
                 return
 
-    async def _count_too_old(self, case: Case) -> None:
+    async def _too_old(self, case: Case) -> Decimal:
         """At first sight: usage that is older than Stripe takes, in a period that still runs."""
         oldest = min((span.start for span in case.customer_meter.spans), default=case.start)
         if case.head.full_read_at or case.customer_meter.closing or oldest >= case.start:
-            return
+            return ZERO
         name, subject = case.head.openmeter_meter, case.head.subject
         found = await self.openmeter.hours(name, [subject], oldest, case.start)
-        units = sum((round_units(value) for value in found.get(subject, {}).values()), ZERO)
-        if units:
-            case.report.unbillable += units
-            case.report.note(
-                Status.UNBILLABLE,
-                f"{to_wire(units)} units before {rfc3339(case.start)} are older than Stripe takes",
-            )
+        return sum((round_units(value) for value in found.get(subject, {}).values()), ZERO)
 
-    async def _remember_full_read(self, case: Case) -> None:
+    async def _remember_reading(self, case: Case) -> bool:
+        """Remember in the head that hours were read, seldom; whether a full reading is remembered now."""
+        is_full = case.is_full_reading and not case.report.status.is_undelivered
+        if not is_full and (not case.is_due_to_be_remembered or case.report.status.ask_again):
+            return False
         try:
-            await self.heads.fully_read(case.head, case.now)
+            await self.heads.was_read(case.head, case.now, is_full=is_full)
         except LostRaceError:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
+            return False
+        return is_full
+
+
+def _count_too_old(case: Case, units: Decimal) -> None:
+    if units:
+        case.report.unbillable += units
+        older = f"{to_wire(units)} units before {rfc3339(case.start)} are older than Stripe takes"
+        case.report.note(Status.UNBILLABLE, older)
 
 
 def _came_back_empty(cases: Sequence[Case]) -> bool:
