@@ -14,11 +14,20 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, cast
 
-from tests.layer.builders import D, MemoryTable
+from tests.layer.builders import NOON, Clock, D, MemoryTable, customer_meter, send
+from usage_reporting.budget import Budget
 from usage_reporting.errors import RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry, Key, Ledger
+from usage_reporting.model import CustomerMeter, Report, Send, SendState
+from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import API_VERSION, StripeApi
-from usage_reporting.windows import DAY
+from usage_reporting.windows import DAY, HOUR
+
+DAY_OF = "2026-07-15"
+SENDS = [
+    send("cus_1.1.0.a", 3, NOON + HOUR - 1),
+    send("cus_1.2.0.b", "4.5", NOON + 2 * HOUR - 1, slice_start=NOON + HOUR),
+]
 
 
 class Step:
@@ -39,6 +48,9 @@ class Behaviour(StrEnum):
     BUSY_429 = "throttled"
     BUSY_409 = "another call is under way"
     REJECTED = "refused"
+
+
+FAILURES = [behaviour for behaviour in Behaviour if behaviour not in {Behaviour.OK, Behaviour.REJECTED}]
 
 
 @dataclass
@@ -64,6 +76,7 @@ class FakeStripe:
         idempotency_key: str,
         version: str = API_VERSION,
     ) -> dict[str, Any]:
+        assert method == "post"
         await Step()
         self.calls.append({"path": path, "params": params, "key": idempotency_key, "version": version})
         behaviour = self.behaviours.popleft() if self.behaviours else self.otherwise
@@ -79,7 +92,7 @@ class FakeStripe:
         if behaviour is Behaviour.NEVER_ARRIVED:
             return StripeUnavailableError("no answer")
         if behaviour in {Behaviour.BUSY_429, Behaviour.BUSY_409}:
-            return StripeUnavailableError("busy")
+            return StripeUnavailableError("busy", turned_away=behaviour is Behaviour.BUSY_429)
         stored_at, stored_params, stored_answer = self.stored.get(key, (-DAY, {}, None))
         if self.clock() - stored_at < DAY:
             if stored_params != params:
@@ -152,6 +165,39 @@ class SteppedLedger(Ledger):
 
 async def no_sleep(seconds: float) -> None:
     """Pauses take no time here."""
+
+
+@dataclass
+class World:
+    """One entry, one Stripe, one clock."""
+
+    customer_meter: CustomerMeter = field(default_factory=customer_meter)
+    clock: Clock = field(default_factory=lambda: Clock(NOON + HOUR))
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        self.stripe = FakeStripe(self.clock)
+        self.ledger = SteppedLedger(MemoryTable())
+        self.sender = Sender(self.stripe.api, self.ledger, self.clock, no_sleep)
+        self.key = (self.customer_meter.pk, DAY_OF)
+
+    @property
+    def entry(self) -> Entry:
+        return self.ledger.stored(self.key)
+
+    @property
+    def states(self) -> list[SendState]:
+        return [one.state for one in self.entry.sends.values()]
+
+    async def report(self, sends: Sequence[Send] = SENDS) -> Report:
+        """What a process does with an entry: repeat what is open, then send what is not there yet."""
+        report = Report(self.customer_meter)
+        entry = (await self.ledger.entries([self.key]))[self.key]
+        entry = await self.sender.repeat_intents(report, entry, self.budget)
+        missing = [one for one in sends if one.identifier not in entry.sends]
+        if missing and not entry.intents:
+            await self.sender.carry_out(report, entry, missing, self.budget)
+        return report
 
 
 def run[T](work: Coroutine[Any, Any, T]) -> T:

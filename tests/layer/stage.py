@@ -112,6 +112,7 @@ class SteppedApi:
         version: str = API_VERSION,
     ) -> dict[str, Any]:
         world = self.process.world
+        assert method == "post"
         await self.process.step()
         world.check_send(params)
         answer = world.stripe.answer_to(path, params, idempotency_key, version)

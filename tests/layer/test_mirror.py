@@ -45,6 +45,22 @@ def test_what_is_equal_but_for_noise_is_not_sent(value: str) -> None:
     assert planned(reading(value, 5)) == Plan()
 
 
+def test_a_difference_is_rounded_to_what_stripe_takes() -> None:
+    [send] = planned(reading("123456789012345", "0.1")).sends
+
+    assert to_wire(send.value) == "123456789012345"
+
+
+def test_less_than_one_unit_more_is_no_decrease() -> None:
+    assert values(planned(reading("5.25", 5))) == [(NOON, "0.25")]
+
+
+def test_amounts_in_a_reason_have_no_needless_zeros() -> None:
+    [reason] = planned(reading("3.50", "5.50")).held
+
+    assert "has 3.5 in OpenMeter, less than the 5.5 that Stripe holds" in reason
+
+
 def test_no_usage_at_all_is_nothing_to_send() -> None:
     assert planned() == Plan()
     assert planned(reading(0)) == Plan()
@@ -191,6 +207,13 @@ def test_an_identifier_leads_back_to_its_entry() -> None:
     customer, slice_start, sequence, digest = send.identifier.split(".")
     assert (customer, slice_start, sequence) == ("cus_1", str(NOON), "3")
     assert len(digest) == 16
+
+
+def test_an_identifier_is_the_same_in_every_release() -> None:
+    """While a new release comes, processes of both may send for one customer."""
+    assert planned(reading(5, 2, sequence=3)).sends[0].identifier == "cus_1.1784116800.3.f47b08f162342933"
+    long = customer_meter(customer="c" * 80)
+    assert identifier(long, reading(5), NOON, D(5)).split(".")[0] == "c" * 64
 
 
 def test_the_same_fact_has_the_same_identifier() -> None:

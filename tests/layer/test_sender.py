@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.layer.builders import (
     MONTH_START,
     NOON,
-    Clock,
     D,
-    MemoryTable,
-    customer_meter,
     legacy,
-    reading,
     send,
 )
-from tests.layer.protocol import Behaviour, FakeStripe, SteppedLedger, crash_after, no_sleep, run
+from tests.layer.protocol import (
+    SENDS,
+    Behaviour,
+    World,
+    crash_after,
+    run,
+)
 from usage_reporting.budget import Budget
-from usage_reporting.errors import HeldError, LostRaceError
+from usage_reporting.errors import HeldError, LostRaceError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry
-from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
-from usage_reporting.sender import Sender
-from usage_reporting.targets import mirror
-from usage_reporting.windows import HOUR, Slice, read_until, stamp_of
+from usage_reporting.model import Report, SendState, Status
+from usage_reporting.windows import HOUR
 
-DAY_OF = "2026-07-15"
-SENDS = [
-    send("cus_1.1.0.a", 3, NOON + HOUR - 1),
-    send("cus_1.2.0.b", "4.5", NOON + 2 * HOUR - 1, slice_start=NOON + HOUR),
-]
-FAILURES = [behaviour for behaviour in Behaviour if behaviour not in {Behaviour.OK, Behaviour.REJECTED}]
 OVER = Budget(0.0, lambda: 1.0)
-
-
-@dataclass
-class World:
-    """One entry, one Stripe, one clock."""
-
-    customer_meter: CustomerMeter = field(default_factory=customer_meter)
-    clock: Clock = field(default_factory=lambda: Clock(NOON + HOUR))
-    budget: Budget = field(default_factory=Budget)
-
-    def __post_init__(self) -> None:
-        self.stripe = FakeStripe(self.clock)
-        self.ledger = SteppedLedger(MemoryTable())
-        self.sender = Sender(self.stripe.api, self.ledger, self.clock, no_sleep)
-        self.key = (self.customer_meter.pk, DAY_OF)
-
-    @property
-    def entry(self) -> Entry:
-        return self.ledger.stored(self.key)
-
-    @property
-    def states(self) -> list[SendState]:
-        return [one.state for one in self.entry.sends.values()]
-
-    async def report(self, sends: Sequence[Send] = SENDS) -> Report:
-        """What a process does with an entry: repeat what is open, then send what is not there yet."""
-        report = Report(self.customer_meter)
-        entry = (await self.ledger.entries([self.key]))[self.key]
-        entry = await self.sender.repeat_intents(report, entry, self.budget)
-        missing = [one for one in sends if one.identifier not in entry.sends]
-        if missing and not entry.intents:
-            await self.sender.carry_out(report, entry, missing, self.budget)
-        return report
 
 
 # One by one
@@ -87,6 +43,7 @@ def test_sends_go_out_as_meter_events() -> None:
         Status.SENT,
         ["cus_1.1.0.a", "cus_1.2.0.b"],
     )
+    assert report.reason == ""
     assert world.stripe.calls[1] == {
         "path": "/v1/billing/meter_events",
         "params": {
@@ -164,7 +121,7 @@ def test_an_unknown_stops_the_sends_of_the_entry(failure: Behaviour) -> None:
     assert report.status is Status.UNKNOWN
     assert report.reason
     assert report.sent == []
-    assert {call["params"]["identifier"] for call in world.stripe.calls} == {"cus_1.1.0.a"}
+    assert [call["params"]["identifier"] for call in world.stripe.calls] == ["cus_1.1.0.a"] * 5
     assert world.states == [SendState.INTENT] * 2
 
 
@@ -196,27 +153,40 @@ def test_the_attempt_is_remembered_for_the_next_run() -> None:
     assert world.stripe.calls[-1]["key"] == f"cus_1.1.0.a.{tried}"
 
 
-def test_pauses_grow_but_not_before_a_replayed_answer_is_asked_anew() -> None:
-    world = World()
+def with_sleeps(world: World) -> list[float]:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
     world.sender.sleep = sleep
+    return slept
+
+
+def test_pauses_grow() -> None:
+    world = World()
+    slept = with_sleeps(world)
     world.stripe.otherwise = Behaviour.BUSY_409
     run(world.report(SENDS[:1]))
-    assert len(slept) == len(world.stripe.calls) - 1
-    assert slept[0] < slept[-1]
 
-    slept.clear()
+    assert len(slept) == len(world.stripe.calls) - 1
+    for seconds, longest in zip(slept, [0.25, 0.5, 1, 2], strict=True):
+        assert longest / 2 <= seconds <= longest
+
+
+def test_a_replayed_answer_is_asked_anew_without_a_pause() -> None:
     world = World()
-    world.sender.sleep = sleep
-    crash_after(5, world.report(SENDS[:1]))
     world.stripe.behaviours = deque([Behaviour.TAKEN_BUT_500])
-    crash_after(3, world.report(SENDS[:1]))
+    doomed = world.report(SENDS[:1])
+    while not world.stripe.stored:
+        doomed.send(None)
+    doomed.close()
+    slept = with_sleeps(world)
+
     assert run(world.report(SENDS[:1])).status is Status.SENT
+    assert [call["key"] for call in world.stripe.calls] == ["cus_1.1.0.a.0", "cus_1.1.0.a.0", "cus_1.1.0.a.1"]
     assert slept == []
+    assert len(world.stripe.events) == 1
 
 
 def test_already_exists_means_delivered() -> None:
@@ -228,13 +198,73 @@ def test_already_exists_means_delivered() -> None:
     assert len(world.stripe.events) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RejectedError("Stripe says: An event already exists with identifier x."),
+        RejectedError("Stripe says: Already exists with identifier x"),
+        RejectedError("Stripe says: no", code="duplicate_meter_event"),
+    ],
+)
+def test_stripe_has_several_ways_to_say_that_it_has_an_event(error: RejectedError) -> None:
+    world = World()
+    answers(world, error)
+
+    assert run(world.report(SENDS[:1])).status is Status.SENT
+    assert world.states == [SendState.SENT]
+
+
+def answers(world: World, *errors: Exception) -> None:
+    """Let Stripe give these answers first."""
+    left = deque(errors)
+    real = world.stripe._answer
+
+    def answer(*call: Any) -> Exception | None:
+        return left.popleft() if left else real(*call)
+
+    setattr(world.stripe, "_answer", answer)  # noqa: B010
+
+
+@pytest.mark.parametrize(
+    ("first", "settled"),
+    [
+        (StripeUnavailableError("no answer"), False),
+        (StripeUnavailableError("oops", answered=True), False),
+        (StripeUnavailableError("busy", turned_away=True), True),
+    ],
+)
+def test_a_no_to_a_repetition_says_nothing_of_the_try_before(first: Exception, settled: bool) -> None:
+    world = World()
+    answers(world, first, RejectedError("Stripe says: the meter is archived"))
+    report = run(world.report(SENDS[:1]))
+
+    assert report.reason == "Stripe says: the meter is archived"
+    assert report.status is (Status.REJECTED if settled else Status.UNKNOWN)
+    assert world.states == [SendState.REJECTED if settled else SendState.INTENT]
+
+
+def test_a_no_to_what_an_earlier_run_left_open_settles_nothing_either() -> None:
+    world = World()
+    world.stripe.behaviours = deque([Behaviour.NEVER_ARRIVED] * 5)
+    run(world.report(SENDS))
+    world.stripe.behaviours = deque([Behaviour.REJECTED])
+    report = run(world.report(SENDS))
+
+    assert report.status is Status.UNKNOWN
+    assert world.states == [SendState.INTENT, SendState.SENT], "Stripe answers: the next one is sent"
+    run(world.report(SENDS))
+    assert world.stripe.calls[-1]["key"] == "cus_1.1.0.a.1", "its no may be stored under the first key"
+    assert world.states == [SendState.SENT] * 2
+
+
 def test_what_there_is_no_time_for_stays_an_intent() -> None:
     world = World(budget=OVER)
     report = run(world.report())
 
-    assert report.status is Status.HANDED_OVER
+    assert (report.status, report.reason) == (Status.HANDED_OVER, "the function's time is nearly over")
     assert world.stripe.calls == []
     assert world.states == [SendState.INTENT] * 2
+    assert world.entry.version == 1, "there is no outcome to write"
     world.budget = Budget()
     assert run(world.report()).status is Status.SENT
     assert len(world.stripe.events) == 2
@@ -253,18 +283,23 @@ def test_time_that_runs_out_between_tries_leaves_an_unknown() -> None:
 @pytest.mark.parametrize(("age", "held"), [(23 * HOUR, False), (23 * HOUR + 1, True)])
 def test_an_unknown_older_than_23_hours_is_held(age: int, held: bool) -> None:
     world = World()
+    sends = [replace(SENDS[0], value=D("3.50"))]
     world.stripe.behaviours = deque([Behaviour.TAKEN_BUT_SILENT])
-    crash_after(5, world.report(SENDS[:1]))
+    crash_after(5, world.report(sends))
     world.clock.now = SENDS[0].intended_at + age
     calls = len(world.stripe.calls)
 
     if held:
-        with pytest.raises(HeldError, match=r"3 units of 2026-07-15T12:59:59Z \(identifier cus_1.1.0.a\)"):
-            run(world.report(SENDS[:1]))
+        with pytest.raises(
+            HeldError,
+            match=r"^it is not known whether Stripe has 3\.5 units of 2026-07-15T12:59:59Z "
+            r"\(identifier cus_1.1.0.a\), sent over 23 hours ago; compare",
+        ):
+            run(world.report(sends))
         assert len(world.stripe.calls) == calls
         assert world.states == [SendState.INTENT]
     else:
-        assert run(world.report(SENDS[:1])).status is Status.SENT
+        assert run(world.report(sends)).status is Status.SENT
     assert len(world.stripe.events) == 1
 
 
@@ -280,6 +315,52 @@ def test_a_rejected_send_gets_through_once_the_cause_is_mended() -> None:
     assert report.status is Status.SENT
     assert world.states == [SendState.SENT]
     assert len(world.stripe.events) == 1
+    assert world.stripe.calls[-1]["key"] == "cus_1.1.0.a.1"
+
+
+def test_what_is_no_longer_in_the_ledger_is_not_put_back_there() -> None:
+    """As when an operator rebuilds the ledger from Stripe in the meantime."""
+    world = World()
+    slow = world.report(SENDS[:1])
+    while not world.stripe.events:
+        slow.send(None)
+    rebuilt = send("cus_1.1.0.adopted", 3, NOON + HOUR - 1, state=SendState.SENT)
+    run(world.ledger.write_entry(replace(world.entry, sends={rebuilt.identifier: rebuilt}), 0))
+    run(slow)
+
+    assert world.entry.sends == {rebuilt.identifier: rebuilt}
+    assert world.entry.version == 2
+
+
+def test_what_another_run_has_settled_is_not_written_again() -> None:
+    world = World()
+    slow, quick = world.report(SENDS[:1]), world.report(SENDS[:1])
+    while not world.stripe.calls:
+        slow.send(None)
+    run(quick)
+    run(slow)
+
+    assert world.states == [SendState.SENT]
+    assert world.entry.version == 2
+
+
+def test_an_outcome_is_written_in_the_sixth_try_but_no_later() -> None:
+    for races, writes in ((5, True), (6, False)):
+        world = World()
+        real, left = world.ledger.write_entry, itertools.count()
+
+        async def contested(entry: Entry, now: int) -> Entry:
+            if entry.version and next(left) < races:  # noqa: B023 - used in this round alone
+                raise LostRaceError("somebody else")
+            return await real(entry, now)  # noqa: B023
+
+        setattr(world.ledger, "write_entry", contested)  # noqa: B010
+        if writes:
+            assert run(world.report(SENDS[:1])).status is Status.SENT
+        else:
+            with pytest.raises(LostRaceError, match=r"^the outcome could not be written: others keep"):
+                run(world.report(SENDS[:1]))
+        assert world.states == [SendState.SENT if writes else SendState.INTENT]
 
 
 def test_a_late_rejection_does_not_close_a_newer_attempt() -> None:
@@ -344,175 +425,3 @@ def test_an_old_intent_of_a_usage_record_is_repeated_because_it_sets() -> None:
     world.clock.now += 48 * HOUR
 
     assert run(world.report([record])).status is Status.SENT
-
-
-# Every crash, every failure
-
-
-def steps_of(behaviours: Sequence[Behaviour]) -> int:
-    world = World()
-    world.stripe.behaviours = deque(behaviours)
-    process, steps = world.report(), 0
-    try:
-        while True:
-            process.send(None)
-            steps += 1
-    except StopIteration:
-        return steps
-
-
-@pytest.mark.parametrize("first", Behaviour)
-@pytest.mark.parametrize("second", [*FAILURES, Behaviour.OK])
-def test_after_a_crash_at_any_step_each_event_counts_once(first: Behaviour, second: Behaviour) -> None:
-    sequence = [first, second, second, Behaviour.OK]
-    for crashed_at in range(1, steps_of(sequence) + 1):
-        world = World()
-        world.stripe.behaviours = deque(sequence)
-        assert crash_after(crashed_at, world.report())
-        world.clock.now += 60
-        world.stripe.behaviours.clear()
-
-        for _ in range(3):
-            run(world.report())
-
-        sent = [one for one in world.entry.sends.values() if one.state is SendState.SENT]
-        assert sorted(world.stripe.events) == sorted((one.stamp, one.value) for one in sent)
-        assert world.entry.intents == []
-        if first is not Behaviour.REJECTED:
-            assert sorted(world.stripe.events) == sorted((one.stamp, one.value) for one in SENDS)
-
-
-@pytest.mark.parametrize("failure", FAILURES)
-def test_two_crashes_and_a_lasting_failure(failure: Behaviour) -> None:
-    for first, second in itertools.product(range(1, 14), range(1, 14)):
-        world = World()
-        world.stripe.otherwise = failure
-        crash_after(first, world.report())
-        crash_after(second, world.report())
-        world.stripe.otherwise = Behaviour.OK
-        run(world.report())
-        run(world.report())
-
-        assert sorted(world.stripe.events) == sorted((one.stamp, one.value) for one in SENDS)
-        assert world.states == [SendState.SENT] * 2
-
-
-# Many processes at once, with the target that decides what to send
-
-
-class Mirroring(RuleBasedStateMachine):
-    """Processes of the real target and sender on one entry, stepped and crashed in any order."""
-
-    PIECES = (Slice(NOON, NOON + 1800), Slice(NOON + 1800, NOON + HOUR), Slice(NOON + HOUR, NOON + 2 * HOUR))
-
-    @initialize()
-    def begin(self) -> None:
-        self.world = World(clock=Clock(NOON + HOUR + 600))
-        self.usage = dict.fromkeys(self.PIECES, D(0))
-        self.running: dict[int, tuple[int, Coroutine[Any, Any, Report]]] = {}
-        self.numbers = itertools.count()
-
-    async def process(self) -> Report:
-        world = self.world
-        report = Report(world.customer_meter)
-        entry = (await world.ledger.entries([world.key]))[world.key]
-        entry = await world.sender.repeat_intents(report, entry, Budget())
-        if entry.intents:
-            return report
-        now = world.clock()
-        readings = []
-        for piece, value in self.usage.items():
-            until, newest = read_until(piece, now), entry.newest_stamp(piece)
-            if until is not None and (newest is None or newest < until):
-                stamp = stamp_of(piece, until)
-                mirrored, sequence = entry.mirrored(piece), entry.sequence(piece)
-                read = reading(0, piece=piece, stamp=stamp, sequence=sequence)
-                readings.append(replace(read, value=value, mirrored=mirrored))
-        plan = mirror.plan(world.customer_meter, readings, may_fall=False, now=now)
-        assert not plan.held
-        if plan.sends:
-            await world.sender.carry_out(report, entry, plan.sends, Budget())
-        return report
-
-    def drive(self, number: int, steps: int) -> None:
-        work = self.running[number][1]
-        try:
-            for _ in range(steps):
-                work.send(None)
-        except (StopIteration, LostRaceError, HeldError):
-            del self.running[number]
-
-    @rule(piece=st.sampled_from(PIECES), more=st.integers(1, 9))
-    def use(self, piece: Slice, more: int) -> None:
-        self.usage[piece] += more
-
-    @rule(steps=st.integers(1, 12))
-    def spawn(self, steps: int) -> None:
-        if len(self.running) < 3:
-            number = next(self.numbers)
-            self.running[number] = (self.world.clock(), self.process())
-            self.drive(number, steps)
-
-    @precondition(lambda self: self.running)
-    @rule(which=st.integers(0, 2), steps=st.integers(1, 12))
-    def step(self, which: int, steps: int) -> None:
-        self.drive(sorted(self.running)[which % len(self.running)], steps)
-
-    @precondition(lambda self: self.running)
-    @rule(which=st.integers(0, 2))
-    def crash(self, which: int) -> None:
-        del self.running[sorted(self.running)[which % len(self.running)]]
-
-    @rule(behaviours=st.lists(st.sampled_from([*FAILURES, Behaviour.OK]), max_size=6))
-    def misbehave(self, behaviours: list[Behaviour]) -> None:
-        self.world.stripe.behaviours = deque(behaviours)
-
-    @precondition(lambda self: not self.running)
-    @rule(refused=st.booleans())
-    def archive_or_reactivate_the_meter(self, refused: bool) -> None:
-        """Mending takes longer than the moment in which two processes overlap."""
-        self.world.stripe.otherwise = Behaviour.REJECTED if refused else Behaviour.OK
-        self.world.stripe.behaviours.clear()
-
-    @rule(seconds=st.sampled_from([1, 60, 300, 890, HOUR, 12 * HOUR, 23 * HOUR, 25 * HOUR]))
-    def wait(self, seconds: int) -> None:
-        """No process outlives the 15 minutes that AWS Lambda gives it."""
-        self.world.clock.now += seconds
-        now = self.world.clock()
-        self.running = {n: (begun, work) for n, (begun, work) in self.running.items() if now - begun < 900}
-
-    @invariant()
-    def nothing_counts_twice(self) -> None:
-        stripe = self.world.stripe
-        for piece, value in self.usage.items():
-            assert stripe.held(piece.start, piece.end) <= value
-
-    @invariant()
-    def the_ledger_knows_all_that_stripe_has(self) -> None:
-        known = Counter((one.stamp, one.value) for one in self.world.entry.sends.values() if one.counts)
-        assert Counter(self.world.stripe.events) <= known
-
-    def teardown(self) -> None:
-        """When all is well again, one more run makes both sides equal, or a person has to look."""
-        if not hasattr(self, "world"):
-            return
-        self.running.clear()
-        self.world.stripe.behaviours.clear()
-        self.world.stripe.otherwise = Behaviour.OK
-        self.world.clock.now = max(self.world.clock.now + 60, NOON + 2 * HOUR)
-        for _ in range(3):
-            try:
-                run(self.process())
-            except HeldError:
-                self.nothing_counts_twice()
-                return
-        for piece, value in self.usage.items():
-            assert self.world.stripe.held(piece.start, piece.end) == value == self.mirrored(piece)
-
-    def mirrored(self, piece: Slice) -> Decimal:
-        sent = [one for one in self.world.entry.sends.values() if one.state is SendState.SENT]
-        return sum((one.value for one in sent if piece.start <= one.stamp < piece.end), D(0))
-
-
-TestMirroring = Mirroring.TestCase
-TestMirroring.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -178,6 +180,33 @@ def test_queries_cover_a_time_exactly_in_at_most_seven_days_each(start: int, len
     assert sum(right - left for left, right in windows) == length
     assert all(0 < right - left <= LONGEST_QUERY == 7 * DAY for left, right in windows)
     assert [left for left, _ in windows] == [start, *(right for _, right in windows)][: len(windows)]
+
+
+@pytest.mark.parametrize("bound", [NOON, NOON + HOUR])
+def test_a_bound_on_an_edge_cuts_nothing(bound: int) -> None:
+    assert list(cut(NOON, NOON + HOUR, [bound])) == [Slice(NOON, NOON + HOUR)]
+
+
+def test_a_slice_that_ends_in_the_second_after_a_shared_minute_waits_for_it() -> None:
+    piece = Slice(NOON + 42, NOON + MINUTE + 1)
+
+    assert stamp_of(piece, NOON + MINUTE) is None
+    assert stamp_of(piece, NOON + MINUTE + 1) == NOON + MINUTE
+
+
+@pytest.fixture
+def far_west(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_west")
+def test_days_are_utc_wherever_it_runs() -> None:
+    assert day_of(NOON - 12 * HOUR) == "2026-07-15"
+    assert rfc3339(1_686_171_600) == "2023-06-07T21:00:00Z"
 
 
 def test_instants_are_written_as_in_the_log_lines() -> None:

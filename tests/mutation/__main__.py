@@ -92,8 +92,7 @@ def main() -> int:
         parser.error("there is nothing to mutate")
 
     table = Table(len(mutants))
-    uses = uses_of_names(LAYER)
-    runner = Runner(mutants, options.jobs, table.add, lambda name: frozenset(uses[name]))
+    runner = Runner(mutants, options.jobs, table.add, uses_of_names(LAYER))
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     print(f"{len(mutants)} mutants; first the tests without any, to see which lines each of them runs")

@@ -55,7 +55,7 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def uses_of_names(folder: Path) -> dict[str, set[tuple[str, int]]]:
+def uses_of_names(folder: Path) -> dict[str, Hits]:
     """For each name, the lines of the functions of a package that use it, or are called so."""
     found: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for path in folder.rglob("*.py"):
@@ -66,7 +66,7 @@ def uses_of_names(folder: Path) -> dict[str, set[tuple[str, int]]]:
             lines = {(str(path), line) for line in range(first, last + 1)}
             for name in {function.name, *_names(function)}:
                 found[name] |= lines
-    return found
+    return {name: frozenset(lines) for name, lines in found.items()}
 
 
 def _names(function: ast.AST) -> Iterator[str]:

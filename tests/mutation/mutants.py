@@ -198,7 +198,7 @@ def _other_statements(node: ast.stmt) -> Iterator[ast.stmt]:
     match node:
         case ast.Expr() | ast.Raise() | ast.Assign() | ast.AnnAssign(value=ast.expr()):
             yield ast.Pass()
-        case ast.Return(value=ast.expr() as value) if not _is_none(value):
+        case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
             yield ast.Return(ast.Constant(None))
         case ast.AugAssign(target=target, op=op, value=value):
             yield ast.Pass()

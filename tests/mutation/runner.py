@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.machinery import ModuleSpec
@@ -84,8 +84,8 @@ class Runner:
     jobs: int
     finished: Callable[[Mutant, Outcome, str], None]
     """Called with each mutant, its outcome, and the test that killed it."""
-    mentions: Callable[[str], Hits]
-    """Where a name is used: a definition outside of functions has no lines that a test could run."""
+    uses: Mapping[str, Hits]
+    """Where each name is used: a definition outside of functions has no lines that a test could run."""
     baseline: dict[str, Baseline] = field(default_factory=dict)
     problem: str = ""
     _killers: dict[str, deque[str]] = field(default_factory=dict)
@@ -95,7 +95,8 @@ class Runner:
         """Measure the tests, then run every mutant."""
         items = {item.nodeid: item for item in session.items}
         paths = {str(mutant.path) for mutant in self.mutants}
-        self.baseline = _measured(session.items, paths, self.jobs)
+        watched = paths | {path for lines in self.uses.values() for path, _ in lines}
+        self.baseline = _measured(session.items, watched, self.jobs)
         broken = [name for name, test in self.baseline.items() if not test.passed]
         if broken:
             self.problem = f"without mutants these tests fail: {broken}"
@@ -135,7 +136,7 @@ class Runner:
         if mutant.function:
             wanted = {(str(mutant.path), line) for line in mutant.lines}
         else:
-            wanted = {hit for name in mutant.names for hit in self.mentions(name)}
+            wanted = {hit for name in mutant.names for hit in self.uses.get(name, ())}
         found = [name for name, test in self.baseline.items() if not wanted.isdisjoint(test.hits)]
         killers = list(self._killers.get(mutant.function, ()))
 

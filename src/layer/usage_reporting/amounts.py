@@ -32,7 +32,7 @@ def round_units(value: Decimal) -> Decimal:
 
     Raises RefusedError for NaN, infinity and for more than 15 digits before the point.
     """
-    whole_digits = max(value.adjusted() + 1, 1) if finite(value) else 1
+    whole_digits = value.adjusted() + 1 if finite(value) else 0
     if whole_digits <= MAX_DIGITS:
         decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)
         rounded = value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)

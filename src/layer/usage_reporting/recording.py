@@ -58,8 +58,8 @@ class Recording:
 
         Some aggregations fall, but none of them falls to no value at all.
         """
-        start, end = usage_record.measured_span(span)
-        until = min(end, usage_record.readable_until(span, self.clock(), eager=options.eager))
+        start, _ = usage_record.measured_span(span)
+        until = usage_record.readable_until(span, self.clock(), eager=options.eager)
         if until <= start:
             return None
         found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from usage_reporting import advice
 from usage_reporting.amounts import to_wire
@@ -50,7 +50,7 @@ class Sender:
     api: StripeApi
     ledger: Ledger
     clock: Callable[[], int]
-    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def carry_out(self, report: Report, entry: Entry, sends: Sequence[Send], budget: Budget) -> Entry:
         """Write the intents in one write, send them one by one, write the outcomes in one write.
@@ -156,8 +156,6 @@ class Sender:
         await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key)
 
     async def _write_outcomes(self, entry: Entry, settled: Sequence[Send]) -> Entry:
-        if not settled:
-            return entry
         for _ in range(OUTCOME_TRIES):
             still_open = [send for send in settled if _is_open(entry, send)]
             if not still_open:
@@ -192,5 +190,5 @@ def _note(report: Report, outcome: _Outcome) -> None:
     elif outcome.send.state is SendState.REJECTED:
         report.note(Status.REJECTED, outcome.reason)
     else:
-        report.note(Status.SENT)
+        report.note(Status.SENT, outcome.reason)
         report.sent.append(outcome.send)

@@ -26,7 +26,7 @@ def measured_span(span: Span) -> tuple[int, int]:
 def readable_until(span: Span, now: int, *, eager: bool = False) -> int:
     """Up to when a period's usage is read at `now`, UTC seconds."""
     _, end = measured_span(span)
-    return end if end <= now else min(end, settled_until(now, eager=eager))
+    return end if end <= now else settled_until(now, eager=eager)
 
 
 def stamp_of(span: Span) -> int:
