@@ -74,6 +74,7 @@ def reading(
     *,
     piece: Slice | None = None,
     undelivered: str | int = 0,
+    dropped: str | int = 0,
     state: SpanState = SpanState.CURRENT,
     stamp: int | None = -1,
     sequence: int = 0,
@@ -87,6 +88,7 @@ def reading(
         sequence=sequence,
         stamp=piece.end - 1 if stamp == -1 else stamp,
         state=state,
+        dropped=D(dropped),
     )
 
 

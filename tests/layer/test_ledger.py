@@ -180,8 +180,10 @@ class Partial:
         self.requests.append(RequestItems["ledger"])
         keys = RequestItems["ledger"]["Keys"]
         read, left = keys[: self.reads], keys[self.reads :]
-        unread = {"ledger": {"Keys": left, "ConsistentRead": True}} if left else {}
-        return {"Responses": {"ledger": read}, "UnprocessedKeys": unread}
+        answer: dict[str, Any] = {"Responses": {"ledger": read} if read else {}}
+        if left:
+            answer["UnprocessedKeys"] = {"ledger": {"Keys": left, "ConsistentRead": True}}
+        return answer
 
 
 def test_keys_that_dynamodb_leaves_unread_are_asked_again() -> None:
@@ -208,15 +210,19 @@ def test_keys_that_stay_unread_are_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "reason"),
     [
-        ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "GetItem"),
-        ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetItem"),
-        ClientError({}, "GetItem"),
-        EndpointConnectionError(endpoint_url="https://dynamodb.test"),
+        (ClientError({"Error": {"Code": "Throttled"}}, "GetItem"), r"refused a ledger call: Throttled$"),
+        (
+            ClientError({"Error": {"Code": "Denied"}}, "GetItem"),
+            r"refused a ledger call: Denied$",
+        ),
+        (ClientError({"Error": {}}, "GetItem"), r"refused a ledger call: $"),
+        (ClientError({}, "GetItem"), r"refused a ledger call: $"),
+        (EndpointConnectionError(endpoint_url="https://dynamodb.test"), r"not be reached: Could not connect"),
     ],
 )
-def test_a_table_out_of_reach_is_a_reason_to_ask_again(error: Exception) -> None:
+def test_a_table_out_of_reach_is_a_reason_to_ask_again(error: Exception, reason: str) -> None:
     class Client:
         def __getattr__(self, name: str) -> Any:
             def fail(**asked: Any) -> None:
@@ -226,8 +232,15 @@ def test_a_table_out_of_reach_is_a_reason_to_ask_again(error: Exception) -> None
 
     table = DynamoTable("ledger", Client())
     for call in (table.created_at, lambda: table.get([KEY]), lambda: table.put(entry().to_item(NOON), 0)):
-        with pytest.raises(LedgerUnavailableError, match="DynamoDB"):
+        with pytest.raises(LedgerUnavailableError, match=rf"^DynamoDB .*{reason}"):
             call()
+
+
+def test_a_call_to_the_table_ends_within_the_time_of_a_function(dynamodb: Any) -> None:
+    config = DynamoTable("ledger")._client.meta.config
+
+    assert (config.connect_timeout, config.read_timeout) == (3, 5)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 6}
 
 
 # Entries
@@ -346,6 +359,31 @@ def test_what_stripe_billed_at_once_is_cut_off() -> None:
     assert known.clip(span(NOON + 1)) == span(NOON + 1)
     assert known.clip(span(NOON)) == span(NOON)
     assert head(spans=(span(end=NOON),)).clip(span()) == span()
+
+
+@pytest.mark.parametrize("state", [SpanState.BILLED, SpanState.DROPPED, SpanState.FREE])
+def test_what_is_closed_cuts_what_begins_in_it(state: SpanState) -> None:
+    closed = span(end=NOON, state=state, price="price_old")
+
+    assert head(spans=(closed,)).clip(span()) == span(NOON)
+    assert head(spans=(span(), replace(span(), state=state))).known(span()) == span(state=state)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        (SpanState.BILLED, SpanState.BILLED),
+        (SpanState.DROPPED, SpanState.DROPPED),
+        (SpanState.FREE, SpanState.FREE),
+        (SpanState.CANCELED, SpanState.CANCELED),
+        (SpanState.ENDED, SpanState.CURRENT),
+        (SpanState.FINAL, SpanState.CURRENT),
+    ],
+)
+def test_a_head_keeps_the_states_that_last(state: SpanState, kept: SpanState) -> None:
+    seen = head().sees(customer_meter(span(state=state)), NOON)
+
+    assert [one.state for one in seen.spans] == [kept]
 
 
 def test_the_last_of_several_swaps_counts() -> None:

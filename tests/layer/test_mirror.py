@@ -55,6 +55,39 @@ def test_less_than_one_unit_more_is_no_decrease() -> None:
     assert values(planned(reading("5.25", 5))) == [(NOON, "0.25")]
 
 
+def test_a_little_more_in_a_slice_that_waits_for_its_stamp_is_no_decrease_either() -> None:
+    assert planned(reading("5.25", 5, stamp=None)) == Plan()
+
+
+def test_a_slice_without_news_does_not_hide_the_next() -> None:
+    result = planned(reading(5, 5, piece=FIRST), reading(4, 2, piece=SECOND))
+
+    assert values(result) == [(SECOND.start, "2")]
+
+
+# What Stripe dropped
+
+
+@pytest.mark.parametrize(("counted", "news"), [(0, 2), (1, 1), (2, 0)])
+def test_what_stripe_dropped_is_counted_once(counted: int, news: int) -> None:
+    read = reading(5, 5, dropped=2, undelivered=counted)
+
+    assert planned(read) == Plan(undelivered={read: D(news)} if news else {})
+
+
+def test_usage_may_move_in_an_hour_of_which_something_was_dropped() -> None:
+    moved = [reading(3, 5, piece=FIRST, dropped=2, undelivered=2), reading(2, 0, piece=SECOND)]
+
+    assert values(planned(*moved)) == [(FIRST.start, "-2"), (SECOND.start, "2")]
+
+
+def test_what_was_dropped_hides_no_decrease() -> None:
+    result = planned(reading(2, 5, piece=FIRST, dropped=2), reading(2, 0, piece=SECOND))
+
+    assert result.sends == []
+    assert len(result.held) == 1
+
+
 def test_amounts_in_a_reason_have_no_needless_zeros() -> None:
     [reason] = planned(reading("3.50", "5.50")).held
 

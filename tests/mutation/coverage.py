@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import gc
 import sys
 from collections import defaultdict
@@ -21,6 +22,13 @@ def functions_in(paths: Collection[str]) -> Iterator[FunctionType]:
     """All live functions whose source is in these files, whatever decorates or copied them."""
     for found in gc.get_objects():
         if isinstance(found, FunctionType) and found.__code__.co_filename in paths:
+            yield found
+
+
+def caches_of(functions: Collection[FunctionType]) -> Iterator[functools._lru_cache_wrapper[object]]:
+    """What remembers answers of these functions, from before a change."""
+    for found in gc.get_objects():
+        if isinstance(found, functools._lru_cache_wrapper) and found.__wrapped__ in functions:
             yield found
 
 

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.mutation.coverage import Hits, Recorder, functions_in
+from tests.mutation.coverage import Hits, Recorder, caches_of, functions_in
 from tests.mutation.mutants import Mutant
 
 OURS = {"cli", "sandbox", "tests", "usage_reporting"}
@@ -302,8 +303,13 @@ def _replace_code(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
         if function.__code__.co_qualname == mutant.function and function.__code__.co_filename == path
     ]
     assert replaced, mutant
-    for function in replaced:
-        function.__code__ = changed
+    with warnings.catch_warnings():
+        # A generator whose only `yield` is lost becomes a plain function.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for function in replaced:
+            function.__code__ = changed
+    for kept in caches_of(functions):
+        kept.cache_clear()
 
 
 def _named(code: CodeType, qualified: str) -> Iterator[CodeType]:
