@@ -56,3 +56,4 @@ def world(servers: tuple[Switch, str, Switch, str], monkeypatch: pytest.MonkeyPa
         yield made
         made.close()
     assert made.spec_violations() == []
+    assert stripe.meters.ties() == []

@@ -180,11 +180,26 @@ def test_formulas(stripe: StripeSandbox, clock: ManualClock, formula: str, expec
     assert total(world) == expected
 
 
-def test_last_takes_the_later_receipt_of_one_stamp(stripe: StripeSandbox, clock: ManualClock) -> None:
+def test_two_values_with_one_stamp_are_told_of_and_the_later_receipt_does_not_win(
+    stripe: StripeSandbox, clock: ManualClock
+) -> None:
     world = World(stripe, clock, "last")
     world.report("4")
+    assert stripe.meters.ties() == []
     world.report("2")
-    assert total(world) == 2
+    assert total(world) == 4
+    assert stripe.meters.ties() == [(world.customer["id"], clock())]
+
+
+def test_hours_of_last_are_the_last_value_of_each(stripe: StripeSandbox, clock: ManualClock) -> None:
+    world = World(stripe, clock, "last")
+    hour = clock() // HOUR * HOUR - 2 * HOUR
+    for value, stamp in (("4", hour + 20), ("9", hour + 10), ("2", hour + HOUR)):
+        world.report(value, stamp)
+    assert summaries(world, hour, hour + 3 * HOUR, value_grouping_window="hour") == [
+        (hour + HOUR, 2),
+        (hour, 4),
+    ]
 
 
 def test_an_event_time_window_keeps_the_event_received_last(world: World) -> None:

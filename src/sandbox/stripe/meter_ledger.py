@@ -71,6 +71,15 @@ class MeterLedger:
         if event in rows:
             rows.remove(event)
 
+    def ties(self) -> list[tuple[str, int]]:
+        """Customer and stamp where a `last` meter holds two values: Stripe does not say which counts."""
+        values: dict[tuple[str, str, int], set[Decimal]] = {}
+        for (meter, customer), events in self._events.items():
+            if self._account.meters.get(meter).formula == "last":
+                for event in events:
+                    values.setdefault((meter, customer, event.timestamp), set()).add(event.value)
+        return [(customer, stamp) for (_, customer, stamp), several in values.items() if len(several) > 1]
+
     def events(
         self, meter: Meter, customer: str, start: int, end: int, *, settled: bool = False
     ) -> list[MeterEvent]:
@@ -96,12 +105,16 @@ class MeterLedger:
 
 
 def aggregate(formula: str, events: list[MeterEvent]) -> Decimal:
-    """Sum, count, or the value with the newest stamp (then receipt); 0 without events."""
+    """Sum, count, or the value with the newest stamp; 0 without events.
+
+    Which of several values with one stamp is the last is not documented: here it is the one received
+    first, which nobody would rely on.
+    """
     if not events:
         return Decimal(0)
     if formula == "count":
         return Decimal(len(events))
     if formula == "last":
-        return max(events, key=lambda event: (event.timestamp, event.number)).value
+        return max(events, key=lambda event: (event.timestamp, -event.number)).value
     with localcontext(prec=60):
         return sum((event.value for event in events), Decimal(0))
