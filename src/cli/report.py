@@ -90,7 +90,7 @@ def _without_ledger(found: Sequence[CustomerMeter], options: Options) -> list[Cu
     if options.dry_run:
         return current
     return [
-        replace(one, refusal=one.refusal or NEEDS_STACK) if one.target is Target.MIRROR else one
+        replace(one, refusal=one.refusal or NEEDS_STACK) if one.target is not Target.USAGE_RECORD else one
         for one in current
     ]
 

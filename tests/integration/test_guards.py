@@ -124,7 +124,6 @@ def test_shadow_never_asks_stripe_to_come_again(world: World, customer: str) -> 
 @pytest.mark.parametrize(
     ("meter", "words"),
     [
-        ({"default_aggregation": {"formula": "last"}}, "sum"),
         ({"default_aggregation": {"formula": "count"}}, "sum"),
         ({"event_time_window": "hour"}, "event_time_window"),
     ],

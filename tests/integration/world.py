@@ -129,13 +129,15 @@ class World:
 
     # Entities
 
-    def metered_price(self, event_name: str = "tokens", **price: Any) -> tuple[str, str]:
-        """A Stripe meter with formula `sum` and a monthly price of $0.10 on it: (price, meter)."""
+    def metered_price(
+        self, event_name: str = "tokens", formula: str = "sum", **price: Any
+    ) -> tuple[str, str]:
+        """A Stripe meter and a monthly price of $0.10 on it: (price, meter)."""
         meter = self.client.v1.billing.meters.create(
             {
                 "display_name": event_name,
                 "event_name": event_name,
-                "default_aggregation": {"formula": "sum"},
+                "default_aggregation": {"formula": formula},
             }
         )
         product = self.client.v1.products.create({"name": f"product of {event_name}"})

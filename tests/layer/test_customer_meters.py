@@ -284,9 +284,9 @@ def test_the_edges_of_spans_are_bounds() -> None:
         ({"status": "inactive"}, r"mtr_1 \(tokens\) is not active; reactivate it"),
         (
             {"default_aggregation": {"formula": "count"}},
-            r"aggregates by 'count'.*create a meter with formula 'sum'",
+            r"aggregates by 'count'.*create a meter with formula 'sum' or 'last'",
         ),
-        ({"default_aggregation": {"formula": "last"}}, r"aggregates by 'last'"),
+        ({"default_aggregation": {"formula": "last"}, "event_time_window": "day"}, r"event_time_window"),
         ({"default_aggregation": None}, r"aggregates by None"),
         ({"event_time_window": "hour"}, r"event_time_window 'hour'.*create a meter without it"),
         ({"event_time_window": "day"}, r"event_time_window 'day'"),
@@ -372,3 +372,49 @@ def test_a_known_name_stands_in_for_an_unknown_one() -> None:
     for pair in ([built(openmeter_meter=""), built()], [built(), built(openmeter_meter="")]):
         [both] = merged(pair)
         assert (both.openmeter_meter, both.refusal) == ("m1", None)
+
+
+# Meters that take the last value
+
+
+LAST_METER: Json = {**STRIPE_METER, "default_aggregation": {"formula": "last"}}
+
+
+def test_a_meter_that_takes_the_last_value() -> None:
+    assert made(LAST_METER).target is Target.LAST
+    assert made(LAST_METER).refusal is None
+
+
+@pytest.mark.parametrize("trial_end", [NOON, None])
+def test_a_trials_usage_is_in_no_total(trial_end: int | None) -> None:
+    trying = subscription(trial_end=trial_end)
+    whole = span_of(trying, item())
+    assert whole is not None
+
+    [found] = customer_meter(trying, item(), facts(LAST_METER), openmeter_meter="m1", spans=[whole]).spans
+    [mirrored] = customer_meter(trying, item(), facts(), openmeter_meter="m1", spans=[whole]).spans
+
+    assert (found.start, found.end) == (trial_end or MONTH_START, MONTH_END)
+    assert mirrored == whole
+
+
+@pytest.mark.parametrize(
+    ("on_subscription", "on_item"),
+    [({"billing_thresholds": {"amount_gte": 5}}, {}), ({}, {"billing_thresholds": {"usage_gte": 5}})],
+)
+def test_billing_thresholds_are_refused_but_where_usage_adds_up(on_subscription: Json, on_item: Json) -> None:
+    found = {}
+    for name, meter, recurring in (
+        ("last", LAST_METER, {}),
+        ("legacy", None, {"meter": None}),
+        ("sum", None, {}),
+    ):
+        one = item(price=price(recurring=recurring), **on_item)
+        made = customer_meter(
+            subscription(**on_subscription), one, facts(meter), openmeter_meter="m1", spans=[built_span()]
+        )
+        found[name] = made.refusal or ""
+
+    assert "billing thresholds" in found["last"]
+    assert "remove them" in found["legacy"]
+    assert found["sum"] == ""

@@ -20,6 +20,7 @@ from usage_reporting.customer_meters import (
     product_of,
     span_of,
     stripe_meter,
+    target_of,
     with_subject,
 )
 from usage_reporting.errors import (
@@ -29,10 +30,11 @@ from usage_reporting.errors import (
     StripeUnavailableError,
 )
 from usage_reporting.invoices import draft_span, has_line, item_and_price, subscription_of, with_invoice
-from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter
+from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
 from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
-from usage_reporting.windows import HOUR, MINUTE, OLDEST_SLICE, floor_minute
+from usage_reporting.swaps import Swap, swaps_of
+from usage_reporting.windows import DAY, HOUR, MINUTE, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
 
@@ -79,6 +81,8 @@ class Billing:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Subscriptions and drafts that could not be read, and why: their usage is not reported."""
     _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
+    _swaps: tuple[int, int, list[Swap]] = field(default=(2**33, 0, []))
+    """Since when and at what time events were read last, and what they said."""
 
     async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
@@ -171,6 +175,10 @@ class Billing:
         """How a meter is fed, asked once in ten minutes."""
         return stripe_meter(await self._once(f"/v1/billing/meters/{meter}"))
 
+    async def target_of(self, meter: str) -> Target:
+        """How a meter is made to hold usage; none, of a legacy price: by usage records."""
+        return target_of(await self._once(f"/v1/billing/meters/{meter}") if meter else None)
+
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         """What Stripe's summary holds of a customer on a meter; whole minutes, UTC seconds."""
         path = f"/v1/billing/meters/{meter}/event_summaries"
@@ -248,6 +256,30 @@ class Billing:
         except (RejectedError, StripeUnavailableError):
             return now
         return now
+
+    async def swaps(self, since: int, seen_at: int) -> list[Swap]:
+        """The changes of price of all subscriptions from `since` on (UTC seconds), for at most 30 days.
+
+        One reading serves all subscriptions that were seen before it, at `seen_at`. Raises
+        StripeUnavailableError, also when the key may not read events.
+        """
+        asked_since, asked_at, found = self._swaps
+        if since < asked_since or seen_at > asked_at:
+            now = self.clock()
+            asked_since = since - since % (DAY if now - since > DAY else HOUR)
+            self._swaps = asked_since, now, await self._read_swaps(asked_since)
+            found = self._swaps[2]
+        return found
+
+    async def _read_swaps(self, since: int) -> list[Swap]:
+        found: list[Swap] = []
+        pages = 0
+        async for page in self.api.pages("/v1/events", {"type": UPDATED, "created": {"gte": since}}):
+            found.extend(swap for event in page for swap in swaps_of(event))
+            pages += 1
+            if pages == _EVENT_PAGES:
+                break
+        return found
 
     async def _listing(
         self, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]

@@ -142,6 +142,9 @@ def customer_meter(
     price = item["price"]
     meter_id = meter_id_of(price)
     meter = facts.meters[meter_id] if meter_id else None
+    target = target_of(meter)
+    if target is Target.LAST:
+        spans = [_after_trial(span, subscription) for span in spans]
     customer = id_of(subscription["customer"])
     subject = customer if facts.customer_metadata is None else ""
     return CustomerMeter(
@@ -150,14 +153,34 @@ def customer_meter(
         customer=customer,
         subject=subject,
         openmeter_meter=openmeter_meter,
-        target=Target.MIRROR if meter else Target.USAGE_RECORD,
+        target=target,
         spans=tuple(spans),
         bounds=bounds_of(subscription, item) | {edge for span in spans for edge in _edges(span)},
         meter=stripe_meter(meter) if meter else None,
         seen_at=facts.asked_at,
         is_deleted=facts.is_deleted,
-        refusal=_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans),
+        refusal=_threshold_refusal(subscription, item, target)
+        or (_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans)),
     )
+
+
+def target_of(meter: Json | None) -> Target:
+    """How a Stripe meter is made to hold usage; None: a legacy price without one."""
+    if meter is None:
+        return Target.USAGE_RECORD
+    return Target.LAST if _formula(meter) == "last" else Target.MIRROR
+
+
+def _formula(meter: Json) -> Any:
+    return (meter.get("default_aggregation") or {}).get("formula")
+
+
+def _after_trial(span: Span, subscription: Json) -> Span:
+    """The part of a span that is billed: a trial's usage is not, and must not be in the total."""
+    trial_end = subscription.get("trial_end")
+    if not isinstance(trial_end, int) or not span.start < trial_end < span.end:
+        return span
+    return replace(span, start=trial_end, first=True)
 
 
 def _edges(span: Span) -> tuple[int, ...]:
@@ -193,11 +216,11 @@ def _meter_refusal(meter: Json) -> str | None:
     name = f"Stripe meter {meter['id']} ({meter['event_name']})"
     if meter.get("status") not in {None, "active"}:
         return f"{name} is not active; reactivate it"
-    formula = (meter.get("default_aggregation") or {}).get("formula")
-    if formula != "sum":
+    formula = _formula(meter)
+    if formula not in {"sum", "last"}:
         return (
-            f"{name} aggregates by {formula!r}, under which hourly usage does not add up; "
-            "create a meter with formula 'sum' and put its price on the subscription"
+            f"{name} aggregates by {formula!r}, under which neither hours nor totals give the usage; "
+            "create a meter with formula 'sum' or 'last' and put its price on the subscription"
         )
     if meter.get("event_time_window"):
         return (
@@ -205,6 +228,17 @@ def _meter_refusal(meter: Json) -> str | None:
             "the place of an earlier one, also across the end of a period; create a meter without it"
         )
     return None
+
+
+def _threshold_refusal(subscription: Json, item: Json, target: Target) -> str | None:
+    if target is Target.MIRROR or not (
+        subscription.get("billing_thresholds") or item.get("billing_thresholds")
+    ):
+        return None
+    return (
+        f"subscription {subscription['id']} has billing thresholds, by which Stripe bills in the course of a "
+        "period, at a time that is not known before; remove them, or use a meter with formula 'sum'"
+    )
 
 
 def _legacy_refusal(item: str, spans: Sequence[Span]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from usage_reporting import advice
@@ -10,7 +10,9 @@ from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.errors import HeldError, LostRaceError, RefusedError
 from usage_reporting.ledger import Head, Ledger
-from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.model import CustomerMeter, Span, SpanState, Target
+from usage_reporting.side_by_side import RACES
+from usage_reporting.swaps import parts, within
 from usage_reporting.windows import BOUNDS_KEPT
 
 
@@ -38,6 +40,25 @@ class Heads:
     ledger: Ledger
     clock: Callable[[], int]
 
+    def openmeter_meter(self, customer_meter: CustomerMeter, stored: Head | None) -> str:
+        """The OpenMeter meter that Stripe's objects or the ledger name. Raises RefusedError."""
+        name = customer_meter.openmeter_meter or (stored.openmeter_meter if stored else "")
+        if not name:
+            raise RefusedError(
+                "the subscription item of a draft's line is gone and the ledger never knew it, so its "
+                "usage cannot be told; bill it by an invoice item"
+            )
+        return name
+
+    async def settled(self, customer_meter: CustomerMeter, stored: Head | None, options: Options) -> Head:
+        """`checked`, again after each lost race. Raises what it raises."""
+        for _ in range(RACES):
+            try:
+                return await self.checked(customer_meter, stored, options)
+            except LostRaceError:
+                stored = (await self.ledger.heads([customer_meter.pk])).get(customer_meter.pk)
+        raise LostRaceError("others keep writing this customer meter's head")
+
     async def checked(self, customer_meter: CustomerMeter, stored: Head | None, options: Options) -> Head:
         """The head with all that is known now, written before anything is sent.
 
@@ -63,6 +84,14 @@ class Heads:
         """Remember that hours were read; losing this to another writer does no harm."""
         full_read_at = read_at if is_full else head.full_read_at
         await self.ledger.write_head(replace(head, full_read_at=full_read_at, read_at=read_at), read_at)
+
+    async def remember(self, head: Head, now_known: Mapping[Span, Sequence[Span]], options: Options) -> Head:
+        """Put what is known better of some spans in their place. Raises LostRaceError."""
+        gone = {span.key for span in now_known}
+        kept = {span.key: span for span in head.spans if span.key not in gone}
+        known = {**kept, **{span.key: span for spans in now_known.values() for span in spans}}
+        better = replace(head, spans=tuple(known.values()))
+        return better if options.dry_run else await self.ledger.write_head(better, self.clock())
 
     async def _at_first_sight(self, customer_meter: CustomerMeter, table: str, options: Options) -> Head:
         now = self.clock()
@@ -97,14 +126,18 @@ class Heads:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
         if customer_meter.partial or customer_meter.seen_at < head.seen_at:
             return head
-        spans = [await self._closed_if_left(span, customer_meter, head) for span in head.spans]
-        return replace(head, spans=tuple(spans))
+        closed = [await self._closed_if_left(span, customer_meter, head) for span in head.spans]
+        return replace(head, spans=tuple(span for spans in closed for span in spans))
 
-    async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter, head: Head) -> Span:
+    async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter, head: Head) -> list[Span]:
         if not _left_behind(span, customer_meter, self.clock()):
-            return span
+            return [span]
+        if customer_meter.target is Target.LAST:
+            swaps = await self.billing.swaps(head.seen_at, customer_meter.seen_at)
+            if told_apart := parts(span, within(span, swaps, head.seen_at)):
+                return told_apart
         changed_at = await self.billing.price_changed_at(span, head.seen_at, self.clock())
-        return replace(span, end=max(changed_at, span.start), state=span.when_left)
+        return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 
 def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head:

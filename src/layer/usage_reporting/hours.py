@@ -30,7 +30,7 @@ REMEMBERED_EVERY = 3 * HOUR
 """So seldom a head is written only to say up to when hours were read."""
 FULL_READ_EVERY = 20 * HOUR
 
-_OPENNESS = {
+OPENNESS = {
     state: rank
     for rank, state in enumerate(
         (
@@ -69,7 +69,7 @@ class Case:
 
     def __post_init__(self) -> None:
         """Work out spans, bounds and the range to read."""
-        self.spans = _spans(self.customer_meter, self.head, self.now)
+        self.spans = known_spans(self.customer_meter, self.head, self.now)
         self.bounds = self.head.bounds | self.customer_meter.bounds
         self.is_full = (
             self.options.full
@@ -133,7 +133,7 @@ class Case:
     def state_at(self, instant: int) -> SpanState | None:
         """The most open state of the spans that hold an instant; None where nothing is billed."""
         states = [span.state for span in self.spans if span.holds(instant)]
-        state = min(states, key=_OPENNESS.__getitem__, default=None)
+        state = min(states, key=OPENNESS.__getitem__, default=None)
         if self.customer_meter.is_deleted and state in {SpanState.CURRENT, SpanState.DRAFT}:
             return SpanState.BILLED  # Stripe refuses what is sent for a deleted customer
         return state
@@ -230,7 +230,7 @@ class Case:
         return lines
 
 
-def _spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
+def known_spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:
     """All spans known of a customer meter: first those that Stripe showed just now, then the ledger's."""
     is_stale = customer_meter.seen_at < head.seen_at
     shown = [

@@ -73,6 +73,7 @@ class _Case:
     billed: BilledLine
     price: Json
     pk: str
+    target: Target
     head: Head | None = None
     mapped: CustomerMeter | None = None
     report: Report | None = None
@@ -90,7 +91,12 @@ class _Case:
     @property
     def is_legacy(self) -> bool:
         """Whether it is billed by usage records."""
-        return not meter_id_of(self.price)
+        return self.target is Target.USAGE_RECORD
+
+    @property
+    def is_total(self) -> bool:
+        """Whether its meter takes the last value, so that it was told totals."""
+        return self.target is Target.LAST
 
     @property
     def is_reported(self) -> bool:
@@ -126,16 +132,18 @@ class _Case:
         """The ledger entries of the line."""
         if self.is_legacy:
             return [(self.pk, str(self.billed.start))]
+        if self.is_total:
+            return [(self.pk, str(self.start))]
         return [(self.pk, day) for day in days_between(floor_hour(self.start), self.billed.end)]
 
     def line(self) -> Line | None:
         """What the report says of the line's span; None if it could not be read."""
         if self.report is None:
             return None
-        if self.is_legacy:
-            # What a legacy period measures begins near the period: half an hour early, or rounded.
+        if self.is_legacy or self.is_total:
+            # What is measured begins near what is billed: half an hour early, or rounded.
             of_price = [line for line in self.report.lines if line.price == self.billed.price]
-            return min(of_price, key=lambda line: abs(line.start - self.billed.start), default=None)
+            return min(of_price, key=lambda line: abs(line.start - self.start), default=None)
         spans = [span.key for span in self.report.customer_meter.spans]
         if len(self.report.lines) != len(spans):
             return None
@@ -194,10 +202,9 @@ class Judge:
                 price = await self.billing.price(line.price)
                 if is_metered({"price": price}):
                     customer = customer_of(invoice)
-                    holder = meter_id_of(price) or line.item
-                    cases.append(
-                        _Case(judged, customer, line, price, f"{OWN_ACCOUNT}#{mode}#{customer}#{holder}")
-                    )
+                    pk = f"{OWN_ACCOUNT}#{mode}#{customer}#{meter_id_of(price) or line.item}"
+                    target = await self.billing.target_of(meter_id_of(price))
+                    cases.append(_Case(judged, customer, line, price, pk, target))
             return await self._mapped(invoice, cases)
         except UsageReportingError as error:
             judged.error = error
@@ -242,7 +249,7 @@ class Judge:
             customer=one.customer,
             subject=one.subject,
             openmeter_meter=one.meter,
-            target=Target.MIRROR if meter else Target.USAGE_RECORD,
+            target=one.target,
             spans=spans,
             bounds=bounds,
             meter=await self.billing.stripe_meter(meter) if meter else None,
@@ -286,7 +293,11 @@ class Judge:
         if case.price.get("transform_quantity"):
             return replace(line, reason="the price divides quantities (transform_quantity)")
         until = billed.final_at if billed.is_at_once else None
-        known = Known.of(entries, case.start, billed.end, first_slice=case.first_slice, until=until)
+        if case.is_total:
+            # An invoice item's quantity is that of the instant at which its price was taken off.
+            known = Known.of_total(entries[0], until=billed.end - 1 if billed.is_at_once else None)
+        else:
+            known = Known.of(entries, case.start, billed.end, first_slice=case.first_slice, until=until)
         try:
             found = (
                 _of_ledger(line, known)
@@ -320,6 +331,8 @@ class Judge:
         line = case.line()
         if case.is_legacy:
             return None if line is None else Decimal(round_whole(line.total, self.settings.rounding))
+        if case.is_total:
+            return None if line is None else line.total
         now, end = self.clock(), case.billed.end
         if end <= now - READ_BY_REPORTS:
             total = await self._older(case, end)

@@ -20,7 +20,7 @@ from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Reading, Report, Send, SpanState, Status
 from usage_reporting.openmeter import ADDITIVE, OpenMeter
 from usage_reporting.sender import Sender
-from usage_reporting.side_by_side import RACES, check, racing, side_by_side, together
+from usage_reporting.side_by_side import check, racing, side_by_side, together
 from usage_reporting.targets import mirror
 from usage_reporting.telemetry import logger
 from usage_reporting.windows import day_of, rfc3339
@@ -109,29 +109,19 @@ class Mirroring:
 
     async def _case(self, report: Report, stored: Head | None, options: Options) -> Case:
         customer_meter = report.customer_meter
-        name = customer_meter.openmeter_meter or (stored.openmeter_meter if stored else "")
-        if not name:
-            raise RefusedError(
-                "the subscription item of a draft's line is gone and the ledger never knew it, so its "
-                "usage cannot be told; bill it by an invoice item"
-            )
+        name = self.heads.openmeter_meter(customer_meter, stored)
         meter = await self.openmeter.meter(name)
         if meter.aggregation not in ADDITIVE:
             raise RefusedError(
                 f"OpenMeter meter {name!r} aggregates by {meter.aggregation}, which does not add up "
-                "over hours, and its Stripe meter sums; use an OpenMeter meter of SUM or COUNT"
+                "over hours, and its Stripe meter sums; use a Stripe meter with formula 'last', or an "
+                "OpenMeter meter of SUM or COUNT"
             )
-        for _ in range(RACES):
-            try:
-                head = await self.heads.checked(customer_meter, stored, options)
-            except LostRaceError:
-                stored = (await self.ledger.heads([customer_meter.pk])).get(customer_meter.pk)
-                continue
-            case = Case(report=report, head=head, now=self.clock(), options=options)
-            for span in case.canceled():
-                case.with_state(span, await self.billing.state_of(span, case.now))
-            return case
-        raise LostRaceError("others keep writing this customer meter's head")
+        head = await self.heads.settled(customer_meter, stored, options)
+        case = Case(report=report, head=head, now=self.clock(), options=options)
+        for span in case.canceled():
+            case.with_state(span, await self.billing.state_of(span, case.now))
+        return case
 
     async def _repeat_intents(self, case: Case, budget: Budget) -> None:
         """First of all, repeat what an earlier run left open."""

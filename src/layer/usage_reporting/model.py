@@ -15,6 +15,7 @@ class Target(StrEnum):
     """How Stripe is made to hold the usage of a price."""
 
     MIRROR = "mirror"
+    LAST = "last"
     USAGE_RECORD = "usage_record"
 
 

@@ -18,6 +18,7 @@ from usage_reporting.openmeter import OpenMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
 from usage_reporting.side_by_side import racing, side_by_side
+from usage_reporting.totalling import Totalling
 
 
 @dataclass(slots=True)
@@ -32,12 +33,16 @@ class Reporter:
     clock: Callable[[], int]
     heads: Heads = field(init=False)
     mirroring: Mirroring = field(init=False)
+    totalling: Totalling = field(init=False)
     recording: Recording = field(init=False)
 
     def __post_init__(self) -> None:
         """Wire the parts that share these."""
         self.heads = Heads(self.billing, self.ledger, self.clock)
         self.mirroring = Mirroring(
+            self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
+        )
+        self.totalling = Totalling(
             self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
         )
         self.recording = Recording(
@@ -62,6 +67,7 @@ class Reporter:
             else:
                 by_target[report.customer_meter.target].append(report)
         await self.mirroring.report(by_target[Target.MIRROR], options, budget)
+        await self.totalling.report(by_target[Target.LAST], options, budget)
         record = functools.partial(self._record, options=options, budget=budget)
         await side_by_side(by_target[Target.USAGE_RECORD], record)
         return reports

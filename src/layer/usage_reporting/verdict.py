@@ -83,6 +83,25 @@ class Known:
             )
         return cls(sums[SendState.SENT], sums[SendState.INTENT], sums[SendState.REJECTED], undelivered)
 
+    @classmethod
+    def of_total(cls, entry: Entry, *, until: int | None = None) -> Known:
+        """What the newest stamp of each kind told of a span whose last value counts.
+
+        `until`: of what was sent by then, UTC seconds.
+        """
+        told = sorted(
+            (send for send in entry.sends.values() if until is None or send.intended_at <= until),
+            key=lambda send: send.stamp,
+        )
+        newest = {send.state: send.value for send in told}
+        sent = newest.get(SendState.SENT, ZERO)
+        return cls(
+            sent=sent,
+            unknown=newest.get(SendState.INTENT, sent) - sent,
+            rejected=newest.get(SendState.REJECTED, sent) - sent,
+            undelivered=sum(entry.undelivered.values(), ZERO),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedLine:

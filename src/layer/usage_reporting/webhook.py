@@ -117,7 +117,7 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
     if ended is None:
         return Answer(200, "ignored", "no billing period ended")
     # Stripe takes no usage record for a period that has ended; the schedule was in time for it.
-    ended = [one for one in ended if one.target is Target.MIRROR]
+    ended = [one for one in ended if one.target is not Target.USAGE_RECORD]
     if not ended:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)

@@ -1,0 +1,305 @@
+"""The pipeline of meters that take the last value: ledger, then OpenMeter's totals, then Stripe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from usage_reporting import advice
+from usage_reporting.amounts import ZERO, to_wire
+from usage_reporting.billing import Billing
+from usage_reporting.budget import Budget
+from usage_reporting.config import Settings
+from usage_reporting.errors import HeldError, LostRaceError, NotFoundError, RefusedError
+from usage_reporting.heads import Heads, Options
+from usage_reporting.ledger import Entry, Head, Ledger
+from usage_reporting.model import Report, SendState, Span, SpanState, Status
+from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
+from usage_reporting.sender import Sender
+from usage_reporting.side_by_side import check, racing, side_by_side, together
+from usage_reporting.swaps import parts, within
+from usage_reporting.targets import last
+from usage_reporting.telemetry import logger
+from usage_reporting.totals import SpanRead, TotalsCase, read_totals
+from usage_reporting.windows import rfc3339
+
+READING_SHARE = 0.6
+EMPTY_SHARE = 10
+EMPTY_LEAST = 5
+
+KEPT_SENDS = 50
+"""Of a span, newest first: enough to know what Stripe holds when it takes some back."""
+
+
+@dataclass(slots=True)
+class Totalling:
+    """Reports the customer meters of a page whose spans' totals Stripe is to hold as OpenMeter does."""
+
+    settings: Settings
+    billing: Billing
+    openmeter: OpenMeter
+    ledger: Ledger
+    heads: Heads
+    sender: Sender
+    clock: Callable[[], int]
+
+    async def report(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
+        """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
+        cases = await self._read(reports, options, budget.part(READING_SHARE))
+        if _came_back_empty(cases) and not options.accept_empty:
+            for case in cases:
+                case.report.note(
+                    Status.HELD,
+                    "OpenMeter has nothing of most customers that had usage before, so nothing of "
+                    "this page is sent; check OpenMeter, then release each customer with "
+                    + advice.accept_empty(case.customer_meter.customer),
+                )
+            return
+        by_report = {id(case.report): case for case in cases}
+
+        async def settle(report: Report) -> None:
+            read: TotalsCase | None = by_report[id(report)]
+
+            async def once() -> None:
+                nonlocal read
+                # Who read earlier loses and reads again: an older total never replaces a newer one.
+                case = read or next(iter(await self._read([report], options, budget)), None)
+                read = None
+                if case is not None:
+                    await self._settle(case, budget)
+
+            await racing(once, budget)
+
+        await side_by_side([case.report for case in cases], settle)
+
+    async def _read(self, reports: Sequence[Report], options: Options, budget: Budget) -> list[TotalsCase]:
+        """Read the ledger, then OpenMeter; who cannot go on has an outcome and is left out."""
+        if not reports:
+            return []
+        stored: Mapping[str, Head] = {}
+        cases: dict[int, TotalsCase] = {}
+        now = self.clock()
+
+        async def read_heads() -> None:
+            nonlocal stored
+            stored = await self.ledger.heads([report.customer_meter.pk for report in reports])
+
+        async def open_case(report: Report) -> None:
+            check(budget)
+            head = stored.get(report.customer_meter.pk)
+            cases[id(report)] = await self._case(report, head, options, now)
+
+        async def read_entries() -> None:
+            reads = [read for case in cases.values() for read in case.reads]
+            entries = await self.ledger.entries([read.key for read in reads])
+            for read in reads:
+                read.entry = entries[read.key]
+
+        async def repeat_intents(report: Report) -> None:
+            await self._repeat_intents(cases[id(report)], budget)
+
+        going_on = await together(reports, read_heads)
+        going_on = await side_by_side(going_on, open_case)
+        going_on = await together(going_on, read_entries)
+        going_on = await side_by_side(going_on, repeat_intents)
+        going_on = await read_totals(self.openmeter, going_on, cases)
+        return [cases[id(report)] for report in going_on]
+
+    async def _case(self, report: Report, stored: Head | None, options: Options, now: int) -> TotalsCase:
+        name = self.heads.openmeter_meter(report.customer_meter, stored)
+        aggregation = (await self.openmeter.meter(name)).aggregation
+        head = await self.heads.settled(report.customer_meter, stored, options)
+        case = TotalsCase(report, head, now, options, aggregation)
+        await self._look_after_conflicts(case)
+        for spans in case.due():
+            against = [other for span in spans for other in last.conflicts(span, case.spans)]
+            if against:
+                case.refusals.append(last.refusal(spans[0], against))
+            elif (until := case.until(spans[0])) > last.measured_span(spans[0])[0]:
+                entry = Entry(case.customer_meter.pk, str(spans[0].start))
+                case.reads.append(SpanRead(spans, until, entry))
+        return case
+
+    async def _look_after_conflicts(self, case: TotalsCase) -> None:
+        """Before spans are refused because of one that the ledger remembers: it may have ended early."""
+        shown = {span.subscription for span in case.spans if span.key in case.shown}
+        suspects = {
+            other.key: other
+            for spans in case.due()
+            for span in spans
+            for other in last.conflicts(span, case.spans)
+            if other.key not in case.shown
+        }
+        if not suspects:
+            return
+        known: dict[Span, Sequence[Span]] = {}
+        for span in suspects.values():
+            found = span if span.subscription in shown else await self._as_it_is(span)
+            swaps = await self.billing.swaps(found.start + 1, case.now)
+            known[span] = parts(found, within(found, swaps, found.start)) or [found]
+        if any([span] != better for span, better in known.items()):
+            case.look_at(await self.heads.remember(case.head, known, case.options))
+
+    async def _as_it_is(self, span: Span) -> Span:
+        """A span of a subscription that was not shown, cut off where that ended."""
+        try:
+            subscription = await self.billing.subscription(span.subscription)
+        except NotFoundError:
+            return replace(span, state=SpanState.DROPPED)
+        ends = [subscription.get(name) for name in ("ended_at", "cancel_at")]
+        end = min([span.end, *(instant for instant in ends if isinstance(instant, int))])
+        if end == span.end:
+            return span
+        state = SpanState.CANCELED if subscription.get("ended_at") else span.state
+        return replace(span, end=max(end, span.start), state=state)
+
+    async def _repeat_intents(self, case: TotalsCase, budget: Budget) -> None:
+        """First of all, repeat what an earlier run left open; what is too old for that is told anew."""
+        if case.options.dry_run:
+            return
+        for read in case.reads:
+            if read.entry.intents and not read.doubtful(self.clock()):
+                before = len(case.report.sent)
+                read.entry = await self.sender.repeat_intents(case.report, read.entry, budget)
+                read.repeated = case.report.sent[before:]
+
+    async def _settle(self, case: TotalsCase, budget: Budget) -> None:
+        """Ask what decides, compute what to send, and send it."""
+        case.report.lines = case.lines()
+        for read in case.reads:
+            check(budget)
+            try:
+                await self._settle_span(case, read, budget)
+            except RefusedError as error:
+                case.report.note(Status.REFUSED, error.reason)
+            if case.report.status.ask_again:
+                return
+        for reason in case.refusals:
+            case.report.note(Status.REFUSED, reason)
+        if case.is_full_reading and not case.options.dry_run and not case.report.status.is_undelivered:
+            await self._remember_full_read(case)
+
+    async def _settle_span(self, case: TotalsCase, read: SpanRead, budget: Budget) -> None:
+        now = self.clock()
+        total = case.total(read, now)
+        if total.changed or read.repeated or total.span.state is SpanState.CANCELED:
+            read.spans = [await self.billing.state_of(span, now) for span in read.spans]
+            total = case.total(read, now)
+        if (
+            total.takes_usage
+            and (total.changed or total.span.end <= now)
+            and not await self._is_whole(case, read)
+        ):
+            return
+        self._count_if_too_late(case, read, total)
+        if read.doubtful(now) and not total.takes_usage:
+            raise HeldError(
+                f"it is not known whether Stripe has the total from {rfc3339(total.span.start)}, sent over "
+                "23 hours ago, and its invoice takes no more; compare it with the invoice"
+            )
+        step = last.plan(
+            case.customer_meter,
+            total,
+            last.Allowed(
+                falling=case.aggregation in FALLS_NATURALLY,
+                decreases=self.settings.allow_decrease,
+                accepted=case.options.accept,
+                nothing=case.options.accept_empty,
+            ),
+            now=now,
+            latest=case.latest(total.span, now),
+        )
+        if step.held:
+            case.report.note(Status.HELD, step.held)
+        elif step.undelivered:
+            await self._count_undelivered(case, read, total, step)
+        elif step.send is not None:
+            if case.options.dry_run:
+                case.report.note(Status.SHADOW)
+                case.report.sent.append(step.send)
+                return
+            entry = _without_doubts(read, now)
+            await self.sender.carry_out(case.report, entry, [step.send], budget)
+
+    async def _is_whole(self, case: TotalsCase, read: SpanRead) -> bool:
+        """Whether no price was swapped in the span unseen: Stripe billed at once what it held of that part.
+
+        Raises LostRaceError when one was, so that all is read again with the parts told apart.
+        """
+        told = max((send.intended_at for send in read.entry.sends.values() if send.counts), default=0)
+        known: dict[Span, Sequence[Span]] = {}
+        for span in read.spans:
+            since = max(told, span.start + 1)
+            if since < span.end and span.state is not SpanState.BILLED:
+                swaps = await self.billing.swaps(since, case.customer_meter.seen_at)
+                if told_apart := parts(span, within(span, swaps, since)):
+                    known[span] = told_apart
+        if not known:
+            return True
+        case.look_at(await self.heads.remember(case.head, known, case.options))
+        if case.options.dry_run:
+            return False
+        raise LostRaceError("a price was swapped in the span; its parts are read by themselves")
+
+    def _count_if_too_late(self, case: TotalsCase, read: SpanRead, total: last.Total) -> None:
+        """A repeated send may have come through only after its invoice was final."""
+        if total.takes_usage:
+            return
+        for send in read.repeated:
+            case.report.note(
+                Status.LATE,
+                f"the total of {to_wire(send.value)} from {rfc3339(total.span.start)} was confirmed by "
+                "Stripe only after its invoice was final; see whether it has it",
+            )
+
+    async def _count_undelivered(
+        self, case: TotalsCase, read: SpanRead, total: last.Total, step: last.Step
+    ) -> None:
+        report, units, since = case.report, step.undelivered, rfc3339(total.span.start)
+        if not case.options.dry_run:
+            noted = replace(read.entry, undelivered={total.span.start: total.undelivered + units})
+            await self.ledger.write_entry(noted, self.clock())
+        if units < 0:
+            report.note(
+                Status.LATE,
+                f"Stripe has billed {to_wire(-units)} units from {since} more than OpenMeter holds; noted",
+            )
+        elif total.span.state is SpanState.FINAL:
+            report.late += units
+            report.note(
+                Status.LATE, f"{to_wire(units)} units from {since} came after their invoice was final"
+            )
+        else:
+            report.unbillable += units
+            report.note(
+                Status.UNBILLABLE,
+                f"{to_wire(units)} units from {since} are on no invoice: they were not in Stripe when it "
+                "billed that time, or Stripe dropped them, or takes no later value",
+            )
+
+    async def _remember_full_read(self, case: TotalsCase) -> None:
+        try:
+            await self.heads.fully_read(case.head, case.now)
+        except LostRaceError:
+            logger.debug("another writer has the head of %s", case.customer_meter.pk)
+
+
+def _without_doubts(read: SpanRead, now: int) -> Entry:
+    """The entry as it counts from now on: what stays in doubt is outdone by a later stamp."""
+    doubtful = [replace(send, state=SendState.REJECTED) for send in read.doubtful(now)]
+    entry = read.entry.with_sends(doubtful)
+    newest = sorted(entry.sends.values(), key=lambda send: send.stamp)[-KEPT_SENDS:]
+    counted = {start: units for start, units in entry.undelivered.items() if start != read.span.start}
+    return replace(entry, sends={send.identifier: send for send in newest}, undelivered=counted)
+
+
+def _came_back_empty(cases: Sequence[TotalsCase]) -> bool:
+    """Whether more than a tenth, and more than five, of those that held usage come back empty."""
+    held = [[last.held_by(read.entry, read.span) for read in case.reads] for case in cases]
+    holders = [case for case, of_case in zip(cases, held, strict=True) if any(of_case)]
+    empty = [
+        case
+        for case, of_case in zip(cases, held, strict=True)
+        if any(value != ZERO and read.value is None for value, read in zip(of_case, case.reads, strict=True))
+    ]
+    return len(empty) > EMPTY_LEAST and len(empty) * EMPTY_SHARE > len(holders)

@@ -1,0 +1,217 @@
+"""One customer meter's spans on a meter that takes the last value: which to read, and their totals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from usage_reporting.amounts import ZERO, round_units
+from usage_reporting.billing import LONGEST_DRAFT
+from usage_reporting.errors import RefusedError
+from usage_reporting.heads import Options
+from usage_reporting.hours import FULL_READ_EVERY, HOURS_REREAD, OPENNESS, known_spans
+from usage_reporting.ledger import Entry, Head, Key
+from usage_reporting.model import CustomerMeter, Line, Report, Send, SendState, Span, SpanState
+from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
+from usage_reporting.sender import REPEATED_FOR
+from usage_reporting.side_by_side import is_stopped, together
+from usage_reporting.targets import last
+from usage_reporting.windows import HOUR, rfc3339
+
+
+@dataclass(slots=True)
+class SpanRead:
+    """A span on its way through a report; items billed over just the same time go together."""
+
+    spans: list[Span]
+    until: int
+    """Up to when it is read, UTC seconds."""
+    entry: Entry
+    value: Decimal | None = None
+    """What OpenMeter holds; None: it has no row."""
+    repeated: list[Send] = field(default_factory=list)
+    """Sends of an earlier run that were confirmed in this one."""
+
+    @property
+    def key(self) -> Key:
+        """The key of its ledger entry."""
+        return (self.entry.pk, self.entry.sk)
+
+    @property
+    def span(self) -> Span:
+        """The one of its spans that takes usage longest."""
+        return min(self.spans, key=lambda span: OPENNESS[span.state])
+
+    def doubtful(self, now: int) -> list[Send]:
+        """Sends without an answer, too old to be repeated by their identifiers."""
+        return [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]
+
+
+@dataclass(slots=True)
+class TotalsCase:
+    """A customer meter on its way through a report; `now` in UTC seconds."""
+
+    report: Report
+    head: Head
+    now: int
+    options: Options
+    aggregation: str
+    """OpenMeter's."""
+    spans: list[Span] = field(default_factory=list)
+    """All that are known: first those that Stripe showed just now."""
+    reads: list[SpanRead] = field(default_factory=list)
+    shown: set[tuple[str, str, int]] = field(default_factory=set)
+    """The keys of those that Stripe showed just now."""
+    refusals: list[str] = field(default_factory=list)
+    """Why some of its spans are not reported."""
+
+    def __post_init__(self) -> None:
+        """Work out the spans."""
+        self.look_at(self.head)
+
+    @property
+    def customer_meter(self) -> CustomerMeter:
+        """The customer meter that the case is about."""
+        return self.report.customer_meter
+
+    @property
+    def is_full_reading(self) -> bool:
+        """Whether all that is still billable is read, and not only what just ended."""
+        return self._is_full and not self.customer_meter.closing
+
+    @property
+    def _is_full(self) -> bool:
+        is_due = self.now - self.head.full_read_at > FULL_READ_EVERY
+        return self.options.full or self.customer_meter.closing or is_due
+
+    def look_at(self, head: Head) -> None:
+        """Take the spans from a head that knows more."""
+        self.head = head
+        known = [_begun(span, head.spans) for span in known_spans(self.customer_meter, head, self.now)]
+        self.shown = {span.key for span in known[: len(self.customer_meter.spans)]}
+        by_key = {span.key: span for span in reversed(known)}
+        self.spans = [span for span in reversed(by_key.values()) if span.start < span.end]
+
+    def due(self) -> list[list[Span]]:
+        """The spans to read now, those with the same bounds together; oldest first."""
+        by_bounds: dict[tuple[int, int], list[Span]] = defaultdict(list)
+        for span in self.spans:
+            if span.start < self.now and span.state is not SpanState.FREE and self._is_due(span):
+                by_bounds[(span.start, span.end)].append(span)
+        return [by_bounds[bounds] for bounds in sorted(by_bounds)]
+
+    def _is_due(self, span: Span) -> bool:
+        if span.key in self.shown:
+            return True
+        if self.customer_meter.partial or span.end > self.now:
+            return False  # another look shows it, or nothing does
+        is_recent = span.end > self.now - HOURS_REREAD * HOUR
+        return (is_recent or self._is_full) and span.end > self.now - LONGEST_DRAFT
+
+    def until(self, span: Span) -> int:
+        """Up to when a span is read, UTC seconds."""
+        return last.measured_until(span, self.now, eager=self.options.eager)
+
+    def latest(self, span: Span, now: int) -> int:
+        """The last instant at which a span is known to have gone on, UTC seconds."""
+        if span.end <= now:
+            return now
+        return min(now, max(self.customer_meter.seen_at, self.head.seen_at))
+
+    def total(self, read: SpanRead, now: int) -> last.Total:
+        """What was read of a span beside what the ledger says. Raises RefusedError for no amount."""
+        span, entry = read.span, read.entry
+        if self.customer_meter.is_deleted and span.state in {SpanState.CURRENT, SpanState.DRAFT}:
+            span = replace(span, state=SpanState.BILLED)  # Stripe refuses what is sent for a deleted customer
+        value = None if read.value is None else round_units(read.value)
+        if value is not None and value < 0:
+            raise RefusedError(
+                f"a total of {value:f} from {rfc3339(span.start)} cannot be billed; correct the events in "
+                "OpenMeter"
+            )
+        stamps = [send.stamp for send in entry.sends.values()]
+        counted = [send.stamp for send in entry.sends.values() if send.state is SendState.SENT]
+        floor = last.floor_of(span, self.spans)
+        return last.Total(
+            span=span,
+            value=value,
+            measured=read.until,
+            held=last.held_by(entry, span),
+            undelivered=entry.undelivered.get(span.start, ZERO),
+            sequence=entry.version,
+            previous=max(stamps, default=None),
+            floor=floor,
+            is_doubtful=bool(read.doubtful(now)) or max(counted, default=0) < floor,
+        )
+
+    def lines(self) -> list[Line]:
+        """A line for each span that was read: what OpenMeter holds of it so far."""
+        return [
+            Line(
+                customer=self.customer_meter.customer,
+                price=span.price,
+                meter=self.head.openmeter_meter,
+                total=ZERO if read.value is None else round_units(read.value),
+                start=last.measured_span(span)[0],
+                end=read.until,
+            )
+            for read in self.reads
+            for span in read.spans
+        ]
+
+
+def _begun(span: Span, known: Iterable[Span]) -> Span:
+    """A span from where its item came in or its price began, where a draft's line shows the whole period."""
+    if span.state in {SpanState.BILLED, SpanState.DROPPED, SpanState.FREE}:
+        return span
+    starts = [
+        one.start for one in known if (one.item, one.price, one.end) == (span.item, span.price, span.end)
+    ]
+    start = max(starts, default=span.start)
+    return replace(span, start=start) if start > span.start else span
+
+
+async def read_totals(
+    openmeter: OpenMeter, reports: Sequence[Report], cases: Mapping[int, TotalsCase]
+) -> list[Report]:
+    """Read the spans' totals, up to 100 subjects a query; spans with the same bounds go together."""
+    groups: dict[tuple[str, int, int], list[tuple[TotalsCase, SpanRead]]] = defaultdict(list)
+    for report in reports:
+        case = cases[id(report)]
+        for read in case.reads:
+            start, _ = last.measured_span(read.span)
+            groups[(case.head.openmeter_meter, start, read.until)].append((case, read))
+    await asyncio.gather(
+        *(
+            _read(openmeter, *asked, members[first : first + MOST_SUBJECTS])
+            for asked, members in groups.items()
+            for first in range(0, len(members), MOST_SUBJECTS)
+        )
+    )
+    return [report for report in reports if not is_stopped(report)]
+
+
+async def _read(
+    openmeter: OpenMeter, name: str, start: int, until: int, members: Sequence[tuple[TotalsCase, SpanRead]]
+) -> None:
+    async def read() -> None:
+        subjects = list(dict.fromkeys(case.head.subject for case, _ in members))
+        found = await openmeter.totals(name, subjects, start, until)
+        for case, one in members:
+            one.value = found.get(case.head.subject)
+
+    async def read_or_part() -> None:
+        try:
+            await read()
+        except RefusedError:
+            if len(members) == 1:
+                raise
+            # One subject that OpenMeter does not take must not stop its neighbours.
+            half = len(members) // 2
+            await _read(openmeter, name, start, until, members[:half])
+            await _read(openmeter, name, start, until, members[half:])
+
+    await together([case.report for case, _ in members], read_or_part)
