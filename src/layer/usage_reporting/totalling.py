@@ -279,7 +279,7 @@ class Totalling:
 
     async def _remember_full_read(self, case: TotalsCase) -> None:
         try:
-            await self.heads.fully_read(case.head, case.now)
+            await self.heads.was_read(case.head, case.now, is_full=True)
         except LostRaceError:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
 
