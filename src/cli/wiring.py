@@ -33,6 +33,7 @@ SETTINGS = (
     "SUBJECT_METADATA_KEY",
     "ROUNDING",
     "ALLOW_DECREASE",
+    "HOLD_DRAFTS",
     "STRIPE_API_BASE",
 )
 """What this machine's environment may say otherwise than the stack's functions."""

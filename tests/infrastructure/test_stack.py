@@ -239,6 +239,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
         ("PeriodBounds", "exact", ["exact"]),
         ("Rounding", "half_up", ["half_up", "down", "up"]),
         ("AllowDecrease", "false", ["true", "false"]),
+        ("HoldDrafts", "false", ["true", "false"]),
         ("MapByEventName", "false", ["true", "false"]),
     ],
 )

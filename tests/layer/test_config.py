@@ -25,6 +25,7 @@ def test_the_defaults() -> None:
         openmeter_map_by_event_name=False,
         rounding="half_up",
         allow_decrease=False,
+        hold_drafts=False,
         stripe_api_base="",
     )
 
@@ -42,6 +43,7 @@ def test_every_setting_is_read() -> None:
             "OPENMETER_MAP_BY_EVENT_NAME": "True",
             "ROUNDING": "up",
             "ALLOW_DECREASE": "1",
+            "HOLD_DRAFTS": "yes",
             "STRIPE_API_BASE": "http://127.0.0.1:12111/",
         }
     )
@@ -55,6 +57,7 @@ def test_every_setting_is_read() -> None:
         openmeter_map_by_event_name=True,
         rounding="up",
         allow_decrease=True,
+        hold_drafts=True,
         stripe_api_base="http://127.0.0.1:12111",
     )
 
@@ -75,6 +78,7 @@ def test_every_setting_is_read() -> None:
         ("OPENMETER_CONCURRENCY", "9" * 5000),
         ("OPENMETER_MAP_BY_EVENT_NAME", "maybe"),
         ("ALLOW_DECREASE", "sure"),
+        ("HOLD_DRAFTS", "maybe"),
         ("ROUNDING", "nearest"),
         ("OPENMETER_URL", "openmeter.test"),
         ("OPENMETER_URL", "ftp://openmeter.test"),

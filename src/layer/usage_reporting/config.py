@@ -38,6 +38,7 @@ class Settings:
     openmeter_map_by_event_name: bool = False
     rounding: str = "half_up"
     allow_decrease: bool = False
+    hold_drafts: bool = False
     stripe_api_base: str = ""
 
     @classmethod
@@ -68,6 +69,7 @@ class Settings:
             openmeter_map_by_event_name=_flag(environment, "OPENMETER_MAP_BY_EVENT_NAME"),
             rounding=_choice(environment, "ROUNDING", ("half_up", "down", "up")),
             allow_decrease=_flag(environment, "ALLOW_DECREASE"),
+            hold_drafts=_flag(environment, "HOLD_DRAFTS"),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
         )
 

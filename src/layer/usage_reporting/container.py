@@ -12,6 +12,7 @@ from typing import Any
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Credentials, SecretsManagerCredentials
+from usage_reporting.draft_holds import DraftHolds
 from usage_reporting.endings import Endings
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import DynamoTable, Ledger, Table
@@ -42,6 +43,7 @@ class Container:
     reporter: Reporter = field(init=False)
     judge: Judge = field(init=False)
     lister: Lister = field(init=False)
+    drafts: DraftHolds = field(init=False)
 
     def __post_init__(self) -> None:
         """Wire the parts."""
@@ -59,6 +61,7 @@ class Container:
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.endings = Endings(self.billing, self.clock)
         self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
+        self.drafts = DraftHolds(api, self.clock)
 
     @classmethod
     def from_environment(cls) -> Container:

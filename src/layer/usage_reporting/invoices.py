@@ -12,6 +12,9 @@ from usage_reporting.windows import MINUTE
 
 Json = dict[str, Any]
 
+KEPT_OPEN = "usage_reporter_kept_open"
+"""Key in the metadata of a draft that we keep open: when it would have been final, and who waits."""
+
 
 def subscription_of(invoice: Json) -> str:
     """The invoice's subscription; since API 2025-03-31.basil it stands under `parent`."""
@@ -41,6 +44,8 @@ def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Spa
         state=SpanState.DRAFT,
         deadline=invoice.get("automatically_finalizes_at"),
         first=is_first or start == subscription.get("start_date"),
+        invoice=invoice["id"],
+        is_kept_open=KEPT_OPEN in (invoice.get("metadata") or {}),
     )
 
 

@@ -155,7 +155,7 @@ class Head:
                 continue  # a later look has shown how it ended
             clipped = self.clip(span)
             state = span.state if span.state in _LASTING else SpanState.CURRENT
-            known[clipped.key] = replace(clipped, state=state, deadline=None)
+            known[clipped.key] = replace(clipped, state=state, deadline=None, invoice="", is_kept_open=False)
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
         return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
 

@@ -54,6 +54,10 @@ class Span:
     """When a draft becomes final (`automatically_finalizes_at`), UTC seconds."""
     first: bool = False
     """Whether billing of the item began with it, so that earlier usage is on no invoice."""
+    invoice: str = ""
+    """The draft that bills it, where a list of drafts showed it."""
+    is_kept_open: bool = False
+    """Whether that draft is kept open by us."""
     when_left: SpanState = SpanState.BILLED
     """What becomes of it when its price leaves the subscription in mid-period: BILLED, DROPPED or FREE."""
 
@@ -80,6 +84,10 @@ class Span:
             data["deadline"] = self.deadline
         if self.first:
             data["first"] = True
+        if self.invoice:
+            data["invoice"] = self.invoice
+        if self.is_kept_open:
+            data["is_kept_open"] = True
         if self.when_left is not SpanState.BILLED:
             data["when_left"] = self.when_left.value
         return data
@@ -97,6 +105,8 @@ class Span:
             state=SpanState(data["state"]),
             deadline=None if deadline is None else int(deadline),
             first=bool(data.get("first", False)),
+            invoice=data.get("invoice", ""),
+            is_kept_open=bool(data.get("is_kept_open", False)),
             when_left=SpanState(data.get("when_left", SpanState.BILLED)),
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from usage_reporting import telemetry
 from usage_reporting.billing import Finalized
 from usage_reporting.budget import Budget
+from usage_reporting.config import Mode
 from usage_reporting.container import Container
 from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError, OutOfTimeError
 from usage_reporting.judging import record_judged
@@ -25,6 +26,8 @@ from usage_reporting.telemetry import logger
 
 KEPT_FOR_HAND_OVER_S = 12.0
 KEPT_FOR_ANSWER_S = 3.0
+KEPT_FOR_DRAFTS_S = 10.0
+"""To keep drafts open; only where that is asked for."""
 KEPT_FOR_LISTING_S = 20.0
 MINIMUM_S = 1.0
 UNLIMITED_S = 600.0
@@ -81,16 +84,31 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         return True
     if isinstance(message, Finalized):
         return _judge(container, message, context)
-    seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
+    kept_s = KEPT_FOR_DRAFTS_S if _keeps_open(container, message) else 0.0
+    seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S - kept_s
     work = container.reporter.report(message, budget=Budget.of(seconds))
-    reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
+    try:
+        reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
+    except OutOfTimeError:
+        if kept_s:
+            container.run(container.drafts.after([Report(one, Status.UNKNOWN) for one in message], kept_s))
+        raise
     for report in reports:
         telemetry.record(report, container.clock())
+    if kept_s:
+        container.run(container.drafts.after(reports, kept_s))
     rest = _handed_over(reports)
     if rest:
         container.queue.send(page_message(rest))
         logger.info("handed %s customer meters over to a new message", len(rest))
     return not any(report.status is Status.UNKNOWN for report in reports)
+
+
+def _keeps_open(container: Container, page: Sequence[CustomerMeter]) -> bool:
+    """Whether drafts on this page may have to be kept open, or let go."""
+    settings = container.settings
+    is_ours_to_do = settings.hold_drafts and settings.mode is not Mode.SHADOW
+    return is_ours_to_do and any(span.invoice for one in page for span in one.spans)
 
 
 def _judge(container: Container, page: Finalized, context: LambdaContext | None) -> bool:

@@ -27,6 +27,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import Credentials, Secret
+from usage_reporting.draft_holds import DraftHolds
 from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRaceError
 from usage_reporting.heads import Options
@@ -141,6 +142,7 @@ class SimulatedContainer(Container):
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.endings = Endings(self.billing, self.clock)
         self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
+        self.drafts = DraftHolds(api, self.clock)
 
 
 class _Reporter(Reporter):
