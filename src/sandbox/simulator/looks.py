@@ -111,12 +111,11 @@ class Looks:
         """When an operator had adopted the segment's customer meter; never: infinity."""
         return strike.adopted.get((segment.customer, holder_of(segment)), math.inf)
 
-    def forgot(self, segment: Segment) -> bool:
-        """Whether the ledger was lost when the segment had closed, or could no longer be mended in time."""
-        return self.forgotten_at(segment) < math.inf
-
     def forgotten_at(self, segment: Segment) -> float:
-        """When that was; never: infinity."""
+        """When the ledger was lost though the segment had closed, or too late to be mended in time for it.
+
+        It does not know of the segment any more then. Infinity: never.
+        """
         return min(
             (
                 strike.at

@@ -180,8 +180,6 @@ class _Judge:
         """
         if _same(known, sums.wanted):
             return True
-        if segment.contract not in self.over_at and not self.looks.forgot(segment):
-            return False
         looked_at = aggregated(use for use in sums.used if self._was_looked_at(segment, use))
         return looked_at <= known <= sums.wanted or _same(looked_at, known)
 
@@ -191,10 +189,10 @@ class _Judge:
         until = min(self.over_at.get(segment.contract, self.history.end), forgotten)
         if self._was_due(segment, use) or self.looks.saw_after(use, until):
             return True
-        if segment.end == self.over_at.get(segment.contract) and self.looks.saw_ended(segment, use):
-            return True
+        if segment.end != self.over_at.get(segment.contract):
+            return False  # its last periods are all that the end of a subscription makes anybody look at
         told = self.outcome.told_of_end.get(segment.contract, 0)
-        return use.seen_at < told < forgotten
+        return self.looks.saw_ended(segment, use) or use.seen_at < told < forgotten
 
     def _was_due(self, segment: Segment, use: Usage) -> bool:
         """Whether a tick that nothing disturbed could see it before the quantity was fixed."""
