@@ -11,17 +11,19 @@ from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import Billing
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState
+from usage_reporting.period_bounds import cuts_of
 from usage_reporting.windows import (
     DAY,
     HOUR,
     MINUTE,
     OLDEST_SLICE,
+    Block,
     Slice,
-    cut,
+    blocks,
+    ceil_minute,
     day_of,
     days_between,
     floor_hour,
-    floor_minute,
 )
 
 SUMMARIES_LAG = HOUR
@@ -70,10 +72,13 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
         customer_meter.customer, customer_meter.meter.id, oldest, floor_hour(now) + HOUR
     )
     sends: dict[str, list[Send]] = {day: [] for _, day in keys}
-    for hour, total in sorted(hours.items()):
-        for piece, units in await _slices(billing, customer_meter, head.bounds, hour, total):
+    kept = {bound: at for entry in before.values() for bound, at in entry.cuts.items()}
+    stamps = [hour + HOUR - 1 for hour, units in sorted(hours.items()) if units]
+    cuts = cuts_of(head.bounds, head.spans, billing.settings.period_bounds, stamps=stamps, kept=kept)
+    for block in blocks(oldest, floor_hour(now) + HOUR, cuts):
+        for piece, units in await _slices(billing, customer_meter, block, hours):
             if units:
-                sends[day_of(hour)].append(_adopted(piece, units, now))
+                sends[day_of(piece.start)].append(_adopted(piece, units, now))
     entries = [_entry(before[(pk, day)], sends[day]) for _, day in keys]
     return Adoption(customer_meter, head, [entry for entry in entries if entry.version or entry.sends], hours)
 
@@ -120,28 +125,30 @@ def _check_settled(entries: Iterable[Entry], now: int) -> None:
 
 
 async def _slices(
-    billing: Billing, customer_meter: CustomerMeter, bounds: frozenset[int], hour: int, total: Decimal
+    billing: Billing, customer_meter: CustomerMeter, block: Block, hours: Mapping[int, Decimal]
 ) -> list[tuple[Slice, Decimal]]:
-    """An hour's usage by slice, told apart by whole minutes.
+    """The usage of a block by slice, told apart by whole minutes.
 
     The minute of a bound belongs to the slice before it: the slice after it stamps nothing there.
     """
     assert customer_meter.meter is not None
-    pieces = list(cut(hour, hour + HOUR, bounds))
+    held = [hours[hour] for hour in range(block.start, block.end, HOUR) if hour in hours]
+    if not held:
+        return []
     found: list[tuple[Slice, Decimal]] = []
     counted = ZERO
-    for piece in pieces[:-1]:
-        end = floor_minute(piece.end + MINUTE - 1)
-        until = await billing.usage_held(customer_meter.customer, customer_meter.meter.id, hour, end)
+    for piece in block.slices[:-1]:
+        end = ceil_minute(piece.closes)
+        until = await billing.usage_held(customer_meter.customer, customer_meter.meter.id, block.start, end)
         found.append((piece, round_units(until - counted)))
         counted = until
-    found.append((pieces[-1], round_units(total - counted)))
+    found.append((block.slices[-1], round_units(sum(held, ZERO) - counted)))
     return found
 
 
 def _adopted(piece: Slice, units: Decimal, now: int) -> Send:
     # The newest stamp that it can stand for: the open hour is not read again to before it.
-    stamp = max(min(piece.end, now) - 1, piece.start)
+    stamp = max(min(piece.closes, now) - 1, piece.opens)
     return Send(f"{ADOPTED}.{piece.start}", piece.start, stamp, units, now, SendState.SENT)
 
 

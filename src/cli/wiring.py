@@ -19,6 +19,7 @@ from usage_reporting.errors import NotConfiguredError
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
@@ -84,7 +85,12 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
     api = StripeApi(credentials, api_base=settings.stripe_api_base, http_client=http)
     ledger = Ledger(stack.table() if stack else MemoryTable())
     billing = Billing(api, settings, clock)
-    openmeter = OpenMeter(settings.openmeter_url, credentials, concurrency=settings.openmeter_concurrency)
+    openmeter = OpenMeter(
+        settings.openmeter_url,
+        credentials,
+        concurrency=settings.openmeter_concurrency,
+        whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
+    )
     reporter = Reporter(settings, billing, openmeter, ledger, Sender(api, ledger, clock), clock)
     try:
         yield Operator(settings, billing, openmeter, ledger, reporter, clock)

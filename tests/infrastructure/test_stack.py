@@ -236,7 +236,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
     [
         ("Mode", "shadow", ["shadow", "live"]),
         ("OpenMeterApi", "v1", ["v1"]),
-        ("PeriodBounds", "exact", ["exact"]),
+        ("PeriodBounds", "exact", ["exact", "minute", "hour", "day"]),
         ("Rounding", "half_up", ["half_up", "down", "up"]),
         ("AllowDecrease", "false", ["true", "false"]),
         ("HoldDrafts", "false", ["true", "false"]),

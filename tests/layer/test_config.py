@@ -6,6 +6,7 @@ import pytest
 
 from usage_reporting.config import Mode, Settings
 from usage_reporting.errors import ConfigurationError
+from usage_reporting.period_bounds import PeriodBounds
 
 STACK = {"SECRET_ID": "keys", "LEDGER_TABLE": "ledger", "QUEUE_URL": "https://sqs.test/pages"}
 LEAST = {"OPENMETER_URL": "https://openmeter.test", **STACK}
@@ -19,7 +20,7 @@ def test_the_defaults() -> None:
         queue_url="https://sqs.test/pages",
         mode=Mode.LIVE,
         openmeter_api="v1",
-        period_bounds="exact",
+        period_bounds=PeriodBounds.EXACT,
         openmeter_concurrency=2,
         subject_metadata_key="",
         openmeter_map_by_event_name=False,
@@ -37,7 +38,7 @@ def test_every_setting_is_read() -> None:
             "OPENMETER_URL": " http://127.0.0.1:8888/base/ ",
             "MODE": "shadow",
             "OPENMETER_API": "v1",
-            "PERIOD_BOUNDS": "exact",
+            "PERIOD_BOUNDS": "hour",
             "OPENMETER_CONCURRENCY": "7",
             "SUBJECT_METADATA_KEY": " external_key ",
             "OPENMETER_MAP_BY_EVENT_NAME": "True",
@@ -50,8 +51,11 @@ def test_every_setting_is_read() -> None:
 
     assert settings == Settings(
         openmeter_url="http://127.0.0.1:8888/base",
-        **{name.lower(): value for name, value in STACK.items()},
+        secret_id="keys",
+        ledger_table="ledger",
+        queue_url="https://sqs.test/pages",
         mode=Mode.SHADOW,
+        period_bounds=PeriodBounds.HOUR,
         openmeter_concurrency=7,
         subject_metadata_key="external_key",
         openmeter_map_by_event_name=True,

@@ -12,11 +12,11 @@ import pytest
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, customer_meter, send, span
 from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
-from usage_reporting.hours import Case, read_hour
+from usage_reporting.hours import Case, read_block
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
-from usage_reporting.windows import DAY, HOUR, MINUTE, Slice
+from usage_reporting.windows import DAY, HOUR, MINUTE, Slice, blocks
 
 BOUND = NOON + 37 * MINUTE + 42
 NOW = NOON + HOUR + 30 * MINUTE
@@ -67,8 +67,13 @@ def read(case: Case, openmeter: FakeOpenMeter, hour: int = NOON) -> dict[Slice, 
     if used:
         case.hours[hour] = sum(used, D(0))
     if hour in case.hours_to_read():
-        asyncio.run(read_hour(case, cast("OpenMeter", openmeter), hour))
+        read_hour(case, openmeter, hour)
     return {one.piece: one.value for one in case.readings}
+
+
+def read_hour(case: Case, openmeter: FakeOpenMeter, hour: int = NOON) -> None:
+    [block] = [block for block in blocks(hour, hour + HOUR, case.cuts) if block.start <= hour < block.end]
+    asyncio.run(read_block(case, cast("OpenMeter", openmeter), block))
 
 
 def test_a_whole_hour_needs_no_second_question() -> None:
@@ -113,7 +118,7 @@ def test_a_value_that_is_no_number_is_refused_also_beside_a_bound(odd: str, in_w
     case.hours[NOON] = D(odd) if in_whole_hour else D(5)
 
     with pytest.raises(RefusedError, match="not an amount of usage"):
-        asyncio.run(read_hour(case, cast("OpenMeter", FakeOpenMeter(odd=D(odd))), NOON))
+        read_hour(case, FakeOpenMeter(odd=D(odd)), NOON)
 
 
 def test_a_rest_below_what_stripe_holds_is_read_itself() -> None:
@@ -122,7 +127,7 @@ def test_a_rest_below_what_stripe_holds_is_read_itself() -> None:
     case = swapped(sends=[send("b", 12, NOON + HOUR - 1, slice_start=BOUND, state=SendState.SENT)])
     case.hours[NOON] = D(14)
 
-    asyncio.run(read_hour(case, cast("OpenMeter", openmeter), NOON))
+    read_hour(case, openmeter, NOON)
 
     assert {one.piece: one.value for one in case.readings} == {
         Slice(NOON, BOUND): 5,
@@ -195,7 +200,7 @@ def test_nothing_older_than_34_days_is_read() -> None:
 def test_every_hour_that_is_read_has_its_entry(now: int, full_read_at: int) -> None:
     case = case_of(now=now, full_read_at=full_read_at)
     for hour in range(case.start, now + 1, HOUR):
-        asyncio.run(read_hour(case, cast("OpenMeter", FakeOpenMeter()), hour))
+        read_hour(case, FakeOpenMeter(), hour)
 
 
 # States
@@ -257,5 +262,5 @@ def test_hours_that_are_settled_are_remembered_and_changed_ones_are_not() -> Non
     ]
     case = swapped(sends=sends)
     case.hours[NOON] = D("15.1")
-    asyncio.run(read_hour(case, cast("OpenMeter", FakeOpenMeter({NOON: D(3), BOUND: D(12)})), NOON))
+    read_hour(case, FakeOpenMeter({NOON: D(3), BOUND: D(12)}), NOON)
     assert case.settled_hours() == {}

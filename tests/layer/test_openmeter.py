@@ -61,12 +61,14 @@ def asked[T](
     credentials: FixedCredentials | None = None,
     sleeps: Sleeps | None = None,
     concurrency: int = 2,
+    whole_windows: bool = False,
 ) -> T:
     async def run() -> T:
         openmeter = OpenMeter(
             "http://openmeter.test",
             credentials or FixedCredentials(),
             concurrency=concurrency,
+            whole_windows=whole_windows,
             transport=httpx.MockTransport(api),
             sleep=sleeps or Sleeps(),
         )
@@ -119,6 +121,35 @@ def test_long_times_are_asked_seven_days_at_a_time_and_put_together() -> None:
         ("2026-07-22T12:00:00Z", "2026-07-29T12:00:00Z"),
         ("2026-07-29T12:00:00Z", "2026-07-30T12:00:00Z"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "asked_for"),
+    [
+        (NOON, NOON + 2 * HOUR, {(NOON, NOON + 2 * HOUR, "HOUR")}),
+        (NOON, NOON + 90 * 60, {(NOON, NOON + HOUR, "HOUR"), (NOON + HOUR, NOON + 90 * 60, None)}),
+        (NOON + 60, NOON + HOUR, {(NOON + 60, NOON + HOUR, None)}),
+        (NOON + 60, NOON + 120, {(NOON + 60, NOON + 120, None)}),
+        (
+            NOON - 60,
+            NOON + HOUR + 60,
+            {(NOON - 60, NOON, None), (NOON, NOON + HOUR, "HOUR"), (NOON + HOUR, NOON + HOUR + 60, None)},
+        ),
+        (NOON - 60, NOON + 60, {(NOON - 60, NOON, None), (NOON, NOON + 60, None)}),
+    ],
+)
+def test_with_whole_windows_hours_have_full_hours_as_bounds_and_parts_are_totals(
+    start: int, end: int, asked_for: set[tuple[int, int, str | None]]
+) -> None:
+    api = Api([rows(("a", at - 17 * (at % HOUR != 0), "1")) for at, _, _ in sorted(asked_for)])
+    work = asked(api, lambda openmeter: openmeter.hours("m1", ["a"], start, end), whole_windows=True)
+
+    bodies = [api.body(number) for number in range(len(api.requests))]
+    assert {(body["from"], body["to"], body.get("windowSize")) for body in bodies} == {
+        (rfc3339(left), rfc3339(right), size) for left, right, size in asked_for
+    }
+    assert len(work["a"]) == len(asked_for)
+    assert all(hour % HOUR == 0 for hour in work["a"])
 
 
 @pytest.mark.parametrize("count", [0, 101])

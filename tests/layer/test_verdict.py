@@ -97,7 +97,7 @@ def test_what_is_known_of_a_span_is_what_is_stamped_in_it() -> None:
 
     assert Known.of([entry], NOON, NOON + HOUR) == Known(D(34), D(4), D(8), D(2))
     assert Known.of([entry], NOON, NOON + HOUR, until=NOON + 4).sent == 2
-    assert Known.of([entry], NOON, NOON + HOUR, first_slice=NOON - 5).undelivered == 3
+    assert Known.of([entry], NOON, NOON + HOUR, slices=(NOON - 5, NOON + HOUR)).undelivered == 3
 
 
 @pytest.mark.parametrize(

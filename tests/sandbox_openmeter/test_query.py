@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from time import process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -379,3 +379,43 @@ def test_a_week_of_hours_for_a_hundred_subjects_is_quick(openmeter: OpenMeterSan
     assert values(result) == [1] * 16_800
     assert text.count('"value":1,') == 16_800
     assert min(took) < 1
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ({"start": TEN + 1, "end": TEN + 60}, "from must be rounded to MINUTE like YYYY-MM-DDTHH:mm:00"),
+        ({"start": TEN, "end": TEN + 61}, "to must be rounded to MINUTE like YYYY-MM-DDTHH:mm:00"),
+        (
+            {"start": TEN + 60, "end": TEN + 3600, "window_size": "HOUR"},
+            "from must be rounded to HOUR like YYYY-MM-DDTHH:00:00",
+        ),
+        (
+            {"start": TEN, "end": TEN + 60, "window_size": "HOUR"},
+            "to must be rounded to HOUR like YYYY-MM-DDTHH:00:00",
+        ),
+        (
+            {"start": TEN, "end": DAY + 86_400, "window_size": "DAY"},
+            "from must be rounded to DAY like YYYY-MM-DDT00:00:00",
+        ),
+    ],
+)
+def test_a_server_of_before_march_2025_refuses_bounds_that_are_no_full_windows(
+    clock: ManualClock, query: dict[str, Any], problem: str
+) -> None:
+    old = OpenMeterSandbox(clock, OpenMeterSettings(rounded_bounds=True))
+    old.create_meter("tokens", "prompt")
+    with pytest.raises(Problem) as refused:
+        old.query("tokens", **query)
+
+    assert refused.value.status == 400
+    assert refused.value.detail.endswith(problem)
+
+
+@pytest.mark.parametrize("size", [None, "MINUTE", "HOUR", "DAY"])
+def test_a_server_of_before_march_2025_takes_full_windows(clock: ManualClock, size: str | None) -> None:
+    old = OpenMeterSandbox(clock, OpenMeterSettings(rounded_bounds=True))
+    old.create_meter("tokens", "prompt")
+    old.record("prompt", "cus_1", TEN + 17, 3)
+
+    assert values(old.query("tokens", start=DAY, end=DAY + 86_400, window_size=size)) == [3]

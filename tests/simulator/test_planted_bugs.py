@@ -33,14 +33,14 @@ BUGS = {
     ),
     "a bound ignored": (
         "windows.py",
-        "    inside = {bound for bound in bounds if start < bound < end}\n",
-        "    inside = set()\n",
+        "    at = dict(cuts) if isinstance(cuts, Mapping) else {bound: bound for bound in cuts}\n",
+        "    at = dict[int, int]()\n",
         "none",
     ),
     "a stamp at the bound": (
         "windows.py",
-        "    stamp = min(piece.end, until) - 1\n",
-        "    stamp = min(piece.end, until)\n",
+        "    stamp = (piece.closes if until >= piece.end else min(piece.closes, until)) - 1\n",
+        "    stamp = piece.closes if until >= piece.end else min(piece.closes, until)\n",
         "none",
     ),
     "the intent not written": (

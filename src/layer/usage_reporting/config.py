@@ -8,6 +8,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from usage_reporting.errors import ConfigurationError
+from usage_reporting.period_bounds import PeriodBounds
 
 
 class Mode(StrEnum):
@@ -32,7 +33,7 @@ class Settings:
     queue_url: str = ""
     mode: Mode = Mode.LIVE
     openmeter_api: str = "v1"
-    period_bounds: str = "exact"
+    period_bounds: PeriodBounds = PeriodBounds.EXACT
     openmeter_concurrency: int = 2
     subject_metadata_key: str = ""
     openmeter_map_by_event_name: bool = False
@@ -63,7 +64,7 @@ class Settings:
             queue_url=environment.get("QUEUE_URL", ""),
             mode=Mode(_choice(environment, "MODE", ("live", "shadow"))),
             openmeter_api=_choice(environment, "OPENMETER_API", ("v1",)),
-            period_bounds=_choice(environment, "PERIOD_BOUNDS", ("exact",)),
+            period_bounds=PeriodBounds(_choice(environment, "PERIOD_BOUNDS", tuple(PeriodBounds))),
             openmeter_concurrency=_whole_number(environment, "OPENMETER_CONCURRENCY", 2, 1, 64),
             subject_metadata_key=environment.get("SUBJECT_METADATA_KEY", "").strip(),
             openmeter_map_by_event_name=_flag(environment, "OPENMETER_MAP_BY_EVENT_NAME"),

@@ -18,6 +18,7 @@ from usage_reporting.judging import Judge
 from usage_reporting.ledger import DynamoTable, Ledger, Table
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pages import Lister, Queue, SqsQueue
+from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import StripeApi
@@ -55,6 +56,7 @@ class Container:
             settings.openmeter_url,
             self.credentials,
             concurrency=settings.openmeter_concurrency,
+            whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
         )
         sender = Sender(api, ledger, self.clock)
         self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)

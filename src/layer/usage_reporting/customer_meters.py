@@ -119,7 +119,13 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
         state=state,
         first=first,
         when_left=when_left,
+        last=is_last_end(subscription, end),
     )
+
+
+def is_last_end(subscription: Json, instant: int) -> bool:
+    """Whether the subscription ends at an instant, rather than renews."""
+    return instant in {subscription.get("ended_at"), subscription.get("cancel_at")}
 
 
 def _when_left(subscription: Json, end: int) -> SpanState:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.heads import Options
-from usage_reporting.ledger import Entry, Head, HourRead, Key, holds
+from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
 from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.period_bounds import Cuts, PeriodBounds, measured
 from usage_reporting.windows import (
     HOUR,
     OLDEST_SLICE,
+    Block,
     Slice,
-    cut,
+    block_of,
+    block_start,
     day_of,
     days_between,
     floor_hour,
@@ -56,8 +59,10 @@ class Case:
     head: Head
     now: int
     options: Options
+    setting: PeriodBounds = PeriodBounds.EXACT
     spans: tuple[Span, ...] = ()
-    bounds: frozenset[int] = frozenset()
+    cuts: Cuts = field(default_factory=dict)
+    """Where usage is cut for each bound."""
     start: int = 0
     """The first hour to read."""
     is_full: bool = False
@@ -70,13 +75,22 @@ class Case:
     def __post_init__(self) -> None:
         """Work out spans, bounds and the range to read."""
         self.spans = known_spans(self.customer_meter, self.head, self.now)
-        self.bounds = self.head.bounds | self.customer_meter.bounds
         self.is_full = (
             self.options.full
             or self.customer_meter.closing
             or self.now - self.head.full_read_at > FULL_READ_EVERY
         )
-        self.start = self._first_hour()
+        self._cut()
+
+    def hold(self, entries: Mapping[Key, Entry]) -> None:
+        """Take the ledger entries of the range: what Stripe was told may decide where usage is cut."""
+        self.entries = dict(entries)
+        self._cut()
+
+    def _cut(self) -> None:
+        bounds = self.head.bounds | self.customer_meter.bounds
+        self.cuts = cuts_told(self.entries.values(), bounds, self.spans, self.setting)
+        self.start = block_start(self._first_hour(), self.cuts)
 
     @property
     def customer_meter(self) -> CustomerMeter:
@@ -115,7 +129,9 @@ class Case:
             for span in relevant
             if span.end > self.now - LONGEST_DRAFT or span.state is SpanState.DRAFT
         ]
-        first = floor_hour(min(starts, default=self.now))
+        first = floor_hour(
+            min((min(start, self.cuts.get(start, start)) for start in starts), default=self.now)
+        )
         return max(first if self.is_full else max(first, recent), oldest)
 
     def hours_to_read(self) -> list[int]:
@@ -146,19 +162,36 @@ class Case:
         lost = [send.value for send in sends if self.state_at(send.stamp) is SpanState.DROPPED]
         return sum(lost, ZERO)
 
-    def pieces(self, hour: int) -> list[Slice]:
-        """The slices of an hour that can be read now."""
+    def blocks(self) -> Iterator[Block]:
+        """What is to be read, mostly an hour at a time."""
+        read = 0
+        for hour in self.hours_to_read():
+            if hour >= read:
+                block = block_of(hour, self.cuts)
+                read = block.end
+                yield block
+
+    def pieces(self, block: Block) -> list[Slice]:
+        """The slices of a block that can be read now."""
         last = self.customer_meter.read_until
         return [
             piece
-            for piece in cut(hour, hour + HOUR, self.bounds)
+            for piece in block.slices
             if read_until(piece, self.now, eager=self.options.eager) is not None
-            and (last is None or piece.start < last)
+            and (last is None or piece.opens < last)
         ]
 
     def is_ours(self, piece: Slice) -> bool:
         """Whether anything is, or was, billed of a slice."""
-        return any(span.start < piece.end and piece.start < span.end for span in self.spans)
+        return any(is_stamped_in(piece, span) for span in self.spans)
+
+    def cuts_to_keep(self, day: str) -> dict[int, int]:
+        """Rounded bounds of a UTC day that have passed: usage was sent as they are cut."""
+        return {
+            bound: at
+            for bound, at in self.cuts.items()
+            if bound != at and bound <= self.now and day_of(bound) == day
+        }
 
     def reading(self, piece: Slice, value: Decimal) -> Reading | None:
         """What was read of a slice beside what the ledger says; None when it is too early to send."""
@@ -168,7 +201,7 @@ class Case:
         if until is None or (newest is not None and newest >= until):
             return None
         stamp = stamp_of(piece, until)
-        state = self.state_at(stamp if stamp is not None else piece.start)
+        state = self.state_at(stamp if stamp is not None else piece.opens)
         if state in _LEFT and piece.end > self.now:
             return None  # a later stamp in this hour falls under the new price
         if state is None or state is SpanState.FREE:
@@ -215,16 +248,18 @@ class Case:
         """A line for each span that was read: what OpenMeter measured of it."""
         lines = []
         for span in self.spans[: len(self.customer_meter.spans)]:
-            inside = [r for r in self.readings if span.start < r.piece.end and r.piece.start < span.end]
-            end = span.end if span.end <= self.now else settled_until(self.now, eager=self.options.eager)
+            span_start, span_end = measured(span, self.cuts)
+            inside = [r for r in self.readings if is_stamped_in(r.piece, span)]
+            settled = settled_until(self.now, eager=self.options.eager)
+            end = span_end if span.end <= self.now else min(settled, span_end)
             lines.append(
                 Line(
                     customer=self.customer_meter.customer,
                     price=span.price,
                     meter=self.head.openmeter_meter,
                     total=sum((r.value for r in inside), ZERO),
-                    start=max(span.start, min(self.start, end)),
-                    end=max(end, span.start),
+                    start=max(span_start, min(self.start, end)),
+                    end=max(end, span_start),
                 )
             )
         return lines
@@ -254,28 +289,35 @@ def _remembered(span: Span, shown: list[Span], now: int) -> Span:
     """A span of the ledger's, cut off where a later period of its item began before its end."""
     restarts = [other.start for other in shown if other.item == span.item]
     end = min([span.end, *(start for start in restarts if start > span.start)])
-    return _as_of(replace(span, end=end), now)
+    return _as_of(replace(span, end=end, last=span.last and end == span.end), now)
 
 
-async def read_hour(case: Case, openmeter: OpenMeter, hour: int) -> None:
-    """Add the readings of one hour: asked whole, and exactly only where a bound makes it necessary."""
-    pieces = [piece for piece in case.pieces(hour) if case.is_ours(piece)]
+def is_stamped_in(piece: Slice, span: Span) -> bool:
+    """Whether usage of a slice may be stamped in a span."""
+    return span.start < piece.closes and piece.opens < span.end
+
+
+async def read_block(case: Case, openmeter: OpenMeter, block: Block) -> None:
+    """Add the readings of a block: asked by hours, and exactly only where a bound makes it necessary."""
+    hours = range(block.start, block.end, HOUR)
+    pieces = [piece for piece in case.pieces(block) if case.is_ours(piece)]
     if not pieces:
         return
-    total = finite(case.hours.get(hour, ZERO))
-    if pieces == [Slice(hour, hour + HOUR)]:
+    total = finite(sum((case.hours.get(hour, ZERO) for hour in hours), ZERO))
+    if len(block.slices) == 1:
         values = {pieces[0]: total}
-    elif _covers(case, hour, pieces) and _as_known(case, hour, pieces, total):
+    elif _covers(case, block, pieces) and _as_known(case, block, pieces, total):
         values = {piece: _accounted(case, piece) for piece in pieces}
     else:
-        values = await _exactly(case, openmeter, hour, pieces)
+        values = await _exactly(case, openmeter, block, pieces, total)
     readings = [case.reading(piece, value) for piece, value in values.items()]
     case.readings.extend(reading for reading in readings if reading is not None)
 
 
-def _covers(case: Case, hour: int, pieces: list[Slice]) -> bool:
-    """Whether the whole-hour query covers all that can be read of these slices."""
-    return all(piece.end <= case.until or piece.end > case.now for piece in pieces) and case.until > hour
+def _covers(case: Case, block: Block, pieces: list[Slice]) -> bool:
+    """Whether the query by hours covers all that can be read of these slices."""
+    is_read = all(piece.end <= case.until or piece.end > case.now for piece in pieces)
+    return is_read and case.until > block.start
 
 
 def _accounted(case: Case, piece: Slice) -> Decimal:
@@ -283,28 +325,27 @@ def _accounted(case: Case, piece: Slice) -> Decimal:
     return entry.mirrored(piece) - case.dropped(piece) + entry.undelivered.get(piece.start, ZERO)
 
 
-def _as_known(case: Case, hour: int, pieces: list[Slice], total: Decimal) -> bool:
-    """Whether nothing changed in an hour since just these slices of it were looked at."""
+def _as_known(case: Case, block: Block, pieces: list[Slice], total: Decimal) -> bool:
+    """Whether nothing changed in a block since just these slices of it were looked at."""
     entry = case.entry_of(pieces[0])
-    read = entry.hours.get(hour)
+    read = entry.hours.get(block.start)
     if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):
         return True
-    everything = list(cut(hour, hour + HOUR, case.bounds))
-    if any(piece.start in entry.undelivered for piece in everything):
+    if any(piece.start in entry.undelivered for piece in block.slices):
         return False  # the slice may have been cut since
-    accounted = sum((_accounted(case, piece) for piece in everything), ZERO)
-    return is_same(total, accounted) and entry.is_placed(everything)
+    accounted = sum((_accounted(case, piece) for piece in block.slices), ZERO)
+    return is_same(total, accounted) and entry.is_placed(block.slices)
 
 
-async def _exactly(case: Case, openmeter: OpenMeter, hour: int, pieces: list[Slice]) -> dict[Slice, Decimal]:
+async def _exactly(
+    case: Case, openmeter: OpenMeter, block: Block, pieces: list[Slice], total: Decimal
+) -> dict[Slice, Decimal]:
     """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
     answers lags: usage of the ended period would then be billed in the next."""
     values = {piece: finite(await _exact(case, openmeter, piece)) for piece in pieces}
-    total = case.hours.get(hour, ZERO)
-    is_all = pieces == list(cut(hour, hour + HOUR, case.bounds))
-    lags = is_all and not is_same(total, sum(values.values(), ZERO))
-    if hour + HOUR <= case.until and not case.customer_meter.partial and not lags:
-        case.exact_hours[hour] = HourRead(total, frozenset(pieces))
+    lags = tuple(pieces) == block.slices and not is_same(total, sum(values.values(), ZERO))
+    if block.end <= case.until and not case.customer_meter.partial and not lags:
+        case.exact_hours[block.start] = HourRead(total, frozenset(pieces))
     return values
 
 

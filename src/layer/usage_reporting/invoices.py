@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from usage_reporting.customer_meters import id_of, was_added
+from usage_reporting.customer_meters import id_of, is_last_end, was_added
 from usage_reporting.model import Span, SpanState
 from usage_reporting.windows import MINUTE
 
@@ -46,6 +46,7 @@ def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Spa
         first=is_first or start == subscription.get("start_date"),
         invoice=invoice["id"],
         is_kept_open=KEPT_OPEN in (invoice.get("metadata") or {}),
+        last=is_last_end(subscription, line["period"]["end"]),
     )
 
 

@@ -25,9 +25,10 @@ from usage_reporting.errors import (
     UsageReportingError,
 )
 from usage_reporting.final_invoices import BilledLine, billed_lines, customer_of, is_final
-from usage_reporting.ledger import Entry, Head, Key, Ledger
+from usage_reporting.ledger import Entry, Head, Key, Ledger, cuts_told
 from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, Status, Target
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.period_bounds import Cuts
 from usage_reporting.reporter import Reporter
 from usage_reporting.verdict import (
     VERDICT,
@@ -40,7 +41,7 @@ from usage_reporting.verdict import (
     compared,
     pk_of,
 )
-from usage_reporting.windows import HOUR, OLDEST_SLICE, cut, days_between, floor_hour
+from usage_reporting.windows import HOUR, OLDEST_SLICE, block_of, days_between, floor_hour
 
 Json = dict[str, Any]
 
@@ -77,6 +78,8 @@ class _Case:
     head: Head | None = None
     mapped: CustomerMeter | None = None
     report: Report | None = None
+    cuts: Cuts = field(default_factory=dict)
+    """Where usage is cut for each bound."""
 
     @property
     def span(self) -> Span:
@@ -86,7 +89,9 @@ class _Case:
         span = Span(line.start, line.end, line.subscription, line.item, line.price, state)
         known = self.head.spans if self.head else ()
         shown = self.mapped.spans if self.mapped else ()
-        return replace(span, first=any(other.first for other in (*known, *shown) if other.key == span.key))
+        same = [other for other in (*known, *shown) if other.key == span.key]
+        first, last = any(one.first for one in same), any(one.last and one.end == span.end for one in same)
+        return replace(span, first=first, last=last)
 
     @property
     def is_legacy(self) -> bool:
@@ -123,9 +128,15 @@ class _Case:
     @property
     def first_slice(self) -> int:
         """Where the slice begins that holds the line's start: a swapped price does not cut its hour."""
-        bounds = self.head.bounds if self.head else ()
-        hour = floor_hour(self.start)
-        return max(piece.start for piece in cut(hour, hour + HOUR, bounds) if piece.start <= self.start)
+        if self.start in self.cuts:
+            return self.cuts[self.start]
+        slices = block_of(self.start, self.cuts).slices
+        return max(piece.start for piece in slices if piece.start <= self.start)
+
+    @property
+    def end_of_usage(self) -> int:
+        """Up to where usage counts for the line."""
+        return self.cuts.get(self.billed.end, self.billed.end)
 
     @property
     def keys(self) -> list[Key]:
@@ -140,14 +151,14 @@ class _Case:
         """What the report says of the line's span; None if it could not be read."""
         if self.report is None:
             return None
-        if self.is_legacy or self.is_total:
-            # What is measured begins near what is billed: half an hour early, or rounded.
-            of_price = [line for line in self.report.lines if line.price == self.billed.price]
-            return min(of_price, key=lambda line: abs(line.start - self.start), default=None)
         spans = [span.key for span in self.report.customer_meter.spans]
-        if len(self.report.lines) != len(spans):
+        if len(self.report.lines) == len(spans) and not self.is_total:
+            return self.report.lines[spans.index(self.span.key)]
+        if not (self.is_legacy or self.is_total):
             return None
-        return self.report.lines[spans.index(self.span.key)]
+        # What is measured begins near what is billed: half an hour early, or rounded.
+        of_price = [line for line in self.report.lines if line.price == self.billed.price]
+        return min(of_price, key=lambda line: abs(line.start - self.start), default=None)
 
 
 @dataclass(slots=True)
@@ -178,6 +189,10 @@ class Judge:
         everything = [case for several in cases.values() for case in several]
         await self._report([case for case in everything if case.is_reported], mode, budget or Budget())
         entries = await self.ledger.entries(sorted({key for case in everything for key in case.keys}))
+        for case in everything:
+            bounds, spans = (case.head.bounds, case.head.spans) if case.head else (frozenset(), ())
+            told = [entries[key] for key in case.keys]
+            case.cuts = cuts_told(told, bounds, spans, self.settings.period_bounds)
         for judged in found:
             if judged.judgement is None and judged.error is None:
                 await self._conclude(judged, cases[judged.invoice], entries, before[judged.invoice])
@@ -297,7 +312,8 @@ class Judge:
             # An invoice item's quantity is that of the instant at which its price was taken off.
             known = Known.of_total(entries[0], until=billed.end - 1 if billed.is_at_once else None)
         else:
-            known = Known.of(entries, case.start, billed.end, first_slice=case.first_slice, until=until)
+            slices = (case.first_slice, case.end_of_usage)
+            known = Known.of(entries, case.start, billed.end, slices=slices, until=until)
         try:
             found = (
                 _of_ledger(line, known)
@@ -333,12 +349,13 @@ class Judge:
             return None if line is None else Decimal(round_whole(line.total, self.settings.rounding))
         if case.is_total:
             return None if line is None else line.total
-        now, end = self.clock(), case.billed.end
+        now, end = self.clock(), case.end_of_usage
+        start = case.cuts.get(case.start, case.start)
         if end <= now - READ_BY_REPORTS:
             total = await self._older(case, end)
         elif line is None:
             return None
-        elif case.start <= now - OLDEST_SLICE and line.start > case.start:
+        elif case.start <= now - OLDEST_SLICE and line.start > start:
             total = line.total + await self._older(case, line.start)
         else:
             total = line.total

@@ -22,6 +22,7 @@ from usage_reporting.amounts import ZERO
 from usage_reporting.backoff import pause
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
+from usage_reporting.period_bounds import PeriodBounds, cuts_of
 from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
 
 _CLOSED = frozenset({SpanState.BILLED, SpanState.DROPPED, SpanState.FREE})
@@ -228,6 +229,8 @@ class Entry:
     """Hours with a bound inside whose slices were read exactly, by the hour's start."""
     undelivered: Mapping[int, Decimal] = field(default_factory=dict)
     """Usage already counted as late or unbillable, by the slice's start."""
+    cuts: Mapping[int, int] = field(default_factory=dict)
+    """Where usage was cut for a bound that PERIOD_BOUNDS rounds, by the bound."""
 
     @property
     def intents(self) -> list[Send]:
@@ -285,11 +288,12 @@ class Entry:
             "hours": {
                 str(hour): {
                     "total": read.total,
-                    "slices": [[piece.start, piece.end] for piece in sorted(read.slices)],
+                    "slices": [_stored(piece) for piece in sorted(read.slices)],
                 }
                 for hour, read in self.hours.items()
             },
             "undelivered": {str(start): value for start, value in self.undelivered.items()},
+            **({"cuts": {str(bound): at for bound, at in self.cuts.items()}} if self.cuts else {}),
             "expires_at": now + KEPT_FOR,
         }
 
@@ -315,17 +319,35 @@ class Entry:
             hours={
                 int(hour): HourRead(
                     read["total"],
-                    frozenset(Slice(int(start), int(end)) for start, end in read["slices"]),
+                    frozenset(Slice(*(int(number) for number in piece)) for piece in read["slices"]),
                 )
                 for hour, read in item["hours"].items()
             },
             undelivered={int(start): value for start, value in item["undelivered"].items()},
+            cuts={int(bound): int(at) for bound, at in item.get("cuts", {}).items()},
         )
 
 
 def holds(piece: Slice, send: Send) -> bool:
     """Whether a send is stamped in a slice."""
-    return piece.start <= send.stamp < piece.end
+    return piece.opens <= send.stamp < piece.closes
+
+
+def cuts_told(
+    entries: Iterable[Entry], bounds: Iterable[int], spans: Iterable[Span], setting: PeriodBounds
+) -> dict[int, int]:
+    """Where usage is cut for each bound, with regard to what Stripe was told."""
+    told = tuple(entries)
+    kept = {bound: at for entry in told for bound, at in entry.cuts.items()}
+    stamps: list[int] = []
+    if kept or setting is not PeriodBounds.EXACT:
+        stamps = sorted(send.stamp for entry in told for send in entry.sends.values() if send.counts)
+    return cuts_of(bounds, spans, setting, stamps=stamps, kept=kept)
+
+
+def _stored(piece: Slice) -> list[int]:
+    beside = [piece.shift, piece.early]
+    return [piece.start, piece.end, *(beside if any(beside) else [])]
 
 
 class Ledger:

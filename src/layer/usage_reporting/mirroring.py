@@ -15,10 +15,11 @@ from usage_reporting.config import Settings
 from usage_reporting.errors import LostRaceError, RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.hour_queries import read_hours
-from usage_reporting.hours import Case, read_hour
+from usage_reporting.hours import Case, read_block
 from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Reading, Report, Send, SpanState, Status
 from usage_reporting.openmeter import ADDITIVE, OpenMeter
+from usage_reporting.period_bounds import measured
 from usage_reporting.sender import Sender
 from usage_reporting.side_by_side import check, racing, side_by_side, together
 from usage_reporting.targets import mirror
@@ -91,7 +92,7 @@ class Mirroring:
         async def read_entries() -> None:
             entries = await self.ledger.entries([key for case in cases.values() for key in case.keys])
             for case in cases.values():
-                case.entries = {key: entries[key] for key in case.keys}
+                case.hold({key: entries[key] for key in case.keys})
 
         async def repeat_intents(report: Report) -> None:
             await self._repeat_intents(cases[id(report)], budget)
@@ -118,7 +119,8 @@ class Mirroring:
                 "OpenMeter meter of SUM or COUNT"
             )
         head = await self.heads.settled(customer_meter, stored, options)
-        case = Case(report=report, head=head, now=self.clock(), options=options)
+        setting = self.settings.period_bounds
+        case = Case(report=report, head=head, now=self.clock(), options=options, setting=setting)
         for span in case.canceled():
             case.with_state(span, await self.billing.state_of(span, case.now))
         return case
@@ -147,9 +149,9 @@ class Mirroring:
             )
 
     async def _read_slices(self, case: Case, budget: Budget) -> None:
-        for hour in case.hours_to_read():
+        for block in case.blocks():
             check(budget)
-            await read_hour(case, self.openmeter, hour)
+            await read_block(case, self.openmeter, block)
         case.report.lines = case.lines()
 
     async def _settle(self, case: Case, budget: Budget) -> None:
@@ -191,6 +193,7 @@ class Mirroring:
             dropped = {reading.piece.start: reading.dropped for reading in case.readings}
             taken = {send.slice_start: dropped.get(send.slice_start, ZERO) for send in sends.get(day, [])}
             noted = _noted(entry, taken, undelivered.get(day, []), dict(hours.get(day, [])))
+            noted = replace(noted, cuts={**noted.cuts, **case.cuts_to_keep(day)})
             if sends.get(day):
                 check(budget)
                 await self.sender.carry_out(case.report, noted, sends[day], budget)
@@ -203,7 +206,8 @@ class Mirroring:
 
     async def _too_old(self, case: Case) -> Decimal:
         """At first sight: usage that is older than Stripe takes, in a period that still runs."""
-        oldest = min((span.start for span in case.customer_meter.spans), default=case.start)
+        starts = [measured(span, case.cuts)[0] for span in case.customer_meter.spans]
+        oldest = min(starts, default=case.start)
         if case.head.full_read_at or case.customer_meter.closing or oldest >= case.start:
             return ZERO
         name, subject = case.head.openmeter_meter, case.head.subject

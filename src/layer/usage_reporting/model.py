@@ -60,6 +60,8 @@ class Span:
     """Whether that draft is kept open by us."""
     when_left: SpanState = SpanState.BILLED
     """What becomes of it when its price leaves the subscription in mid-period: BILLED, DROPPED or FREE."""
+    last: bool = False
+    """Whether billing of the item ends with it: no renewal, but a cancellation."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -90,6 +92,8 @@ class Span:
             data["is_kept_open"] = True
         if self.when_left is not SpanState.BILLED:
             data["when_left"] = self.when_left.value
+        if self.last:
+            data["last"] = True
         return data
 
     @classmethod
@@ -108,6 +112,7 @@ class Span:
             invoice=data.get("invoice", ""),
             is_kept_open=bool(data.get("is_kept_open", False)),
             when_left=SpanState(data.get("when_left", SpanState.BILLED)),
+            last=bool(data.get("last", False)),
         )
 
 

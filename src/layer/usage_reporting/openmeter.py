@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +16,7 @@ from usage_reporting.amounts import loads
 from usage_reporting.backoff import LONGEST_PAUSE_S, pause
 from usage_reporting.credentials import Credentials
 from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
-from usage_reporting.windows import query_windows, rfc3339
+from usage_reporting.windows import HOUR, floor_hour, query_windows, rfc3339
 
 MOST_SUBJECTS = 100
 TRIES = 4
@@ -29,6 +29,7 @@ _METER = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*|[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _BAD = Decimal("NaN")
 
 Hours = dict[str, dict[int, Decimal]]
+_Query = tuple[int, int, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class OpenMeterMeter:
 class OpenMeter:
     """Reads OpenMeter, at most `concurrency` queries at once.
 
+    `whole_windows`: ask for hours with full hours as bounds, and for parts of hours by totals. Servers of
+    2023 refused a query by hours with other bounds, and servers before March 2025 refused odd seconds.
     Raises OpenMeterUnavailableError when asking again may help, RefusedError when it will not.
     """
 
@@ -51,6 +54,7 @@ class OpenMeter:
         credentials: Credentials,
         *,
         concurrency: int = 2,
+        whole_windows: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -59,6 +63,7 @@ class OpenMeter:
         self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport)
         self._slots = asyncio.Semaphore(concurrency)
         self._sleep = sleep
+        self._whole_windows = whole_windows
         self._meters: dict[str, OpenMeterMeter] = {}
 
     async def meter(self, slug: str) -> OpenMeterMeter:
@@ -79,15 +84,14 @@ class OpenMeter:
         An hour that [start, end) holds in part has the usage of that part. A value that is not a
         finite number comes back as NaN, so that one bad subject does not stop the others.
         """
-        windows = list(query_windows(start, end))
-        answers = await asyncio.gather(
-            *(self._query(slug, subjects, left, right, "HOUR") for left, right in windows)
-        )
+        asked = list(_hour_queries(start, end) if self._whole_windows else _queries(start, end))
+        answers = await asyncio.gather(*(self._query(slug, subjects, *query) for query in asked))
         found: Hours = {}
         for answer in answers:
             for row in answer:
                 hours = found.setdefault(row.subject, {})
-                hours[row.start] = hours[row.start] + row.value if row.start in hours else row.value
+                hour = floor_hour(row.start)
+                hours[hour] = hours[hour] + row.value if hour in hours else row.value
         return found
 
     async def totals(self, slug: str, subjects: Sequence[str], start: int, end: int) -> dict[str, Decimal]:
@@ -164,6 +168,19 @@ class _Row:
             raise ValueError(f"windowStart {row['windowStart']} has no time zone")
         subject = row["subject"]
         return cls(subject if isinstance(subject, str) else "", int(start.timestamp()), _value(row["value"]))
+
+
+def _queries(start: int, end: int) -> Iterator[_Query]:
+    for left, right in query_windows(start, end):
+        yield left, right, "HOUR"
+
+
+def _hour_queries(start: int, end: int) -> Iterator[_Query]:
+    """Queries of which those by hours have full hours as bounds."""
+    first, last = min(floor_hour(start + HOUR - 1), end), max(floor_hour(end), start)
+    parts = [(start, first)] if first > last else [(start, first), (last, end)]
+    yield from ((left, right, None) for left, right in parts if left < right)
+    yield from _queries(first, last)
 
 
 def _value(value: object) -> Decimal:

@@ -14,6 +14,7 @@ from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import Line, Report, Send, SendState, Span, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
+from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.sender import Sender
 from usage_reporting.targets import usage_record
 from usage_reporting.windows import rfc3339
@@ -38,28 +39,60 @@ class Recording:
         dry_run = options.dry_run or self.settings.mode is Mode.SHADOW
         head = await self.heads.checked(report.customer_meter, stored, replace(options, dry_run=dry_run))
         for span in report.customer_meter.spans:
-            key = (report.customer_meter.pk, str(span.start))
-            entry = (await self.ledger.entries([key]))[key]
+            entry, measured = await self._entry(report, head, span, dry_run=dry_run)
             if not dry_run:
                 entry = await self.sender.repeat_intents(report, entry, budget)
             if entry.intents:
                 continue
-            total = await self._total(report, head, span, options, held=_held(entry))
+            total = await self._total(report, head, span, measured, options, held=_held(entry))
             if total is not None:
                 checked = replace(options, dry_run=dry_run)
                 send = await self._send(report, head, span, entry, total, checked)
                 if send is not None:
                     await self.sender.carry_out(report, _newest_only(entry), [send], budget)
 
+    async def _entry(
+        self, report: Report, head: Head, span: Span, *, dry_run: bool
+    ) -> tuple[Entry, tuple[int, int]]:
+        """A period's entry, and what is measured of it: [start, end), UTC seconds.
+
+        Where PERIOD_BOUNDS rounds, the entry keeps where the period was cut, so that another setting does
+        not bill the time beside a bound twice.
+        """
+        pk, setting = report.customer_meter.pk, self.settings.period_bounds
+        known = [span, *(one for one in head.spans if one.item == span.item and one.end == span.start)]
+        entries = await self.ledger.entries([(pk, str(one.start)) for one in known])
+        kept: dict[int, int] = {}
+        for one in known:
+            stored = entries[(pk, str(one.start))]
+            is_exact = stored.version and not stored.cuts
+            exactly = usage_record.cuts_to_keep(one, usage_record.measured_span(one), self.clock())
+            kept.update(exactly if is_exact else stored.cuts)
+        measured = usage_record.measured_span(span, setting, others=head.spans, kept=kept)
+        entry = entries[(pk, str(span.start))]
+        if setting is PeriodBounds.EXACT and not entry.cuts:
+            return entry, measured
+        noted = replace(entry, cuts=usage_record.cuts_to_keep(span, measured, self.clock()))
+        if noted == entry or dry_run:
+            return noted, measured
+        return await self.ledger.write_entry(noted, self.clock()), measured
+
     async def _total(
-        self, report: Report, head: Head, span: Span, options: Options, *, held: Decimal
+        self,
+        report: Report,
+        head: Head,
+        span: Span,
+        measured: tuple[int, int],
+        options: Options,
+        *,
+        held: Decimal,
     ) -> Decimal | None:
         """The period's usage so far; None when nothing of it can be read yet, or all of it is gone.
 
         Some aggregations fall, but none of them falls to no value at all.
         """
-        start, _ = usage_record.measured_span(span)
-        until = usage_record.readable_until(span, self.clock(), eager=options.eager)
+        start, end = measured
+        until = usage_record.readable_until(end, self.clock(), eager=options.eager)
         if until <= start:
             return None
         found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)

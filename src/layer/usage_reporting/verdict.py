@@ -64,14 +64,14 @@ class Known:
         start: int,
         end: int,
         *,
-        first_slice: int | None = None,
+        slices: tuple[int, int] | None = None,
         until: int | None = None,
     ) -> Known:
         """The sums of what is stamped in [start, end), UTC seconds.
 
-        `first_slice`: where the slice begins that holds `start`; `until`: of what was sent by then.
+        `slices`: between where the slices begin whose usage it is; `until`: of what was sent by then.
         """
-        begins = start if first_slice is None else first_slice
+        first, last = slices or (start, end)
         sums = dict.fromkeys(SendState, ZERO)
         undelivered = ZERO
         for entry in entries:
@@ -79,7 +79,7 @@ class Known:
                 if start <= send.stamp < end and (until is None or send.intended_at <= until):
                     sums[send.state] += send.value
             undelivered += sum(
-                (units for begin, units in entry.undelivered.items() if begins <= begin < end), ZERO
+                (units for begin, units in entry.undelivered.items() if first <= begin < last), ZERO
             )
         return cls(sums[SendState.SENT], sums[SendState.INTENT], sums[SendState.REJECTED], undelivered)
 

@@ -28,6 +28,11 @@ MAX_ITEMS: Final = 100
 _LISTS = ("subject", "groupBy", "filterCustomerId")
 _TEXTS = ("from", "to", "windowSize", "windowTimeZone", "clientId")
 _CLIENT_ID = 36
+_ROUNDED = {
+    "MINUTE": (60, "YYYY-MM-DDTHH:mm:00"),
+    "HOUR": (3600, "YYYY-MM-DDTHH:00:00"),
+    "DAY": (86_400, "YYYY-MM-DDT00:00:00"),
+}
 _NO_DIMENSIONS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -70,6 +75,23 @@ class Query:
                 invalid("from and to cannot be equal")
             if bounds[0] > bounds[1]:
                 invalid("from must be before to")
+
+    def check_rounded(self) -> None:
+        """Raise Problem (400) for bounds that OpenMeter refused before its release of March 2025.
+
+        Its meters aggregated by minutes, so a bound had to be a full minute, and a full window of the size
+        that was asked for. Source: OpenMeter, meter query parameters ("from must be rounded to MINUTE").
+        """
+        for size in ("MINUTE", self.window_size):
+            if size not in _ROUNDED:
+                continue
+            seconds, form = _ROUNDED[size]
+            for name, bound in (("from", self.start), ("to", self.end)):
+                if bound is not None and bound.seconds % seconds:
+                    invalid(
+                        f"cannot query meter aggregating on {size} window size: "
+                        f"{name} must be rounded to {size} like {form}"
+                    )
 
     def zone(self) -> ZoneInfo | None:
         """The time zone of the windows. Raises Problem."""

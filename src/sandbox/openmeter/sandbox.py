@@ -30,7 +30,8 @@ class OpenMeterSettings:
     loaded at once and appears as the clock advances. `dedupe` drops events whose source and id are
     known. With an `api_key`, requests need it as bearer token. `create_status` is what creating a
     meter answers: OpenMeter's API reference, and with it the official clients, want 201; servers
-    have been seen to answer 200.
+    have been seen to answer 200. With `rounded_bounds` it refuses, as servers before March 2025 did,
+    bounds that are no full minutes and, as those of 2023 did too, bounds that are no full windows.
     """
 
     ingestion_lag: int = 0
@@ -38,6 +39,7 @@ class OpenMeterSettings:
     dedupe: bool = True
     api_key: str | None = None
     create_status: Literal[200, 201] = 201
+    rounded_bounds: bool = False
 
 
 class OpenMeterSandbox:
@@ -191,6 +193,8 @@ class OpenMeterSandbox:
         with self.lock:
             meter = self._meters.get(id_or_slug)
             query.check(meter)
+            if self.settings.rounded_bounds:
+                query.check_rounded()
             return run(query, meter, self._store.visible())
 
     def usage(self, meter: str, subject: str, start: Moment, end: Moment) -> float:

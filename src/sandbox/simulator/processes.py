@@ -36,6 +36,7 @@ from usage_reporting.ledger import Item, Key, Ledger
 from usage_reporting.model import CustomerMeter, Report
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pages import Lister
+from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import StripeApi
@@ -174,6 +175,7 @@ class _OpenMeter(OpenMeter):
             settings.openmeter_url,
             credentials,
             concurrency=settings.openmeter_concurrency,
+            whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
             transport=httpx.AsyncBaseTransport(),
         )
         self._client = OpenMeterWire(process)

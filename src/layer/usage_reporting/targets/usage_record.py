@@ -8,24 +8,58 @@ the rest falls into the next period.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from decimal import Decimal
 
 from usage_reporting.amounts import round_whole, to_wire
 from usage_reporting.model import CustomerMeter, Send, Span
-from usage_reporting.windows import MINUTE, floor_minute, settled_until
+from usage_reporting.period_bounds import Cuts, PeriodBounds
+from usage_reporting.windows import MINUTE, settled_until
 
 DOOR_CLOSES_EARLY = 30 * MINUTE
 
 
-def measured_span(span: Span) -> tuple[int, int]:
-    """The usage that a period bills: [start, end), UTC seconds. A first start stays where it is."""
-    start = span.start if span.first else floor_minute(span.start - DOOR_CLOSES_EARLY)
-    return start, floor_minute(span.end - DOOR_CLOSES_EARLY)
+def measured_span(
+    span: Span,
+    setting: PeriodBounds = PeriodBounds.EXACT,
+    *,
+    others: Iterable[Span] = (),
+    kept: Cuts | None = None,
+) -> tuple[int, int]:
+    """The usage that a period bills: [start, end), UTC seconds.
+
+    A first start is not earlier, and no period reaches back before the first start of `others`. `kept`:
+    where these periods were cut before, by their bounds.
+    """
+    kept = kept or {}
+    firsts = [setting.first_start(one.start) for one in others if one.first and one.start <= span.start]
+    start = kept.get(span.start, max([_start(span, setting), *firsts]))
+    return start, max(start, kept.get(span.end, _end(span, setting)))
 
 
-def readable_until(span: Span, now: int, *, eager: bool = False) -> int:
-    """Up to when a period's usage is read at `now`, UTC seconds."""
-    _, end = measured_span(span)
+def cuts_to_keep(span: Span, measured: tuple[int, int], now: int) -> dict[int, int]:
+    """Where a period was cut, as far as that has passed: it outlives a change of the setting."""
+    cuts = zip((span.start, span.end), measured, strict=True)
+    return {bound: at for bound, at in cuts if at <= now}
+
+
+def _start(span: Span, setting: PeriodBounds) -> int:
+    if span.first:
+        return setting.first_start(span.start)
+    return _edges(setting).renewal(span.start - DOOR_CLOSES_EARLY)
+
+
+def _end(span: Span, setting: PeriodBounds) -> int:
+    early = span.end - DOOR_CLOSES_EARLY
+    return _edges(setting).last_end(early) if span.last else _edges(setting).renewal(early)
+
+
+def _edges(setting: PeriodBounds) -> PeriodBounds:
+    return PeriodBounds.MINUTE if setting is PeriodBounds.EXACT else setting
+
+
+def readable_until(end: int, now: int, *, eager: bool = False) -> int:
+    """Up to when usage that is measured up to `end` is read at `now`, UTC seconds."""
     return end if end <= now else settled_until(now, eager=eager)
 
 
