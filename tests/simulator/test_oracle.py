@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.aggregations import aggregated
-from sandbox.simulator.bills import bills, measured
+from sandbox.simulator.bills import Measures, bills
 from sandbox.simulator.calendar import DAY, moved
 from sandbox.simulator.history import Act, Contract, History, Item, Usage
 from sandbox.simulator.oracle import Segment, segments
@@ -155,13 +155,44 @@ def test_the_seven_aggregations(meter: str, total: str) -> None:
     assert aggregated([]) == 0
 
 
+def period(start: int, end: int, kind: Any = "mirror", **more: Any) -> Segment:
+    segment = Segment("s0", "c0", Item(kind=kind), start, end, "draft", end + HOUR, first=False, place=0)
+    return dataclasses.replace(segment, **more)
+
+
 @pytest.mark.parametrize("kind", ["mirror", "last", "legacy"])
-def test_what_is_measured(kind: Any) -> None:
-    segment = Segment("s0", "c0", Item(kind=kind), APRIL, MAY, "draft", MAY, first=False, place=0)
+def test_what_is_measured_to_the_second(kind: Any) -> None:
+    first, second = period(APRIL + 7, MAY, kind, first=True), period(MAY, MAY + 30 * DAY, kind)
     early = 1800 if kind == "legacy" else 0
 
-    assert measured(segment) == (APRIL - early, MAY - early)
-    assert measured(dataclasses.replace(segment, first=True))[0] == APRIL
+    measures = Measures("exact", [first, second])
+
+    assert measures.of(first) == (APRIL + 7, MAY - early)
+    assert measures.of(second) == (MAY - early, MAY + 30 * DAY - early)
+
+
+@pytest.mark.parametrize(
+    ("setting", "renewed"),
+    [("minute", "10:37:00"), ("hour", "10:00:00"), ("day", "00:00:00")],
+)
+def test_a_renewal_is_rounded_down_to_its_window(setting: Any, renewed: str) -> None:
+    at = APRIL + 10 * HOUR + 37 * 60 + 42
+    first = period(at, at + DAY, first=True)
+    second = period(at + DAY, at + 2 * DAY, is_last=True)
+
+    measures = Measures(setting, [first, second])
+
+    hours, minutes, seconds = map(int, renewed.split(":"))
+    cut = APRIL + DAY + hours * HOUR + minutes * 60 + seconds
+    assert measures.of(first) == (at + 18, cut)
+    assert measures.of(second) == (cut, at + 2 * DAY - 42)
+
+
+def test_no_bound_is_rounded_to_before_an_earlier_one() -> None:
+    at = APRIL + 10 * HOUR + 37 * 60 + 42
+    short = period(at, at + 600, first=True)
+
+    assert Measures("hour", [short]).of(short) == (at + 18, at + 18)
 
 
 def test_a_legacy_line_is_whole_and_no_line_is_below_zero() -> None:

@@ -28,6 +28,9 @@ ENDINGS = (
     "resubscribe",
     "legacy",
     "mixed",
+    "send_invoice",
+    "grace",
+    "corrections",
     *(kind for kind in CHANGES if kind != "remove"),
 )
 """What a world may hold besides plain renewals of mirrored prices."""
@@ -58,16 +61,27 @@ class _Generator:
             for number in range(dice.randint(3, 7))
             for contract in stories.customer(f"c{number}", base)
         ]
-        bare = History(seed, start, end + AFTERWARDS, tuple(contracts), acts=tuple(stories.acts))
-        until = replace(bare, end=end + 2 * HOUR)
+        bare = History(
+            seed,
+            start,
+            end + AFTERWARDS,
+            tuple(contracts),
+            acts=tuple(stories.acts),
+            grace=dice.choice((2, 3, 5)) * HOUR if self._may("grace", 0.1) else HOUR,
+            allow_decrease=self._may("corrections", 0.15),
+        )
+        until = replace(bare, end=end + HOUR + bare.grace)
         stretches = [s for s in segments(until, DELAY) if s.closes <= until.end]
         ends = sorted({stretch.end for stretch in stretches}) or [end]
         return replace(
             bare,
-            usage=tuple(Usages(dice, self.kinds).of(stretches)),
+            usage=tuple(Usages(dice, self.kinds, stretches, corrects=bare.allow_decrease).all()),
             faults=tuple(Faults(dice, self.kinds, ends).between(start, end)),
             page_size=dice.choices((100, 2), (7, 1))[0],
         )
+
+    def _may(self, what: str, chance: float) -> bool:
+        return what in self.endings and self.dice.random() < chance
 
     def _start(self) -> int:
         year, month = self.dice.choice(((2027, 1), (2027, 4), (2027, 12), (2028, 1), (2028, 2), (2027, 7)))

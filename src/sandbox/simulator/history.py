@@ -9,6 +9,7 @@ Interval = Literal["day", "week", "month"]
 Mode = Literal["classic", "flexible"]
 
 Kind = Literal["mirror", "last", "legacy", "licensed"]
+Bounds = Literal["exact", "minute", "hour", "day"]
 Proration = Literal["create_prorations", "none", "always_invoice"]
 
 METERS = {
@@ -53,6 +54,8 @@ class Contract:
     items: tuple[Item, ...]
     mode: Mode = "flexible"
     trial_days: int = 0
+    is_invoiced: bool = False
+    """Whether its invoices are sent by e-mail: then none is final at once, and no webhook holds one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,11 @@ class History:
     faults: tuple[Fault, ...] = ()
     page_size: int = 100
     """The most objects in a page of Stripe's lists."""
+    grace: int = 3600
+    """Seconds from an invoice's draft to its finalization (Configure a grace period)."""
+    bounds: Bounds = "exact"
+    """The setting PERIOD_BOUNDS."""
+    allow_decrease: bool = False
 
     @property
     def size(self) -> int:

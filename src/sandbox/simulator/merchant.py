@@ -74,6 +74,8 @@ class Merchant:
         }
         if not is_legacy:
             params["billing_mode"] = {"type": contract.mode}
+        if contract.is_invoiced:
+            params |= {"collection_method": "send_invoice", "days_until_due": 14}
         if contract.trial_days:
             params["trial_period_days"] = contract.trial_days
         made = self._post("subscriptions", params, legacy=is_legacy)

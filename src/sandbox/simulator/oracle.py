@@ -13,9 +13,6 @@ from typing import Literal
 from sandbox.simulator.calendar import DAY, moved
 from sandbox.simulator.history import Act, Contract, History, Interval, Item
 
-GRACE = 3600
-"""Configure a grace period: the default."""
-
 How = Literal["draft", "received", "dropped", "free"]
 
 
@@ -41,6 +38,8 @@ class Segment:
     """Of the item on its contract."""
     is_whole: bool = True
     """Whether it ends with the item's period."""
+    is_last: bool = False
+    """Whether the subscription ends with it."""
 
     @property
     def has_line(self) -> bool:
@@ -65,6 +64,7 @@ class _Course:
 
     contract: Contract
     delay: int
+    grace: int
     anchor: int
     in_trial: bool
     items: list[_Running | None] = field(default_factory=list)
@@ -89,7 +89,7 @@ class _Course:
             running.period_end = self._end_after(running, at)
         self.items.append(running)
 
-    def close(self, running: _Running, end: int, how: How, closes: int) -> None:
+    def close(self, running: _Running, end: int, how: How, closes: int, *, is_last: bool = False) -> None:
         """End what a price bills; nothing was billed yet in no time."""
         if end > running.since and running.item.kind != "licensed":
             self.done.append(
@@ -104,6 +104,7 @@ class _Course:
                     first=running.first,
                     place=running.place,
                     is_whole=end == running.period_end,
+                    is_last=is_last,
                 )
             )
             running.first = False
@@ -119,7 +120,7 @@ class _Course:
         is_over = end == self.cancel_at
         for one in self.running:
             if one.period_end == end or is_over:
-                self.close(one, end, "draft", end + self.delay + GRACE)
+                self.close(one, end, "draft", end + self.delay + self.grace, is_last=is_over)
         if is_over:
             return False
         self.in_trial = self.in_trial and end != self.anchor
@@ -138,7 +139,10 @@ class _Course:
             case "cancel_now" | "cancel_now_and_bill":
                 bills = act.kind == "cancel_now_and_bill" and not self.in_trial
                 for one in self.running:
-                    self.close(one, act.at, "received" if bills else "dropped", act.at)
+                    if bills:
+                        self._bill_at_once(one, act.at, is_last=True)
+                    else:
+                        self.close(one, act.at, "dropped", act.at, is_last=True)
                 return False
             case "reset_anchor" | "end_trial":
                 self._begin_anew(act.at)
@@ -148,10 +152,17 @@ class _Course:
                 self._take_off(act)
         return True
 
+    def _bill_at_once(self, running: _Running, at: int, *, is_last: bool = False) -> None:
+        """An invoice that is not of a renewal: final at once, unless it is sent (Invoice workflow)."""
+        if self.contract.is_invoiced:
+            self.close(running, at, "draft", at + self.grace, is_last=is_last)
+        else:
+            self.close(running, at, "received", at, is_last=is_last)
+
     def _begin_anew(self, at: int) -> None:
         """A new anchor ends every period at once, and bills it (Billing cycle)."""
         for one in self.running:
-            self.close(one, at, "received", at)
+            self._bill_at_once(one, at)
         self.anchor, self.in_trial = at, False
         for one in self.running:
             one.period_end = self._end_after(one, at)
@@ -200,7 +211,7 @@ def segments(history: History, delay: int) -> Iterator[Segment]:
 
 def _segments_of(contract: Contract, history: History, delay: int) -> list[Segment]:
     anchor = contract.at + contract.trial_days * DAY
-    course = _Course(contract, delay, anchor, in_trial=contract.trial_days > 0)
+    course = _Course(contract, delay, history.grace, anchor, in_trial=contract.trial_days > 0)
     for item in contract.items:
         course.put_on(item, contract.at)
     acts = sorted((act for act in history.acts if act.contract == contract.name), key=lambda act: act.at)
@@ -208,5 +219,5 @@ def _segments_of(contract: Contract, history: History, delay: int) -> list[Segme
         if acts and acts[0].at < course.next_end:
             if not course.act(acts.pop(0)):
                 return course.done
-        elif course.next_end + delay + GRACE > history.end or not course.pass_end():
+        elif course.next_end + delay + history.grace > history.end or not course.pass_end():
             return course.done

@@ -57,6 +57,8 @@ class Stories:
             one = replace(one, mode="flexible", items=tuple(self._mixed(kind)))
         elif kind != "legacy" and self._may("trial", 0.15):
             one = replace(one, trial_days=dice.choice((1, 2)))
+        if self._may("send_invoice", 0.1):
+            one = replace(one, is_invoiced=True)
         yield one
         if kind == "mirror" and self._may("second_subscription", 0.15):
             yield replace(one, name=f"{name}s1", at=one.at + dice.choice((1, 60, 5000, 20000)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sandbox.simulator.history import METERS, Usage
 from sandbox.simulator.oracle import Segment
@@ -16,16 +17,28 @@ _QUIET = 8 * HOUR
 
 
 class Usages:
-    """Draws usage for the stretches of a world; `kinds` are the faults that are in it."""
+    """Draws usage for the stretches of a world; `kinds` are the faults that are in it.
 
-    def __init__(self, dice: random.Random, kinds: Sequence[str]) -> None:
+    `corrects`: some usage is taken back later, by an event below zero.
+    """
+
+    def __init__(
+        self,
+        dice: random.Random,
+        kinds: Sequence[str],
+        stretches: Sequence[Segment],
+        *,
+        corrects: bool = False,
+    ) -> None:
         self.dice = dice
+        self.stretches = stretches
         self.kinds = kinds
+        self.corrects = corrects
 
-    def of(self, stretches: Sequence[Segment]) -> Iterator[Usage]:
+    def all(self) -> Iterator[Usage]:
         """The usage of all stretches; a meter of the latest value has one event in a second."""
         taken: set[tuple[str, str, int]] = set()
-        for stretch in stretches:
+        for stretch in self.stretches:
             for use in self._of(stretch):
                 key = (use.customer, use.meter, use.time)
                 if METERS[use.meter] != "LATEST" or key not in taken:
@@ -35,7 +48,21 @@ class Usages:
     def _of(self, stretch: Segment) -> Iterator[Usage]:
         lag = self.dice.randint(5, 50) * MINUTE if self._strikes("openmeter_lag", 0.15) else 0
         for time in self._times(stretch):
-            yield self._use(stretch, time, lag)
+            use = self._use(stretch, time, lag)
+            yield use
+            if self.corrects and METERS[use.meter] == "SUM" and self.dice.random() < 0.3:
+                yield from self._correction(use)
+
+    def _correction(self, use: Usage) -> Iterator[Usage]:
+        """What takes usage back in part or whole: at the same second, seen later, but still billable."""
+        latest = min(
+            _last_look(one)
+            for one in self.stretches
+            if (one.customer, one.item.meter) == (use.customer, use.meter) and one.start <= use.time < one.end
+        )
+        if use.seen_at + HOUR < latest:
+            value = self.dice.choice((use.value, "0.1"))
+            yield replace(use, value=f"-{value}", seen_at=self.dice.randrange(use.seen_at + 1, latest))
 
     def _strikes(self, kind: str, chance: float) -> bool:
         return kind in self.kinds and self.dice.random() < chance
@@ -66,3 +93,10 @@ class Usages:
         elif self._strikes("usage_after_final", 0.05):
             seen_at = max(seen_at, stretch.closes + dice.randint(1, 600) * MINUTE)
         return Usage(stretch.customer, stretch.item.meter, time, dice.choice(_VALUES), seen_at)
+
+
+def _last_look(stretch: Segment) -> int:
+    """Until when a decrease is certainly seen in time, UTC seconds."""
+    if stretch.item.kind == "legacy":
+        return stretch.end - HOUR
+    return stretch.end - _QUIET if stretch.how in {"received", "dropped"} else stretch.end

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
-from sandbox.simulator.bills import measured, quantity, usage_of
+from sandbox.simulator.bills import Measures, quantity
 from sandbox.simulator.history import History, Usage
 from sandbox.simulator.looks import RENEWAL_DELAY, Looks, holder_of
 from sandbox.simulator.oracle import Segment, segments
@@ -87,6 +87,7 @@ class _Judge:
             self.looks.closing(one, self.lines.get((one.contract, one.item, one.start, one.end)))
             for one in segments(history, RENEWAL_DELAY)
         ]
+        self.measures = Measures(history.bounds, self.segments)
         self.followed = {(one.contract, one.place, one.start): one.item for one in self.segments}
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
@@ -149,7 +150,7 @@ class _Judge:
 
     def _sums(self, segment: Segment) -> _Sums:
         meter = segment.item.meter
-        used = [use for use in self.usage[segment.customer, meter] if segment.start <= use.time < segment.end]
+        used = self.measures.usage(segment, self.usage[segment.customer, meter])
         taken = [
             event
             for event in self.taken[segment.customer, segment.item.holder]
@@ -162,7 +163,7 @@ class _Judge:
             wanted=truth + self.moved.pop((segment.contract, segment.place, segment.start), ZERO),
             in_time=sum((event.value for event in taken if event.at <= segment.closes), ZERO),
             too_late=sum((event.value for event in taken if event.at > segment.closes), ZERO),
-            counted=self._counted(segment.customer, meter, segment.start, segment.end),
+            counted=self._counted(segment.customer, segment.item.holder, *self.measures.of(segment)),
             is_shared=self._shared(segment),
             last_at=max((event.at for event in taken), default=0),
         )
@@ -207,14 +208,14 @@ class _Judge:
         """A price that is billed by a total: on a meter of the last value, or a legacy one."""
         if line is None or segment.how == "dropped":
             return
-        used = usage_of(segment, self.usage[segment.customer, segment.item.meter])
+        used = self.measures.usage(segment, self.usage[segment.customer, segment.item.meter])
         truth = quantity(segment, used)
         self._finality(segment, line)
         is_legacy = segment.item.kind == "legacy"
         if not is_legacy and not _same(line.quantity, received := self._last_received(segment)):
             self._wrong(segment, f"billed {line.quantity}, but Stripe had received {received}")
         counted = self._counted(segment.customer, holder_of(segment), segment.start, segment.end)
-        _, over_at = measured(segment)
+        _, over_at = self.measures.of(segment)
         seen = self._seen(segment, used, over_at, door_of(segment))
         if not any(_same(line.quantity, one) for one in seen):
             tell = self._over if line.quantity > truth else self._short

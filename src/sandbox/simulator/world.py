@@ -49,8 +49,6 @@ from usage_reporting.webhook import answer
 MINUTE = 60
 HOUR = 3600
 QUARTER = 15 * MINUTE
-GRACE = HOUR
-"""Stripe's default between a draft and its finalization."""
 _MID_PERIOD = 6 * HOUR
 _HELD = 2 * HOUR
 _AFTER_THE_HOUR = 2 * MINUTE
@@ -69,6 +67,7 @@ class World:
             meter_event_latency=0.0,
             webhook_retry_delays=LIVE_RETRY_DELAYS,
             answered_when_due=False,
+            finalization_grace=history.grace,
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
@@ -88,7 +87,7 @@ class World:
             table=self.table,
             queue=self.queue,
             trouble=self.trouble,
-            settings=Settings(openmeter_url=URL, stripe_api_base=URL),
+            settings=Settings(openmeter_url=URL, stripe_api_base=URL, allow_decrease=history.allow_decrease),
             secret=Secret(API_KEY, (webhook_secret,)),
             page_size=history.page_size,
             interleave=self._interleave,
