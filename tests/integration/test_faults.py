@@ -189,6 +189,19 @@ def test_decreases_are_sent_where_they_are_allowed(world: World, customer: str) 
     assert world.held(customer, NOON, NOON + HOUR) == 3
 
 
+def test_usage_that_was_all_taken_back_is_no_empty_openmeter(world: World, customer: str) -> None:
+    world.settings["allow_decrease"] = True
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.tick()
+    world.use(customer, NOON + MINUTE, -5)
+    world.travel(NOON + 3 * HOUR)
+
+    world.tick()
+
+    assert world.held(customer, NOON, NOON + HOUR) == 0
+
+
 def test_one_customer_whose_usage_is_rejected_does_not_stop_the_others(world: World) -> None:
     price, _ = world.metered_price()
     bad, good = (str(world.subscription(price).customer) for _ in range(2))

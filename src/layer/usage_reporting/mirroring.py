@@ -237,15 +237,20 @@ def _count_too_old(case: Case, units: Decimal) -> None:
 def _came_back_empty(cases: Sequence[Case]) -> bool:
     """Whether more than a tenth, and more than five, of those that held usage come back empty."""
     holders = [case for case in cases if any(reading.mirrored for reading in case.readings)]
-    empty = [case for case in holders if _is_empty(case)]
+    empty = [case for case in holders if _holds_nothing(case)]
     return len(empty) > EMPTY_LEAST and len(empty) * EMPTY_SHARE > len(holders)
 
 
-def _is_empty(case: Case) -> bool:
+def _holds_nothing(case: Case) -> bool:
     """Whether Stripe holds usage of the time that was read, and OpenMeter none at all."""
     return any(reading.mirrored for reading in case.readings) and not any(
         reading.value for reading in case.readings
     )
+
+
+def _is_empty(case: Case) -> bool:
+    """Whether OpenMeter has not even a row: usage that was all taken back leaves rows of zero."""
+    return _holds_nothing(case) and not case.hours
 
 
 def _by_day[T](dated: Sequence[tuple[int, T]]) -> dict[str, list[T]]:
