@@ -135,3 +135,25 @@ def test_swapped_and_swapped_back(world: World) -> None:
     billed = billed_by_price(world, subscription)
 
     assert billed == {old: 1 + 10**10, new: 10**5}
+
+
+def test_a_look_at_a_draft_after_a_swap_sends_nothing_of_the_running_period_and_hides_no_swap(
+    world: World,
+) -> None:
+    subscription, item, _, new, customer = subscribed(world)
+    world.travel(END + MINUTE)
+    world.tick()
+    world.use(customer, END + 2 * MINUTE, 100)
+    world.travel(END + 5 * MINUTE)
+    swap(world, subscription, item, new, "in place")
+    world.use(customer, END + 6 * MINUTE, 7)
+    world.travel(END + 12 * MINUTE)
+    world.tick("closing")
+
+    assert world.meter_events(customer) == []
+
+    world.use(customer, END + HOUR, 3)
+    world.travel(END + 3 * HOUR)
+    world.tick()
+    # What was used in the hour of the swap goes to the new price; nothing later is counted as lost.
+    assert [event["value"] for event in world.meter_events(customer)] == [107, 3]

@@ -217,7 +217,7 @@ def test_a_swapped_price_is_closed_where_stripe_says(world: World) -> None:
         span(end=NOON + 100, state=SpanState.BILLED),
         span(NOON + 100, price="price_2"),
     )
-    assert world.billing.asked == [("si_1", "price_1", NOON, LATER)]
+    assert world.billing.asked == [("si_1", "price_1", MONTH_START, LATER)]
     assert world.stored == head
 
 

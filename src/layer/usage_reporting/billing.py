@@ -144,9 +144,7 @@ class Billing:
         if found.get("status") != "draft":
             return None
         now = self.clock()
-        return [
-            _closing(one) for one in await self._of_draft(found) if all(span.end <= now for span in one.spans)
-        ]
+        return [one for one in await self._of_draft(found) if all(span.end <= now for span in one.spans)]
 
     async def invoice(self, invoice: str) -> Json:
         """One invoice as it is now, with all its lines. Raises NotFoundError."""
@@ -388,7 +386,7 @@ class Billing:
             pairs.append((item, draft_span(invoice, line, subscription, item)))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)
-        return [replace(one, closing=True, partial=True) for one in found]
+        return [_closing(one) for one in found]
 
     async def _is_too_old(self, invoice: Json) -> bool:
         """Whether Stripe takes no usage of the invoice's lines any more: a paused collection keeps drafts."""
@@ -407,7 +405,7 @@ class Billing:
 
 
 def _closing(found: CustomerMeter) -> CustomerMeter:
-    """Read the ended periods whole, and nothing after them."""
+    """Read the ended periods whole, and nothing after them: what goes on is not shown, and may be over."""
     return replace(found, closing=True, partial=True, read_until=max(span.end for span in found.spans))
 
 

@@ -126,17 +126,18 @@ class Heads:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
         if customer_meter.partial or customer_meter.seen_at < head.seen_at:
             return head
-        closed = [await self._closed_if_left(span, customer_meter, head) for span in head.spans]
+        closed = [await self._closed_if_left(span, customer_meter) for span in head.spans]
         return replace(head, spans=tuple(span for spans in closed for span in spans))
 
-    async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter, head: Head) -> list[Span]:
+    async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
+        """Asks for all events since the span's start: a look since then may have shown other spans alone."""
         if not _left_behind(span, customer_meter, self.clock()):
             return [span]
         if customer_meter.target is Target.LAST:
-            swaps = await self.billing.swaps(head.seen_at, customer_meter.seen_at)
-            if told_apart := parts(span, within(span, swaps, head.seen_at)):
+            swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
+            if told_apart := parts(span, within(span, swaps, span.start)):
                 return told_apart
-        changed_at = await self.billing.price_changed_at(span, head.seen_at, self.clock())
+        changed_at = await self.billing.price_changed_at(span, span.start, self.clock())
         return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 

@@ -31,7 +31,7 @@ ENDINGS = (
     "send_invoice",
     "grace",
     "corrections",
-    *(kind for kind in CHANGES if kind != "remove"),
+    *CHANGES,
 )
 """What a world may hold besides plain renewals of mirrored prices."""
 

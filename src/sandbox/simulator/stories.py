@@ -109,7 +109,10 @@ class Stories:
             return
         made: list[Act] = []
         for _ in range(dice.choice((1, 1, 1, 2))):
-            act = self._act(one, dice.choice(allowed), made)
+            kind = dice.choice(allowed)
+            if kind == "cancel_now" and made:  # what a change had billed would wait for ever to be invoiced
+                continue
+            act = self._act(one, kind, made)
             if act is not None and not any(before.kind in _LAST_CHANGES for before in made):
                 made.append(act)
         if one.trial_days and "end_trial" in self.endings and dice.random() < 0.3:
