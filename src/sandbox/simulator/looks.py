@@ -37,8 +37,8 @@ class Looks:
 
     def closing(self, segment: Segment, line: Line | None) -> Segment:
         """The segment with the instant at which its quantity is fixed: a draft waits for the webhook."""
-        if line is None or segment.closes <= line.created:
-            return segment  # final at once
+        if line is None or segment.closes <= line.created or segment.is_sent:
+            return segment  # final at once, or held by nothing
         limit = line.created + LONGEST_HOLD
         answered = limit if line.answered_at is None else min(line.answered_at, limit)
         return replace(segment, closes=max(segment.closes, answered))

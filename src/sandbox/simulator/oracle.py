@@ -40,6 +40,8 @@ class Segment:
     """Whether it ends with the item's period."""
     is_last: bool = False
     """Whether the subscription ends with it."""
+    is_sent: bool = False
+    """Whether its invoice is sent: no webhook then holds the draft (Subscription webhooks)."""
 
     @property
     def has_line(self) -> bool:
@@ -105,6 +107,7 @@ class _Course:
                     place=running.place,
                     is_whole=end == running.period_end,
                     is_last=is_last,
+                    is_sent=self.contract.is_invoiced,
                 )
             )
             running.first = False

@@ -126,20 +126,23 @@ class _Judge:
             self._finality(segment, line)
             if not _same(line.quantity, max(sums.in_time, ZERO)):
                 self._wrong(segment, f"billed {line.quantity}, but Stripe had received {sums.in_time}")
-        known = sums.in_time + sums.counted + (sums.too_late if sums.is_shared else ZERO)
-        if sums.in_time > sums.wanted and not _same(sums.in_time, sums.wanted):
+        known = _known(segment, sums)
+        unseen = [u for u in sums.used if _is_taken_back(u) and not self._was_due(segment, u)]
+        most = sums.wanted - aggregated(unseen)
+        if sums.in_time > most and not _same(sums.in_time, most):
             self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
         elif self._swapped_to_another(segment):
             rest = max(sums.wanted - _known(segment, sums), ZERO)
             self.moved[segment.contract, segment.place, segment.end] = rest
-        elif segment.how != "dropped" and not self._accounted(segment, sums, known):
+        elif segment.how != "dropped" and not self._accounted(segment, sums, known, most):
             self._short(
                 segment,
                 f"billed {sums.in_time} of {sums.wanted} used, {sums.counted} counted as on no invoice",
             )
         if sums.too_late and not sums.is_shared and segment.how != "dropped":
             self._wrong(segment, f"{sums.too_late} sent after the quantity was fixed")
-        due = aggregated(use for use in sums.used if self._was_due(segment, use))
+        # What is taken back may be seen in time or not.
+        due = aggregated(use for use in sums.used if _is_taken_back(use) or self._was_due(segment, use))
         if sums.in_time < due and not _same(sums.in_time, due):
             self._short(segment, f"billed {sums.in_time}, though {due} of {sums.truth} could be seen in time")
         if segment.how == "draft" and _same(sums.in_time, sums.truth):
@@ -173,13 +176,13 @@ class _Judge:
         follower = self.followed.get((segment.contract, segment.place, segment.end))
         return segment.how in {"dropped", "received"} and follower not in {None, segment.item}
 
-    def _accounted(self, segment: Segment, sums: _Sums, known: Decimal) -> bool:
+    def _accounted(self, segment: Segment, sums: _Sums, known: Decimal, most: Decimal) -> bool:
         """Whether all usage is billed, or counted as on no invoice.
 
         What is seen when nothing looks at a segment any more is not: after its end a subscription is in no
         list, and a ledger that was lost does not know of what had closed.
         """
-        if _same(known, sums.wanted):
+        if _same(known, sums.wanted) or sums.wanted < known <= most:
             return True
         looked_at = aggregated(use for use in sums.used if self._was_looked_at(segment, use))
         return looked_at <= known <= sums.wanted or _same(looked_at, known)
@@ -326,7 +329,12 @@ def _known(segment: Segment, sums: _Sums) -> Decimal:
     """What was billed or counted; of a dropped segment what Stripe had received is counted, too."""
     if segment.how == "dropped":
         return max(sums.in_time + sums.too_late, sums.counted)
-    return sums.in_time + sums.counted
+    # What another price of the meter took after this one was billed is on an invoice, too.
+    return sums.in_time + sums.counted + (sums.too_late if sums.is_shared else ZERO)
+
+
+def _is_taken_back(use: Usage) -> bool:
+    return use.value.startswith("-")
 
 
 def _same(left: Decimal, right: Decimal) -> bool:
