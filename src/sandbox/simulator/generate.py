@@ -27,6 +27,7 @@ ENDINGS = (
     "second_subscription",
     "resubscribe",
     "legacy",
+    "last",
     "mixed",
     "send_invoice",
     "grace",
