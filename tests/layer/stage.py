@@ -17,6 +17,7 @@ from typing import Any, cast
 from tests.layer.builders import SETTINGS, Clock, D, MemoryTable, customer_meter, span
 from tests.layer.protocol import Behaviour, FakeStripe, no_sleep
 from usage_reporting.billing import Billing
+from usage_reporting.budget import Budget
 from usage_reporting.errors import OpenMeterUnavailableError
 from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head, Item, Key, Ledger
@@ -250,7 +251,7 @@ class World:
 
     # Processes
 
-    def start(self, options: Options | None = None) -> Process:
+    def start(self, options: Options | None = None, budget: Budget | None = None) -> Process:
         """A new process at its first call to the outside."""
         process = Process(self, self.clock())
         api, ledger = SteppedApi(process), SteppedLedger(process, self.table)
@@ -263,7 +264,7 @@ class World:
             sender=sender,
             clock=self.clock,
         )
-        work = reporter.report([self.customer_meter()], options or Options(full=True))
+        work = reporter.report([self.customer_meter()], options or Options(full=True), budget)
         process.task = self.loop.create_task(work)
         self.processes.append(process)
         self._settle()
