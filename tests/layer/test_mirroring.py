@@ -79,7 +79,7 @@ def test_a_correction_before_the_invoice_is_final_is_sent_when_accepted(world: W
 
 def test_nothing_at_all_is_released_by_a_word_of_its_own(world: World) -> None:
     renewed(world)
-    world.usage.add(BEFORE, -5)
+    world.usage.events.clear()
 
     for options in (None, Options(full=True, accept=True)):
         report = world.run(options)
@@ -87,6 +87,17 @@ def test_nothing_at_all_is_released_by_a_word_of_its_own(world: World) -> None:
         assert report.reason.startswith("OpenMeter has nothing of what it had before; check it")
     accepted = world.run(Options(full=True, accept=True, accept_empty=True))
     assert accepted.status is Status.SENT
+    assert world.differences() == {}
+
+
+def test_usage_that_was_all_taken_back_is_a_decrease_like_others(world: World) -> None:
+    renewed(world)
+    world.usage.add(BEFORE, -5)
+
+    held = world.run()
+    assert held.status is Status.HELD
+    assert "has 0 in OpenMeter, less than the 5 that Stripe holds" in held.reason
+    assert world.run(Options(full=True, accept=True)).status is Status.SENT
     assert world.differences() == {}
 
 
