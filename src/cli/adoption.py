@@ -8,10 +8,12 @@ from decimal import Decimal
 
 from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
-from usage_reporting.billing import Billing
+from usage_reporting.billing import LONGEST_DRAFT, Billing
+from usage_reporting.hours import known_spans
 from usage_reporting.ledger import Entry, Head, Ledger
-from usage_reporting.model import CustomerMeter, Send, SendState
+from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
 from usage_reporting.period_bounds import cuts_of
+from usage_reporting.targets import last
 from usage_reporting.windows import (
     DAY,
     HOUR,
@@ -24,6 +26,7 @@ from usage_reporting.windows import (
     day_of,
     days_between,
     floor_hour,
+    floor_minute,
 )
 
 SUMMARIES_LAG = HOUR
@@ -45,7 +48,9 @@ class Adoption:
     entries: Sequence[Entry]
     """Those that Stripe's hours change, with the versions that were read."""
     hours: Mapping[int, Decimal]
-    """What Stripe holds, by UTC hour."""
+    """What Stripe holds, by UTC hour; where the last value counts, by the span's start."""
+    spans: Sequence[Span] = ()
+    """Those that were looked at, where the last value counts."""
 
     async def carry_out(self, ledger: Ledger, now: int) -> None:
         """Write the days, then the head: only that releases what was held. Raises LostRaceError."""
@@ -64,6 +69,8 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
     head = await _head(ledger, customer_meter, now)
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
+    if customer_meter.target is Target.LAST:
+        return await _plan_totals(billing, ledger, customer_meter, head, now)
     oldest = (now - OLDEST_SLICE) // DAY * DAY
     keys = [(pk, day) for day in days_between(oldest, now + 1)]
     before = await ledger.entries(keys)
@@ -81,6 +88,48 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
                 sends[day_of(piece.start)].append(_adopted(piece, units, now))
     entries = [_entry(before[(pk, day)], sends[day]) for _, day in keys]
     return Adoption(customer_meter, head, [entry for entry in entries if entry.version or entry.sends], hours)
+
+
+async def _plan_totals(
+    billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, head: Head, now: int
+) -> Adoption:
+    """What Stripe holds of each span of a meter that takes the last value."""
+    assert customer_meter.meter is not None
+    spans = {
+        span.start: span
+        for span in known_spans(customer_meter, head, now)
+        if span.start < now and span.end > now - LONGEST_DRAFT and span.state is not SpanState.FREE
+    }
+    before = await ledger.entries([(customer_meter.pk, str(start)) for start in spans])
+    _check_settled(before.values(), now)
+    whose = customer_meter.customer, customer_meter.meter.id
+    held: dict[int, Decimal] = {}
+    entries = []
+    for start, span in sorted(spans.items()):
+        entry = before[(customer_meter.pk, str(start))]
+        held[start], stamp = await _newest(billing, *whose, span, now)
+        sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], now, SendState.SENT)]
+        if held[start] or entry.version:
+            entries.append(_entry(entry, sends if held[start] else []))
+    return Adoption(customer_meter, head, entries, held, tuple(spans.values()))
+
+
+async def _newest(billing: Billing, customer: str, meter: str, span: Span, now: int) -> tuple[Decimal, int]:
+    """The last value that Stripe holds of a span, and the latest second that it can be stamped with.
+
+    Nothing of ours is stamped in the minute that a span begins in; the last minute of what is cut short may
+    be another's, too. Summaries tell no stamps, but they tell by whole minutes where there is no value.
+    """
+    low, high = floor_minute(last.first_stamp(span)), floor_minute(min(span.end, now) + MINUTE - 1)
+    end = high
+    value = await billing.usage_held(customer, meter, low, end) if low < end else ZERO
+    while value and high - low > MINUTE:
+        middle = floor_minute((low + high) // 2)
+        if await billing.usage_held(customer, meter, middle, end):
+            low = middle
+        else:
+            high = middle
+    return round_units(value), max(min(low + MINUTE, span.end, now) - 1, span.start)
 
 
 async def _head(ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head:

@@ -16,8 +16,9 @@ from cli.wiring import Operator
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.errors import RefusedError, UsageReportingError
 from usage_reporting.ledger import Head
-from usage_reporting.model import CustomerMeter
+from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.openmeter import MOST_SUBJECTS, Hours
+from usage_reporting.targets import last
 from usage_reporting.windows import (
     BOUNDS_KEPT,
     DAY,
@@ -124,7 +125,10 @@ async def survey(parts: Operator, found: Sequence[CustomerMeter], *, only_held: 
                 bar.advance(bar.task_ids[0])
 
         adoptions = await asyncio.gather(*(read(one, head) for one, head in wanted))
-    result.compared = await _measured(parts, [one for one in adoptions if one is not None], result)
+    planned = [one for one in adoptions if one is not None]
+    totals = [one for one in planned if one.customer_meter.target is Target.LAST]
+    result.compared = await _measured(parts, [one for one in planned if one not in totals], result)
+    result.compared += await _totalled(parts, totals, result)
     return result
 
 
@@ -194,6 +198,30 @@ async def _measured(parts: Operator, adoptions: Sequence[Adoption], result: Surv
         for one in adoptions
         if one.customer_meter.pk not in failed
     ]
+
+
+async def _totalled(parts: Operator, adoptions: Sequence[Adoption], result: Survey) -> list[Comparison]:
+    """Read OpenMeter's totals of spans where the last value counts."""
+    compared = []
+    for one in adoptions:
+        try:
+            compared.append(Comparison(one, await _totals(parts, one)))
+        except UsageReportingError as error:
+            result.problems.append((name_of(one.customer_meter), error))
+    return compared
+
+
+async def _totals(parts: Operator, one: Adoption) -> dict[int, Decimal]:
+    """OpenMeter's total of each span so far, by its start."""
+    found = {}
+    for span in one.spans:
+        start, _ = last.measured_span(span)
+        until = last.measured_until(span, parts.clock(), eager=True)
+        if until > start:
+            subject = one.head.subject
+            values = await parts.openmeter.totals(one.head.openmeter_meter, [subject], start, until)
+            found[span.start] = round_units(values.get(subject, ZERO))
+    return found
 
 
 def _take(

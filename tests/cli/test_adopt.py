@@ -276,3 +276,55 @@ def test_in_shadow_mode_nothing_is_adopted(
     assert result.code == 2
     assert "deploy Mode=live" in result.err
     assert world.ledger() == []
+
+
+# Meters that take the last value
+
+
+@pytest.fixture
+def totalled(world: World) -> str:
+    """A customer on a price that bills the last value."""
+    world.travel(ODD)
+    customer = world.customer()
+    world.subscription(world.metered_price(formula="last")[0], customer)
+    return customer
+
+
+def test_the_last_value_of_another_reporter_is_adopted(
+    run: Run, world: World, stack: str, totalled: str
+) -> None:
+    for minutes, total in ((5, "10"), (90, "15")):
+        world.use(totalled, ODD + minutes * MINUTE, 10 if total == "10" else 5)
+        world.travel(ODD + (minutes + 1) * MINUTE)
+        report_as_another(world, totalled, ODD + minutes * MINUTE, total)
+    world.travel(NOON + 5 * HOUR)
+    assert run("report", "--stack", stack, "--json").json["summary"]["held"] == 1
+
+    adopted = run("adopt", "--stack", stack, "--customer", totalled, "--yes", "--json")
+
+    assert adopted.json["meters"][0]["hours"] == [{"hour": rfc3339(ODD), "stripe": "15", "openmeter": "15"}]
+    [send] = [send["M"] for item in world.ledger() if "sends" in item for send in item["sends"]["M"].values()]
+    assert int(send["stamp"]["N"]) // MINUTE == (ODD + 90 * MINUTE) // MINUTE
+    assert run("report", "--stack", stack, "--json").json["summary"]["unchanged"] == 1
+    world.use(totalled, NOON + 5 * HOUR, 2)
+    world.travel(NOON + 7 * HOUR)
+    run("report", "--stack", stack)
+    assert values(world, totalled) == [10, 15, 17]
+
+
+def test_the_values_of_two_periods_are_told_apart(run: Run, world: World, stack: str) -> None:
+    world.travel(ODD - 30 * DAY)
+    customer = world.customer()
+    world.subscription(world.metered_price(formula="last")[0], customer)
+    world.use(customer, ODD - 20 * MINUTE, 7)
+    world.use(customer, ODD + 2 * MINUTE, 5)
+    world.travel(ODD + 10 * MINUTE)
+    report_as_another(world, customer, ODD - 1, "7")
+    report_as_another(world, customer, ODD + 3 * MINUTE, "5")
+    world.travel(ODD + 40 * MINUTE)
+
+    run("adopt", "--stack", stack, "--customer", customer, "--yes")
+
+    assert adopted_slices(world) == {ODD - 30 * DAY: 7, ODD: 5}
+    assert run("report", "--stack", stack, "--json").json["summary"]["reported"] == 0
+    assert values(world, customer) == [7, 5]

@@ -14,13 +14,13 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.layer.builders import NOON, SETTINGS, Clock, customer_meter
+from tests.layer.builders import NOON, SETTINGS, Clock, customer_meter, span
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, BadRequestError, StripeUnavailableError
-from usage_reporting.model import CustomerMeter, SpanState
+from usage_reporting.model import CustomerMeter, SpanState, Target
 from usage_reporting.pages import (
     Cursor,
     Lister,
@@ -250,6 +250,23 @@ def test_without_the_permission_for_events_the_tick_goes_on_and_says_so_once(
         assert asyncio.run(lister.queue_pages(Cursor(Scope.CLOSING), Budget())) == (2, None)
 
     assert len(said) == 1
+
+
+def test_where_the_last_value_counts_all_of_a_customer_comes_in_one_message() -> None:
+    """Whether a customer's spans overlap is known only when all subscriptions are listed."""
+    several = [replace(one, target=Target.LAST) for one in numbered(0, 150)]
+    again = replace(several[0], spans=(span(NOON, item="si_2"),))
+    queue = MemoryQueue()
+
+    listed(ListedBilling([several, [again, *numbered(0, 100)]]), Cursor(Scope.ALL), Budget(), queue)
+
+    by_target = Counter(one.target for page in queue.pages for one in page)
+    assert by_target == {Target.LAST: 150, Target.MIRROR: 100}
+    assert all(len({one.target for one in page}) == 1 for page in queue.pages)
+    [found] = [
+        one for page in queue.pages for one in page if one.pk == again.pk and one.target is Target.LAST
+    ]
+    assert {one.item for one in found.spans} == {"si_1", "si_2"}
 
 
 def test_a_cursor_in_the_drafts_lists_no_subscriptions_again() -> None:

@@ -23,7 +23,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
 from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, BadRequestError, RejectedError, StripeUnavailableError
-from usage_reporting.model import CustomerMeter
+from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.openmeter import MOST_SUBJECTS
 from usage_reporting.telemetry import logger
 from usage_reporting.windows import HOUR, MINUTE, floor_minute
@@ -137,6 +137,10 @@ def scope_of(event: object) -> Scope:
     return Scope(scope)
 
 
+_Waiting = defaultdict[tuple[str, Target], dict[str, CustomerMeter]]
+"""Customer meters by OpenMeter meter and target, then by ledger key."""
+
+
 @dataclass(slots=True)
 class Lister:
     """Lists customer meters and queues them."""
@@ -153,7 +157,7 @@ class Lister:
 
         Raises StripeUnavailableError or AskAgainError; what was queued before stays queued.
         """
-        waiting: dict[str, dict[str, CustomerMeter]] = defaultdict(dict)
+        waiting: _Waiting = defaultdict(dict)
         queued = 0
         customers = [Part.SUBSCRIPTIONS, Part.DRAFTS]
         if cursor.scope is Scope.ALL:
@@ -162,7 +166,7 @@ class Lister:
             after = cursor.after if part is cursor.part else ""
             async for listing in self._listings(cursor.scope, part, after):
                 for one in listing.customer_meters:
-                    page = waiting[one.openmeter_meter]
+                    page = waiting[(one.openmeter_meter, one.target)]
                     # Bounds of all its subscriptions belong together where they are known together.
                     page[one.pk] = page[one.pk].merged_with(one) if one.pk in page else one
                 queued += await self._flush(waiting, least=MOST_SUBJECTS)
@@ -203,9 +207,11 @@ class Lister:
         ends = {"gte": now - CLOSING_AFTER, "lte": now + CLOSING_BEFORE}
         return self.billing.subscriptions({"current_period_end": ends}, after)
 
-    async def _flush(self, waiting: dict[str, dict[str, CustomerMeter]], *, least: int) -> int:
+    async def _flush(self, waiting: _Waiting, *, least: int) -> int:
         queued = 0
         for name in list(waiting):
+            if least > 1 and name[1] is Target.LAST:
+                continue  # whether a customer's spans overlap is known when all are listed
             while len(waiting[name]) >= least:
                 found = list(waiting[name].values())
                 page, rest = found[:MOST_SUBJECTS], found[MOST_SUBJECTS:]
