@@ -106,9 +106,9 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
     if end <= start:
         return None
     when_left = _when_left(subscription, end)
-    if subscription.get("status") == "paused":
+    if subscription.get("status") == "paused" and state is SpanState.CURRENT:
         state = SpanState.FREE
-    elif end < period_end and subscription.get("ended_at"):
+    elif subscription.get("ended_at") and (end < period_end or when_left is SpanState.FREE):
         state = SpanState.FREE if when_left is SpanState.FREE else SpanState.CANCELED
     return Span(
         start=start,

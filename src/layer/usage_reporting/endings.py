@@ -18,6 +18,7 @@ from usage_reporting.renewals import (
     UPDATED,
     EndedPeriod,
     ended_periods,
+    paused_at,
     resumed_at,
     subscription_id,
     taken_off,
@@ -53,13 +54,14 @@ class Endings:
         latest = self.clock() + AHEAD
         ended = [period for period in ended_periods(event) if period.end <= latest]
         gone = [period for period in taken_off(event) if period.end <= latest]
-        resumed = resumed_at(event)
-        if not ended and not gone and resumed is None:
+        paused, resumed = paused_at(event), resumed_at(event)
+        if not ended and not gone and paused is None and resumed is None:
             return None
         subscription = await self.billing.subscription(id_)
         found = await self.billing.ended(subscription, ended)
         found += await self._taken_off(subscription, gone)
-        found += await self._paused(subscription, resumed) if resumed is not None else []
+        found += await self._before_a_pause(subscription, paused) if paused is not None else []
+        found += await self._in_a_pause(subscription, resumed) if resumed is not None else []
         return merged(found)
 
     async def listings(self, after: str = "") -> AsyncIterator[Listing]:
@@ -80,7 +82,8 @@ class Endings:
     async def _listed(self, event: Json) -> list[CustomerMeter]:
         """Renewals are left to the drafts that they make."""
         try:
-            is_seen = event["type"] == DELETED or taken_off(event) or resumed_at(event) is not None
+            is_pause = paused_at(event) is not None or resumed_at(event) is not None
+            is_seen = event["type"] == DELETED or is_pause or taken_off(event)
             return await self.of(event) or [] if is_seen else []
         except NotFoundError:
             return []
@@ -97,7 +100,25 @@ class Endings:
             pairs.append((item, span and replace(span, state=span.when_left)))
         return await self.billing.closing(subscription, pairs)
 
-    async def _paused(self, subscription: Json, until: int) -> list[CustomerMeter]:
+    async def _before_a_pause(self, subscription: Json, at: int) -> list[CustomerMeter]:
+        """The part of the running periods before a pause: Stripe bills it at once ("Pause subscriptions")."""
+        pairs: list[tuple[Json, Span | None]] = []
+        for item in await self.billing.items(subscription):
+            period = period_of(subscription, item)
+            if period is not None and period[0] < at < period[1]:
+                before = {**item, "current_period_start": period[0], "current_period_end": at}
+                span = span_of(subscription, before, SpanState.ENDED)
+                pairs.append((before, span and await self._as_billed(span)))
+        return await self.billing.closing(subscription, pairs)
+
+    async def _as_billed(self, span: Span) -> Span:
+        """What Stripe billed when a pause began: a draft takes more, anything else does not."""
+        if span.when_left is SpanState.FREE:
+            return replace(span, state=SpanState.FREE)
+        found = await self.billing.state_of(replace(span, state=SpanState.CANCELED), self.clock())
+        return found if found.state is SpanState.DRAFT else replace(span, state=SpanState.BILLED)
+
+    async def _in_a_pause(self, subscription: Json, until: int) -> list[CustomerMeter]:
         """The part of the running periods in which the subscription was paused."""
         pairs: list[tuple[Json, Span | None]] = []
         for item in await self.billing.items(subscription):

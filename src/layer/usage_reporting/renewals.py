@@ -107,6 +107,13 @@ def taken_off(event: Json) -> list[EndedPeriod]:
     return gone
 
 
+def paused_at(event: Json) -> int | None:
+    """When a `customer.subscription.updated` event began a pause, UTC seconds; None if it did not."""
+    previous = event["data"].get("previous_attributes") or {}
+    is_now = _object(event).get("status") == "paused" and previous.get("status", "paused") != "paused"
+    return _instant(event.get("created")) if is_now else None
+
+
 def resumed_at(event: Json) -> int | None:
     """When a `customer.subscription.updated` event ended a pause, UTC seconds; None if it did not."""
     previous = event["data"].get("previous_attributes") or {}

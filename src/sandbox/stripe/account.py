@@ -20,6 +20,7 @@ from sandbox.stripe.objects import (
     Product,
     Subscription,
     SubscriptionItem,
+    SubscriptionSchedule,
     WebhookEndpoint,
 )
 from sandbox.stripe.settings import StripeSettings
@@ -102,6 +103,7 @@ class Account:
         self.subscriptions: Table[Subscription] = Table("subscription")
         self.items: Table[SubscriptionItem] = Table("subscription_item")
         self.invoices: Table[Invoice] = Table("invoice")
+        self.schedules: Table[SubscriptionSchedule] = Table("subscription schedule")
         self.endpoints: Table[WebhookEndpoint] = Table("webhook endpoint")
         self.destinations: Table[EventDestination] = Table("event destination")
         self._clock = clock

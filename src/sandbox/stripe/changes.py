@@ -13,7 +13,7 @@ from sandbox.stripe.invoices import UPDATE
 from sandbox.stripe.item_changes import ItemChanges, merged
 from sandbox.stripe.lifecycle import in_trial, restart
 from sandbox.stripe.objects import Subscription
-from sandbox.stripe.subscriptions import check_collection, schedule_end
+from sandbox.stripe.subscriptions import check_collection, missing_payment_method, schedule_end
 from sandbox.stripe.versions import ApiVersion
 
 Params = dict[str, Any]
@@ -93,6 +93,7 @@ def _change_settings(subscription: Subscription, params: Params) -> None:
     if "days_until_due" in params:
         subscription.days_until_due = params["days_until_due"]
     check_collection(subscription)
+    subscription.missing_payment_method = missing_payment_method(params, subscription.missing_payment_method)
     if "pause_collection" in params:
         pause = params["pause_collection"] or {}
         subscription.pause_behavior = pause.get("behavior")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sandbox.stripe.books import Books
+from sandbox.stripe.errors import invalid
 from sandbox.stripe.invoices import CYCLE, UPDATE
 from sandbox.stripe.objects import InvoiceLine, Recurring, Subscription, SubscriptionItem
-from sandbox.stripe.periods import next_boundary
+from sandbox.stripe.periods import boundary_before, next_boundary
+from sandbox.stripe.phases import enter_next_phase
 
 
 def next_due(books: Books, subscription: Subscription) -> int | None:
@@ -13,12 +15,12 @@ def next_due(books: Books, subscription: Subscription) -> int | None:
     if not subscription.is_live:
         return None
     delay = books.account.settings.renewal_delay
-    due = [min(item.period_end for item in subscription.items) + delay]
+    due = [] if subscription.is_paused else [min(item.period_end for item in subscription.items) + delay]
     if subscription.cancel_at is not None:
         due.append(subscription.cancel_at + delay)
     if subscription.pause_resumes_at is not None:
         due.append(subscription.pause_resumes_at)
-    return min(due)
+    return min(due, default=None)
 
 
 def step(books: Books, subscription: Subscription) -> None:
@@ -48,6 +50,9 @@ def renew(books: Books, subscription: Subscription, reached: int) -> None:
 
     `invoice.created` comes before `customer.subscription.updated`, as observed in practice.
     """
+    if in_trial(subscription) and subscription.missing_payment_method != "create_invoice":
+        _end_trial_without_payment(books, subscription)
+        return
     before = books.events.render(subscription)
     free = in_trial(subscription)
     ended = [item for item in subscription.items if item.period_end <= reached]
@@ -57,6 +62,8 @@ def renew(books: Books, subscription: Subscription, reached: int) -> None:
         for item in ended
         if is_metered(books, item)
     ]
+    enter_next_phase(books, subscription, min(item.period_end for item in ended))
+    ended = [item for item in subscription.items if item.period_end <= reached]
     for item in ended:
         item.period_start = item.usage_from = item.period_end
         item.period_end = next_boundary(
@@ -69,6 +76,49 @@ def renew(books: Books, subscription: Subscription, reached: int) -> None:
     ]
     books.invoices.draft(subscription, in_order(metered + licensed), CYCLE, period_start=started)
     books.events.emit("customer.subscription.updated", subscription, before)
+
+
+def _end_trial_without_payment(books: Books, subscription: Subscription) -> None:
+    """Pause or cancel (Free trials, "Create free trials without payment"); no invoice is made.
+
+    A paused subscription keeps the period of its trial: it does not advance to new ones.
+    """
+    if subscription.missing_payment_method == "cancel":
+        cancel_now(books, subscription, invoice_now=False)
+        return
+    before = books.events.render(subscription)
+    subscription.status = "paused"
+    books.events.emit("customer.subscription.updated", subscription, before)
+    books.events.emit("customer.subscription.paused", subscription)
+
+
+def resume(books: Books, subscription: Subscription, *, anchor: str) -> None:
+    """End a pause; every customer here can pay. Usage of the pause is never billed (Free trials).
+
+    `anchor`: `now` begins a period here, `unchanged` goes on with the one that holds this instant.
+    """
+    if not subscription.is_paused:
+        raise invalid("You can only resume a subscription that is paused.", "id")
+    now = books.account.now()
+    before = books.events.render(subscription)
+    if anchor == "now":
+        subscription.billing_cycle_anchor = now
+    for item in subscription.items:
+        recurring = recurring_of(books, item)
+        item.period_start = item.usage_from = now
+        item.period_end = next_boundary(subscription.billing_cycle_anchor, recurring, now)
+        if anchor == "unchanged":
+            item.period_start = boundary_before(subscription.billing_cycle_anchor, recurring, now)
+    subscription.status = "active"
+    licensed = [
+        books.invoices.licensed_line(subscription, item)
+        for item in subscription.items
+        if not is_metered(books, item)
+    ]
+    if licensed:
+        books.invoices.draft(subscription, licensed, UPDATE, period_start=now, at_once=True)
+    books.events.emit("customer.subscription.updated", subscription, before)
+    books.events.emit("customer.subscription.resumed", subscription)
 
 
 def restart(books: Books, subscription: Subscription) -> None:
@@ -147,7 +197,9 @@ def in_order(lines: list[InvoiceLine]) -> list[InvoiceLine]:
 
 
 def _close(subscription: Subscription, instant: int) -> None:
+    """A schedule ends with its subscription."""
     subscription.status = "canceled"
+    subscription.schedule = None
     subscription.ended_at = instant
     if subscription.canceled_at is None:
         subscription.canceled_at = instant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass
@@ -131,6 +131,8 @@ class Subscription:
     days_until_due: int | None = None
     pause_behavior: str | None = None
     pause_resumes_at: int | None = None
+    missing_payment_method: str = "create_invoice"
+    schedule: str | None = None
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     pending: list[InvoiceLine] = field(default_factory=list)
@@ -138,6 +140,11 @@ class Subscription:
     @property
     def is_live(self) -> bool:
         return self.status != "canceled"
+
+    @property
+    def is_paused(self) -> bool:
+        """No invoices, no new periods (Pause subscriptions)."""
+        return self.status == "paused"
 
     @property
     def is_flexible(self) -> bool:
@@ -200,6 +207,34 @@ class Invoice:
     def total(self) -> int:
         """In the currency's smallest unit."""
         return sum(line.amount for line in self.lines)
+
+
+@dataclass
+class Phase:
+    """What a schedule puts on its subscription in [start, end), UTC unix seconds."""
+
+    start: int
+    end: int
+    items: list[dict[str, Any]]
+    proration_behavior: str = "create_prorations"
+
+
+@dataclass
+class SubscriptionSchedule:
+    """`current`: the number of the phase that runs."""
+
+    resource: ClassVar[str] = "subscription_schedule"
+    id: str
+    created: int
+    customer: str
+    subscription: str
+    phases: list[Phase]
+    end_behavior: str = "release"
+    status: str = "active"
+    current: int = 0
+    released_at: int | None = None
+    completed_at: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -34,3 +34,13 @@ def next_boundary(anchor: int, recurring: Recurring, after: int) -> int:
     while boundary(anchor, recurring, number - 1) > after:
         number -= 1
     return boundary(anchor, recurring, number)
+
+
+def boundary_before(anchor: int, recurring: Recurring, instant: int) -> int:
+    """The boundary at which the period began that holds this instant."""
+    number = 0
+    while boundary(anchor, recurring, number) > instant:
+        number -= 1
+    while boundary(anchor, recurring, number + 1) <= instant:
+        number += 1
+    return boundary(anchor, recurring, number)

@@ -15,10 +15,11 @@ from sandbox.stripe.objects import (
     Product,
     Subscription,
     SubscriptionItem,
+    SubscriptionSchedule,
     WebhookEndpoint,
 )
 from sandbox.stripe.render_invoice import invoice_json, line_json
-from sandbox.stripe.render_subscription import item_json, subscription_json
+from sandbox.stripe.render_subscription import item_json, schedule_json, subscription_json
 from sandbox.stripe.render_values import price_json
 from sandbox.stripe.versions import ApiVersion
 
@@ -129,6 +130,7 @@ _RENDERERS: dict[type, Renderer] = {
     WebhookEndpoint: _endpoint,
     Subscription: subscription_json,
     SubscriptionItem: item_json,
+    SubscriptionSchedule: schedule_json,
     Invoice: invoice_json,
     InvoiceLine: line_json,
 }

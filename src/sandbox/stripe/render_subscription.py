@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.stripe.account import Account, Json
-from sandbox.stripe.objects import Subscription, SubscriptionItem
+from sandbox.stripe.objects import Phase, Subscription, SubscriptionItem, SubscriptionSchedule
 from sandbox.stripe.render_values import embedded_list, price_json
 from sandbox.stripe.versions import ApiVersion
 
@@ -75,13 +75,13 @@ def subscription_json(account: Account, row: Subscription, version: ApiVersion) 
         "pending_invoice_item_interval": None,
         "pending_setup_intent": None,
         "pending_update": None,
-        "schedule": None,
+        "schedule": row.schedule,
         "start_date": row.start_date,
         "status": row.status,
         "test_clock": None,
         "transfer_data": None,
         "trial_end": row.trial_end,
-        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
+        "trial_settings": {"end_behavior": {"missing_payment_method": row.missing_payment_method}},
         "trial_start": row.trial_start,
     }
     if version.has_billing_mode:
@@ -93,6 +93,80 @@ def subscription_json(account: Account, row: Subscription, version: ApiVersion) 
         subscription["discount"] = None
         subscription["quantity"] = row.items[0].quantity if len(row.items) == 1 else None
     return subscription
+
+
+def schedule_json(account: Account, row: SubscriptionSchedule, version: ApiVersion) -> Json:
+    """A subscription schedule with its phases."""
+    subscription = account.subscriptions.get(row.subscription)
+    is_over = row.status != "active"
+    phase = row.phases[row.current]
+    schedule: Json = {
+        "id": row.id,
+        "object": "subscription_schedule",
+        "application": None,
+        "canceled_at": None,
+        "completed_at": row.completed_at,
+        "created": row.created,
+        "current_phase": None if is_over else {"start_date": phase.start, "end_date": phase.end},
+        "customer": row.customer,
+        "default_settings": {
+            "application_fee_percent": None,
+            "billing_cycle_anchor": "automatic",
+            "billing_thresholds": None,
+            "collection_method": subscription.collection_method,
+            "default_payment_method": None,
+            "description": None,
+            "invoice_settings": {"account_tax_ids": None, "days_until_due": None, "issuer": {"type": "self"}},
+            "on_behalf_of": None,
+            "transfer_data": None,
+        },
+        "end_behavior": row.end_behavior,
+        "livemode": account.settings.livemode,
+        "metadata": dict(row.metadata),
+        "phases": [_phase_json(phase, subscription.currency) for phase in row.phases],
+        "released_at": row.released_at,
+        "released_subscription": row.subscription if row.status == "released" else None,
+        "status": row.status,
+        "subscription": None if row.status == "released" else row.subscription,
+        "test_clock": None,
+    }
+    if version.has_billing_mode:
+        schedule["billing_mode"] = _billing_mode(subscription)
+    return schedule
+
+
+def _phase_json(phase: Phase, currency: str) -> Json:
+    return {
+        "add_invoice_items": [],
+        "application_fee_percent": None,
+        "billing_cycle_anchor": None,
+        "billing_thresholds": None,
+        "collection_method": None,
+        "currency": currency,
+        "default_payment_method": None,
+        "default_tax_rates": [],
+        "description": None,
+        "discounts": [],
+        "end_date": phase.end,
+        "invoice_settings": None,
+        "items": [
+            {
+                "billing_thresholds": None,
+                "discounts": [],
+                "metadata": dict(row.get("metadata", {})),
+                "price": row["price"],
+                **({"quantity": row["quantity"]} if "quantity" in row else {}),
+                "tax_rates": [],
+            }
+            for row in phase.items
+        ],
+        "metadata": {},
+        "on_behalf_of": None,
+        "proration_behavior": phase.proration_behavior,
+        "start_date": phase.start,
+        "transfer_data": None,
+        "trial_end": None,
+    }
 
 
 def _billing_mode(row: Subscription) -> Json:

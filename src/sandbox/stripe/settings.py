@@ -47,6 +47,12 @@ class StripeSettings:
     """How many refused events of one code a report names; the others are counted only."""
     renewal_delay: int = 0
     """Between a period's end and the moment at which Stripe advances the subscription."""
+    schedule_replaces_items: bool = False
+    """Whether a phase with other prices makes new subscription items, rather than changing the old ones.
+
+    "Subscription schedules" says that the items' metadata is updated, and so that they stay, but not of
+    which: both readings can be tried.
+    """
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0

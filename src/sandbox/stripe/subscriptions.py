@@ -60,6 +60,7 @@ def create_subscription(books: Books, params: Params, version: ApiVersion) -> Su
         days_until_due=params.get("days_until_due"),
         description=params.get("description"),
         metadata=params.get("metadata", {}),
+        missing_payment_method=missing_payment_method(params, "create_invoice"),
     )
     check_collection(subscription)
     first = _first_start(params, subscription, start, now)
@@ -70,6 +71,12 @@ def create_subscription(books: Books, params: Params, version: ApiVersion) -> Su
     books.events.emit("customer.subscription.created", subscription)
     _bill_first(books, subscription, params, start)
     return subscription
+
+
+def missing_payment_method(params: Params, otherwise: str) -> str:
+    """What happens at a trial's end; here no customer has a payment method on file."""
+    end_behavior = params.get("trial_settings", {}).get("end_behavior", {})
+    return str(end_behavior.get("missing_payment_method", otherwise))
 
 
 def add_item(

@@ -10,6 +10,7 @@ from sandbox.stripe.api import (
     invoices,
     metering,
     meters,
+    schedules,
     subscriptions,
     usage_records,
 )
@@ -21,6 +22,7 @@ ROUTES = [
         meters,
         customers,
         subscriptions,
+        schedules,
         invoices,
         metering,
         usage_records,

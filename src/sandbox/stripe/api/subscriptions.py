@@ -6,7 +6,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.changes import update_subscription
 from sandbox.stripe.errors import no_such
-from sandbox.stripe.lifecycle import cancel_now
+from sandbox.stripe.lifecycle import cancel_now, resume
 from sandbox.stripe.objects import Subscription, SubscriptionItem
 from sandbox.stripe.schema import (
     EXPAND,
@@ -56,6 +56,12 @@ def _cancel(call: Call) -> Json:
     if not subscription.is_live:
         raise no_such("subscription", subscription.id)
     cancel_now(call.books, subscription, invoice_now=call.params.get("invoice_now", False))
+    return call.show(subscription)
+
+
+def _resume(call: Call) -> Json:
+    subscription = call.account.subscriptions.get(call.id)
+    resume(call.books, subscription, anchor=call.params.get("billing_cycle_anchor", "now"))
     return call.show(subscription)
 
 
@@ -137,6 +143,9 @@ _COMMON: Members = {
     ),
     "proration_behavior": _PRORATION,
     "trial_end": Moment(("now",)),
+    "trial_settings": Fields(
+        {"end_behavior*": Fields({"missing_payment_method*": choice("cancel", "create_invoice", "pause")})}
+    ),
     **EXPAND,
 }
 _PAUSE = EitherOf(
@@ -200,6 +209,18 @@ ROUTES = [
         "subscription",
         _cancel,
         fields(EXPAND, invoice_now=Flag(), prorate=Flag()),
+    ),
+    Route(
+        "POST",
+        "/v1/subscriptions/{subscription}/resume",
+        "subscription",
+        _resume,
+        fields(
+            EXPAND,
+            billing_cycle_anchor=choice("now", "unchanged"),
+            proration_behavior=_PRORATION,
+            proration_date=Moment(),
+        ),
     ),
     Route(
         "GET",
