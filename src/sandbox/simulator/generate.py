@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sandbox.simulator.calendar import DAY
 from sandbox.simulator.faults import Faults
-from sandbox.simulator.history import History, Interval
-from sandbox.simulator.oracle import segments
+from sandbox.simulator.history import Bounds, History, Interval, Usage
+from sandbox.simulator.oracle import Segment, segments
 from sandbox.simulator.stories import CHANGES, Stories
 from sandbox.simulator.trouble import KINDS
 from sandbox.simulator.usages import Usages
@@ -32,9 +32,23 @@ ENDINGS = (
     "send_invoice",
     "grace",
     "corrections",
+    "bounds",
+    "hold_drafts",
     *CHANGES,
 )
 """What a world may hold besides plain renewals of mirrored prices."""
+
+_UNFORESEEN = {
+    "last",
+    "swap",
+    "add",
+    "remove",
+    "reset_anchor",
+    "end_trial",
+    "cancel_now",
+    "cancel_now_and_bill",
+}
+"""What had been stamped before such a bound was known stays where it is: no truth tells how much that was."""
 
 _LENGTHS: dict[Interval, int] = {"day": 6 * DAY, "week": 22 * DAY, "month": 64 * DAY}
 
@@ -56,7 +70,9 @@ class _Generator:
         start = self._start()
         end = start + _LENGTHS[interval]
         base = start + HOUR + self._odd_second()
-        stories = Stories(dice, self.endings, interval)
+        bounds: Bounds = dice.choice(("minute", "hour", "day")) if self._may("bounds", 0.12) else "exact"
+        endings = self.endings if bounds == "exact" else self.endings - _UNFORESEEN
+        stories = Stories(dice, endings, interval)
         contracts = [
             contract
             for number in range(dice.randint(3, 7))
@@ -69,17 +85,24 @@ class _Generator:
             tuple(contracts),
             acts=tuple(stories.acts),
             grace=dice.choice((2, 3, 5)) * HOUR if self._may("grace", 0.1) else HOUR,
+            bounds=bounds,
             allow_decrease=self._may("corrections", 0.15),
+            hold_drafts=self._may("hold_drafts", 0.2),
         )
         until = replace(bare, end=end + HOUR + bare.grace)
         stretches = [s for s in segments(until, DELAY) if s.closes <= until.end]
         ends = sorted({stretch.end for stretch in stretches}) or [end]
         return replace(
             bare,
-            usage=tuple(Usages(dice, self.kinds, stretches, corrects=bare.allow_decrease).all()),
+            usage=tuple(self._usage(bare, stretches)),
             faults=tuple(Faults(dice, self.kinds, ends).between(start, end)),
             page_size=dice.choices((100, 2), (7, 1))[0],
         )
+
+    def _usage(self, bare: History, stretches: Sequence[Segment]) -> Iterator[Usage]:
+        windows = () if bare.bounds == "exact" else (MINUTE, HOUR, DAY)
+        corrects = bare.allow_decrease
+        yield from Usages(self.dice, self.kinds, stretches, corrects=corrects, windows=windows).all()
 
     def _may(self, what: str, chance: float) -> bool:
         return what in self.endings and self.dice.random() < chance

@@ -134,6 +134,7 @@ class History:
     bounds: Bounds = "exact"
     """The setting PERIOD_BOUNDS."""
     allow_decrease: bool = False
+    hold_drafts: bool = False
 
     @property
     def size(self) -> int:

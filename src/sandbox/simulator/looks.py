@@ -32,12 +32,21 @@ class Looks:
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
+        self._holds_drafts = outcome.played.hold_drafts
         self._closing = sorted(outcome.closing_ticks)
         self._full = sorted(outcome.full_ticks)
 
     def closing(self, segment: Segment, line: Line | None) -> Segment:
-        """The segment with the instant at which its quantity is fixed: a draft waits for the webhook."""
-        if line is None or segment.closes <= line.created or segment.is_sent:
+        """The segment with the instant at which its quantity is fixed: a draft waits for the webhook.
+
+        With HOLD_DRAFTS one that lacks usage is kept open by the product, as long as Stripe would.
+        """
+        if line is None or segment.closes <= line.created:
+            return segment
+        final = line.finalized_at or 0
+        if self._holds_drafts and segment.closes < final <= line.created + LONGEST_HOLD:
+            return replace(segment, closes=final)
+        if segment.is_sent:
             return segment  # final at once, or held by nothing
         limit = line.created + LONGEST_HOLD
         answered = limit if line.answered_at is None else min(line.answered_at, limit)

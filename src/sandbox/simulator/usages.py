@@ -19,7 +19,8 @@ _QUIET = 8 * HOUR
 class Usages:
     """Draws usage for the stretches of a world; `kinds` are the faults that are in it.
 
-    `corrects`: some usage is taken back later, by an event below zero.
+    `corrects`: some usage is taken back later, by an event below zero. `windows`: seconds of the windows to
+    which bounds are rounded.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Usages:
         stretches: Sequence[Segment],
         *,
         corrects: bool = False,
+        windows: Sequence[int] = (),
     ) -> None:
         self.dice = dice
         self.stretches = stretches
         self.kinds = kinds
         self.corrects = corrects
+        self.windows = windows
 
     def all(self) -> Iterator[Usage]:
         """The usage of all stretches; a meter of the latest value has one event in a second."""
@@ -77,6 +80,9 @@ class Usages:
         if stretch.item.kind == "legacy":
             edges += [end - 30 * MINUTE, end - 30 * MINUTE - 1, (end - 30 * MINUTE) // MINUTE * MINUTE]
         edges += [end - dice.randrange(2 * HOUR) for _ in range(4)]
+        edges += [
+            edge - edge % window - back for edge in (start, end) for window in self.windows for back in (0, 1)
+        ]
         inside = [at for at in edges if start <= at < end]
         if dice.random() < 0.8:
             yield from dice.sample(inside, min(5, len(inside)))

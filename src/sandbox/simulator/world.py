@@ -15,7 +15,7 @@ from typing import Any
 
 import stripe._util as stripe_log
 
-from sandbox.openmeter import OpenMeterSandbox
+from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
 from sandbox.simulator.history import METERS, Act, Contract, History
 from sandbox.simulator.ledger_strikes import LedgerStrikes, LedgerTable
 from sandbox.simulator.looks import RENEWAL_DELAY
@@ -43,6 +43,7 @@ from usage_reporting import telemetry
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import UsageReportingError
+from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.ticks import tick, work_off
 from usage_reporting.webhook import answer
 
@@ -71,7 +72,9 @@ class World:
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
-        self.openmeter = OpenMeterSandbox(self.clock)
+        # Rounded bounds are for servers that refuse odd seconds.
+        made_before_2025 = OpenMeterSettings(rounded_bounds=history.bounds != "exact")
+        self.openmeter = OpenMeterSandbox(self.clock, made_before_2025)
         for slug, aggregation in METERS.items():
             self.openmeter.create_meter(slug, f"used_{slug}", aggregation=aggregation)
         self.merchant = Merchant(gateway, self.clock)
@@ -87,7 +90,13 @@ class World:
             table=self.table,
             queue=self.queue,
             trouble=self.trouble,
-            settings=Settings(openmeter_url=URL, stripe_api_base=URL, allow_decrease=history.allow_decrease),
+            settings=Settings(
+                openmeter_url=URL,
+                stripe_api_base=URL,
+                period_bounds=PeriodBounds(history.bounds),
+                allow_decrease=history.allow_decrease,
+                hold_drafts=history.hold_drafts,
+            ),
             secret=Secret(API_KEY, (webhook_secret,)),
             page_size=history.page_size,
             interleave=self._interleave,
