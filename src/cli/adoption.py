@@ -151,6 +151,7 @@ async def _head(ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head
         table=await ledger.created_at(),
         seen_at=max(known.seen_at, customer_meter.seen_at),
         full_read_at=LONG_AGO,
+        known_from=now,
     )
     return pinned.sees(customer_meter, now)
 

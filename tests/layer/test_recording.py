@@ -258,6 +258,15 @@ def test_what_shows_up_after_the_end_is_late_once() -> None:
     assert world.entry.undelivered == {MONTH_START: 5}
 
 
+def test_of_a_period_that_was_over_at_first_sight_nothing_is_late() -> None:
+    world = World(clock=Clock(MONTH_END))
+
+    report = world.report("12")
+
+    assert (report.status, report.late) == (Status.UNCHANGED, D(0))
+    assert world.billed == {}
+
+
 def test_the_last_second_of_a_period_still_takes_usage() -> None:
     world = World(clock=Clock(MONTH_END - 1))
 
@@ -297,11 +306,14 @@ def test_a_dry_run_says_what_it_would_set(dry: str) -> None:
 
 
 def test_a_dry_run_counts_what_is_late_without_noting_it() -> None:
-    world = World(clock=Clock(MONTH_END))
-    report = world.report("3", Options(dry_run=True))
+    world = World(clock=Clock(MONTH_END - 60))
+    world.report("10")
+    world.clock.now = MONTH_END
+    before = dict(world.ledger.memory.items)
+    report = world.report("13", Options(dry_run=True))
 
     assert (report.status, report.late) == (Status.LATE, D(3))
-    assert world.ledger.memory.items == {}
+    assert world.ledger.memory.items == before
 
 
 def test_an_unknown_is_repeated_before_anything_else_is_set() -> None:

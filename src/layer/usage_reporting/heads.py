@@ -119,6 +119,7 @@ class Heads:
             table=table,
             seen_at=customer_meter.seen_at,
             bounds=frozenset(span.start for span in customer_meter.spans),
+            known_from=now,
         ).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 

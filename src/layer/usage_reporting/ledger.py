@@ -144,6 +144,9 @@ class Head:
     full_read_at: int = 0
     read_at: int = 0
     """When its hours were read last, but for the ticks of up to three hours since."""
+    known_from: int = 0
+    """When the ledger first knew the customer meter, or was made anew: of periods that were over by then it
+    cannot say what Stripe was told."""
     version: int = 0
 
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
@@ -187,6 +190,7 @@ class Head:
             "seen_at": self.seen_at,
             "full_read_at": self.full_read_at,
             "read_at": self.read_at,
+            "known_from": self.known_from,
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -204,6 +208,7 @@ class Head:
             seen_at=int(item["seen_at"]),
             full_read_at=int(item["full_read_at"]),
             read_at=int(item["read_at"] if "read_at" in item else item["full_read_at"]),
+            known_from=int(item.get("known_from", 0)),
             version=int(item["version"]),
         )
 

@@ -121,6 +121,8 @@ class Recording:
         held = _held(entry)
         if is_same(send.value, held):
             return None
+        if span.end <= head.known_from:
+            return None  # the ledger cannot know what Stripe was told
         if span.end <= now:
             await self._count_late(report, entry, span, send.value - held, dry_run=options.dry_run)
             return None

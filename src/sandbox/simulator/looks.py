@@ -126,14 +126,18 @@ class Looks:
         It does not know of the segment any more then. Infinity: never.
         """
         return min(
-            (
-                strike.at
-                for strike in self._outcome.losses
-                if strike.at >= segment.closes
-                or (self.held_by(strike, segment) and self.mended_at(strike, segment) >= segment.closes)
-            ),
-            default=math.inf,
+            (strike.at for strike in self._outcome.losses if self._forgets(strike, segment)), default=math.inf
         )
+
+    def _forgets(self, strike: Loss, segment: Segment) -> bool:
+        mended = self.mended_at(strike, segment)
+        if segment.item.kind == "legacy":
+            # What was set before the ledger knew of a period is in it no more, so nothing is counted late.
+            ticks = (tick for tick in (*self._closing, *self._full) if tick >= strike.at)
+            first = min(ticks, default=math.inf) if strike.kind == LOST else mended
+            return first >= segment.end
+        is_held = self.held_by(strike, segment)
+        return strike.at >= segment.closes or (is_held and mended >= segment.closes)
 
     def is_held(self, one: Reported) -> bool:
         """Whether a loss of the ledger explains that a report was held."""

@@ -223,9 +223,8 @@ class _Judge:
         if not any(_same(line.quantity, one) for one in seen):
             tell = self._over if line.quantity > truth else self._short
             tell(segment, f"billed {line.quantity} of {truth} used, which nobody could see then")
-        if not any(
-            _same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, segment.closes)
-        ):
+        until = int(min(segment.closes, self.looks.forgotten_at(segment)))
+        if not any(_same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, until)):
             what = f"billed {line.quantity} of {truth} used, {counted} counted as on no invoice"
             self._short(segment, what)
         self.found.predicted += not _same(line.quantity, truth) and segment.how != "free"
