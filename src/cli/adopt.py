@@ -49,8 +49,8 @@ def adopt(
     """Rebuild the ledger of one customer, or of all who need it, from Stripe's hourly summaries.
 
     For usage that is held because the ledger cannot know what Stripe was told: another reporter was there
-    before, the table was lost or is a restored copy, or a send stayed unknown for 23 hours. It shows what
-    Stripe and OpenMeter have hour by hour, and asks. Nothing is sent; the next report sends what is then
+    before, the table was lost or is a restored copy, or its summary does not tell what it counts. It shows
+    what Stripe and OpenMeter have hour by hour, and asks. Nothing is sent; the next report sends what is then
     missing. With --all, customers whom the ledger knows are left as they are; stopped half-way, run it again.
 
     Example: `usage-reporter adopt --stack usage-reporter --customer cus_...`

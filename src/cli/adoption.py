@@ -9,10 +9,12 @@ from decimal import Decimal
 from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
+from usage_reporting.heads import LONG_AGO
 from usage_reporting.hours import known_spans
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
 from usage_reporting.period_bounds import cuts_of
+from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.targets import last
 from usage_reporting.windows import (
     DAY,
@@ -29,14 +31,7 @@ from usage_reporting.windows import (
     floor_minute,
 )
 
-SUMMARIES_LAG = HOUR
-"""For so long after a send Stripe's summaries may not show it: they come with no promise."""
-
 ADOPTED = "adopted"
-
-LONG_AGO = 1
-"""A full read of an adopted customer meter: so old that the next report reads everything, and not for the
-first time, so that usage of before the adoption is not counted as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
         for piece, units in await _slices(billing, customer_meter, block, hours):
             if units:
                 sends[day_of(piece.start)].append(_adopted(piece, units, now))
-    entries = [_entry(before[(pk, day)], sends[day]) for _, day in keys]
+    entries = [_entry(before[(pk, day)], sends[day], now) for _, day in keys]
     return Adoption(customer_meter, head, [entry for entry in entries if entry.version or entry.sends], hours)
 
 
@@ -152,18 +147,14 @@ async def _head(ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head
         seen_at=max(known.seen_at, customer_meter.seen_at),
         full_read_at=LONG_AGO,
         known_from=now,
+        doubtful=frozenset(),
     )
     return pinned.sees(customer_meter, now)
 
 
 def _check_settled(entries: Iterable[Entry], now: int) -> None:
     newest = max(
-        (
-            send.intended_at
-            for entry in entries
-            for send in entry.sends.values()
-            if not send.identifier.startswith(f"{ADOPTED}.")
-        ),
+        (send.intended_at for entry in entries for send in entry.sends.values() if not _is_adopted(send)),
         default=0,
     )
     if now - newest < SUMMARIES_LAG:
@@ -202,6 +193,20 @@ def _adopted(piece: Slice, units: Decimal, now: int) -> Send:
     return Send(f"{ADOPTED}.{piece.start}", piece.start, stamp, units, now, SendState.SENT)
 
 
-def _entry(before: Entry, sends: Sequence[Send]) -> Entry:
-    """The day with Stripe's hours in place of what the ledger believed; known losses stay counted."""
-    return replace(before, sends={send.identifier: send for send in sends}, hours={})
+def _entry(before: Entry, sends: Sequence[Send], now: int) -> Entry:
+    """The day with Stripe's hours in place of what the ledger believed; known losses stay counted.
+
+    What was sent lately stays as discarded: Stripe still knows its identifier, and would take a new send
+    under it for the old one.
+    """
+    lately = [
+        replace(send, state=SendState.DISCARDED, code="")
+        for send in before.sends.values()
+        if send.uses_identifier and not _is_adopted(send) and now - send.intended_at < 2 * DAY
+    ]
+    adopted = {send.identifier: send for send in (*lately, *sends)}
+    return replace(before, sends=adopted, hours={}, looks={})
+
+
+def _is_adopted(send: Send) -> bool:
+    return send.identifier.startswith(f"{ADOPTED}.")

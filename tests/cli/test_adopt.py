@@ -152,7 +152,7 @@ def test_a_send_that_stayed_unknown_is_settled_by_what_stripe_holds(
     assert run("report", "--stack", stack, "--json").json["summary"]["unknown"] == 1
     world.stripe.faults.clear()
     world.travel(NOON + 30 * HOUR)
-    assert "over 23 hours ago" in run("report", "--stack", stack).out
+    assert "it is not certain whether Stripe counts 10 units" in run("report", "--stack", stack).out
 
     assert run("adopt", "--stack", stack, "--customer", customer, "--yes").code == 0
     run("report", "--stack", stack)
@@ -276,6 +276,22 @@ def test_in_shadow_mode_nothing_is_adopted(
     assert result.code == 2
     assert "deploy Mode=live" in result.err
     assert world.ledger() == []
+
+
+def test_an_adopted_loss_is_sent_again_under_another_identifier(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """Stripe took it, does not count it, and still knows its identifier."""
+    world.use(customer, ODD + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.stripe.validation.refuse_next("archived_meter")
+    run("report", "--stack", stack)
+    world.travel(NOON + 4 * HOUR)
+
+    assert run("adopt", "--stack", stack, "--customer", customer, "--yes").code == 0
+    run("report", "--stack", stack)
+
+    assert values(world, customer) == [5]
 
 
 # Meters that take the last value

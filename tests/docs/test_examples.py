@@ -14,6 +14,7 @@ import pytest
 from tests.docs.documents import DOCUMENTS, HOW_IT_WORKS, README, blocks, section, tables, text
 from usage_reporting.amounts import loads
 from usage_reporting.billing import Finalized
+from usage_reporting.doubts import Doubts
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.model import Line
 from usage_reporting.pages import Cursor, finalized_message, read_message
@@ -62,6 +63,12 @@ def test_a_head() -> None:
     head = Head.from_item(item)
     assert at(END_OF_EXAMPLE) in head.bounds
     written = head.to_item(item["expires_at"])
+    assert {**written, "version": item["version"], "expires_at": item["expires_at"]} == item
+
+
+def test_the_doubts_of_a_stripe_meter() -> None:
+    item = example('"sk": "doubts"')
+    written = Doubts.from_item(item).to_item(0)
     assert {**written, "version": item["version"], "expires_at": item["expires_at"]} == item
 
 

@@ -32,7 +32,8 @@ from tests.docs.documents import (
     text,
 )
 from tests.infrastructure.template import source as template
-from usage_reporting import telemetry
+from usage_reporting import error_reports, telemetry
+from usage_reporting.error_reports import THIN_EVENTS
 from usage_reporting.model import Status
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION
@@ -151,6 +152,15 @@ def test_every_outcome_is_explained() -> None:
     assert {row[0].strip("`") for row in table} == {status.value for status in Status}
 
 
+def test_each_code_of_a_refusal_is_explained() -> None:
+    [table] = tables(section(HOW_IT_WORKS, "Refused afterwards, and doubted"))
+    assert {code for row in table for code in re.findall(r"`(\w+)`", row[0])} == set(error_reports._BY_CODE)
+    for row in table[:-1]:
+        codes = re.findall(r"`(\w+)`", row[0])
+        stops = {error_reports.remedy_for(code) is error_reports.Remedy.STOP for code in codes}
+        assert stops == {row[1].startswith("not sent again")}, row[0]
+
+
 def test_outputs_and_functions_exist() -> None:
     documents = "\n".join(text(document) for document in DOCUMENTS)
     assert set(re.findall(r"<output (\w+)>", documents)) <= set(template()["Outputs"])
@@ -166,7 +176,7 @@ def test_configurations_of_sam_exist() -> None:
 
 
 def test_what_the_webhook_handles_is_named() -> None:
-    assert set(HANDLED) <= set(spans(README))
+    assert {*HANDLED, *THIN_EVENTS} <= set(spans(README))
     assert API_VERSION in text(README)
 
 

@@ -107,22 +107,6 @@ def test_an_outage_longer_than_a_run_is_mended_by_the_next_with_the_same_identif
     assert [event["value"] for event in world.meter_events()] == [5]
 
 
-def test_an_unknown_outcome_older_than_23_hours_is_held(world: World, customer: str) -> None:
-    world.use(customer, NOON + MINUTE, 5)
-    world.travel(NOON + 2 * HOUR)
-    world.stripe.faults.add("drop", "POST", EVENTS)
-    world.stripe.faults.add("drop_before", "POST", EVENTS, times=None, skip=1)
-    world.tick()
-    world.stripe.faults.clear()
-    world.travel(NOON + 26 * HOUR)
-
-    reports = world.report_all()
-
-    assert [report.status for report in reports] == ["held"]
-    assert "23 hours" in reports[0].reason
-    assert len(world.meter_events()) == 1
-
-
 def test_an_empty_answer_of_openmeter_changes_no_bill(world: World) -> None:
     price, _ = world.metered_price()
     customers = [str(world.subscription(price).customer) for _ in range(12)]

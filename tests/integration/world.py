@@ -20,6 +20,7 @@ from tests.contract.stripe_openapi import request_errors
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import SecretsManagerCredentials
+from usage_reporting.error_reports import THIN_EVENTS, THIN_OBJECT
 from usage_reporting.heads import Options
 from usage_reporting.ledger import DynamoTable
 from usage_reporting.model import Report
@@ -51,6 +52,7 @@ class World:
     openmeter_url: str
     settings: dict[str, Any] = field(default_factory=dict)
     inbox: list[bytes] = field(default_factory=list)
+    thin_secret: str = ""
     _containers: list[Container] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -243,6 +245,27 @@ class World:
         self.write_secret(str(endpoint.secret))
         self.stripe.deliver = self._receive
 
+    def listen_to_refusals(self) -> None:
+        """Register the second destination, of thin events, with a signing secret of its own."""
+        made = self.client.v2.core.event_destinations.create(
+            {
+                "name": "usage-reporter",
+                "type": "webhook_endpoint",
+                "event_payload": "thin",
+                "enabled_events": sorted(THIN_EVENTS),
+                "webhook_endpoint": {"url": "https://example.com/stripe/webhook"},
+                "include": ["webhook_endpoint.signing_secret"],
+            }
+        )
+        self.thin_secret = str(made.webhook_endpoint.signing_secret)
+        self.write_secret([*self._webhook_secrets(), self.thin_secret])
+        self.stripe.deliver = self._receive
+
+    def _webhook_secrets(self) -> list[str]:
+        stored = json.loads(self.secrets.get_secret_value(SecretId="keys")["SecretString"])
+        secrets = stored["stripe_webhook_secret"]
+        return secrets if isinstance(secrets, list) else [secrets]
+
     def _receive(self, _url: str, _headers: Mapping[str, str], body: bytes) -> int:
         self.inbox.append(body)
         return 200
@@ -250,9 +273,11 @@ class World:
     def deliver(self, container: Container | None = None) -> list[Answer]:
         """Hand what Stripe sent so far to the webhook, signed afresh as each retry is."""
         made = container or self.container()
-        stored = json.loads(self.secrets.get_secret_value(SecretId="keys")["SecretString"])
-        secret = str(stored["stripe_webhook_secret"])
-        answers = [self.post(body, secret=secret, container=made) for body in self.inbox]
+        secret = self._webhook_secrets()[0]
+        answers = [
+            self.post(body, secret=self.thin_secret if _is_thin(body) else secret, container=made)
+            for body in self.inbox
+        ]
         self.inbox.clear()
         return answers
 
@@ -293,6 +318,10 @@ class World:
     def ledger(self) -> list[dict[str, Any]]:
         """All items of the ledger table."""
         return list(self.dynamodb.scan(TableName="ledger")["Items"])
+
+
+def _is_thin(body: bytes) -> bool:
+    return bool(json.loads(body)["object"] == THIN_OBJECT)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from tests.layer.builders import SETTINGS, Clock, D, MemoryTable, customer_meter
 from tests.layer.protocol import Behaviour, FakeStripe, no_sleep
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
+from usage_reporting.doubts import Doubts
 from usage_reporting.errors import OpenMeterUnavailableError
 from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head, Item, Key, Ledger
@@ -135,6 +136,13 @@ class SteppedBilling:
         await self.process.step()
         return held
 
+    async def hours_held(self, customer: str, meter: str, start: int, end: int) -> dict[int, Decimal]:
+        await self.process.step()
+        held = self.process.world.stripe.held
+        found = {hour: held(hour, hour + HOUR) for hour in range(start, end, HOUR)}
+        await self.process.step()
+        return found
+
     async def state_of(self, asked: Span, now: int) -> Span:
         if asked.state not in {SpanState.ENDED, SpanState.CANCELED}:
             return asked
@@ -192,6 +200,12 @@ class SteppedLedger(Ledger):
     async def heads(self, pks: Sequence[str]) -> dict[str, Head]:
         await self.process.step()
         return {item["pk"]: Head.from_item(item) for item in self.memory.get([(pk, "head") for pk in pks])}
+
+    async def page(
+        self, pks: Sequence[str], meter_pks: Sequence[str]
+    ) -> tuple[dict[str, Head], dict[str, Doubts]]:
+        items = self.memory.get([(pk, "doubts") for pk in meter_pks])
+        return await self.heads(pks), {item["pk"]: Doubts.from_item(item) for item in items}
 
     async def entries(self, keys: Sequence[Key]) -> dict[Key, Entry]:
         await self.process.step()

@@ -18,6 +18,7 @@ from moto import mock_aws
 
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, MemoryTable, customer_meter, send, span
 from usage_reporting.amounts import round_units
+from usage_reporting.doubts import Doubts
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import DynamoTable, Entry, Head, HourRead, Key, Ledger, Table, holds
 from usage_reporting.model import Send, SendState, SpanState
@@ -390,3 +391,60 @@ def test_the_last_of_several_swaps_counts() -> None:
     swaps = tuple(span(end=NOON + n, state=SpanState.BILLED, price=f"price_{n}") for n in (3, 9, 6))
 
     assert head(spans=swaps).clip(span(price="price_new")) == span(NOON + 9, price="price_new")
+
+
+def test_what_stripe_discarded_does_not_count_but_uses_its_identifier() -> None:
+    piece = Slice(NOON, NOON + HOUR)
+    sends = [
+        send("a", 1, state=SendState.SENT),
+        send("b", 2, state=SendState.DOUBTED),
+        send("c", 4, state=SendState.REJECTED),
+        send("d", 8, state=SendState.DISCARDED, stamp=NOON + HOUR - 1),
+    ]
+    entry = Entry(*KEY).with_sends(sends)
+
+    assert entry.mirrored(piece) == 3
+    assert entry.sequence(piece) == 3
+    assert entry.doubted == [sends[1]]
+    assert Entry.from_item(entry.to_item(NOON)) == replace(entry, version=1)
+
+
+def test_discarding_a_send_has_its_hour_asked_again() -> None:
+    starts = (NOON, NOON + HOUR)
+    hours = {at: HourRead(D(1), frozenset({Slice(at, at + HOUR)})) for at in starts}
+    sends = [send("a", 1, state=SendState.SENT), send("b", 2, stamp=NOON + 2 * HOUR - 1)]
+    entry = replace(Entry(*KEY).with_sends(sends), hours=hours)
+
+    after = entry.discarding({"a": "archived_meter", "unknown": "no_meter"})
+
+    assert after.sends["a"] == replace(sends[0], state=SendState.DISCARDED, code="archived_meter")
+    assert after.sends["b"] == sends[1]
+    assert list(after.hours) == [NOON + HOUR]
+    assert after.discarding({"a": "no_meter"}) == after, "what is discarded already stays as it was"
+    assert Entry.from_item(after.to_item(NOON)) == replace(after, version=1)
+
+
+def test_the_newest_send_of_a_slice_says_why_it_was_discarded() -> None:
+    piece = Slice(NOON, NOON + HOUR)
+    old = replace(send("a", state=SendState.DISCARDED), code="no_meter")
+    entry = Entry(*KEY).with_sends([old])
+    assert entry.discarded_as(piece) == "no_meter"
+    assert entry.discarded_as(Slice(NOON + HOUR, NOON + 2 * HOUR)) == ""
+    refused = entry.with_sends([send("c", intended_at=NOON + 3 * HOUR, state=SendState.REJECTED)])
+    assert refused.discarded_as(piece) == "no_meter"
+    assert entry.with_sends([send("b", intended_at=NOON + 2 * HOUR)]).discarded_as(piece) == ""
+    assert Entry(*KEY).discarded_as(piece) == ""
+
+
+def test_a_page_is_read_with_the_doubts_of_its_stripe_meters(table: Table) -> None:
+    ledger = Ledger(table)
+    doubts = Doubts("self#test#mtr_1").with_window("evt_1", NOON, NOON + 10, NOON)
+    asyncio.run(ledger.write_head(head(doubts_seen=3, doubtful=frozenset({"2026-07-15"})), NOON))
+    asyncio.run(ledger.write_doubts(doubts, NOON))
+
+    heads, found = asyncio.run(ledger.page([PK, PK], ["self#test#mtr_1", "self#test#mtr_2"]))
+
+    assert heads == {PK: head(doubts_seen=3, doubtful=frozenset({"2026-07-15"}), version=1)}
+    assert found == {"self#test#mtr_1": replace(doubts, version=1)}
+    with pytest.raises(LostRaceError):
+        asyncio.run(ledger.write_doubts(doubts, NOON))

@@ -385,3 +385,33 @@ def test_without_leave_an_hour_never_holds_less_afterwards(readings: list[Readin
     for hour in (NOON, NOON + HOUR):
         sent = sum((send.value for send in result.sends if hour <= send.stamp < hour + HOUR), D(0))
         assert sent >= D("-1e-6")
+
+
+def test_what_would_be_discarded_again_is_not_sent_before_a_person_looked() -> None:
+    stopped = replace(reading(5, 2), discarded_as="meter_event_invalid_value")
+    later = reading(1, piece=Slice(NOON + HOUR, NOON + 2 * HOUR))
+
+    planned = plan(customer_meter(), [stopped, later], may_fall=False, now=NOON + 3 * HOUR)
+
+    assert [one.value for one in planned.sends] == [1]
+    [reason] = planned.stopped
+    assert reason.startswith("Stripe took 3 units of 2026-07-15T12:00:00Z, and discarded them afterwards as")
+    assert "report --stack NAME --customer cus_1 --accept` sends them once more" in reason
+    accepted = plan(customer_meter(), [stopped, later], may_fall=False, now=NOON + 3 * HOUR, accepted=True)
+    assert [one.value for one in accepted.sends] == [3, 1]
+    assert accepted.stopped == []
+
+
+@pytest.mark.parametrize("code", ["", "archived_meter", "timestamp_in_future"])
+def test_what_may_be_taken_now_is_sent_again(code: str) -> None:
+    planned = plan(
+        customer_meter(), [replace(reading(5), discarded_as=code)], may_fall=False, now=NOON + 3 * HOUR
+    )
+    assert [one.value for one in planned.sends] == [5]
+    assert planned.stopped == []
+
+
+def test_nothing_is_stopped_that_is_not_missing() -> None:
+    same = replace(reading(5, 5), discarded_as="meter_event_invalid_value")
+    planned = plan(customer_meter(), [same], may_fall=False, now=NOON + 3 * HOUR)
+    assert (planned.sends, planned.stopped) == ([], [])

@@ -152,10 +152,11 @@ def test_the_outcome_that_matters_most_stays(statuses: list[Status]) -> None:
 
 
 def test_outcomes_rank_from_harmless_to_unknown() -> None:
-    ranked = "unchanged sent shadow late unbillable refused held rejected handed_over unknown"
+    ranked = "unchanged sent shadow late unbillable doubted refused held rejected handed_over unknown"
 
     assert [status.value for status in Status] == ranked.split()
-    assert [status for status in Status if status.ask_again] == [Status.HANDED_OVER, Status.UNKNOWN]
+    asked_again = [Status.DOUBTED, Status.HANDED_OVER, Status.UNKNOWN]
+    assert [status for status in Status if status.ask_again] == asked_again
 
 
 def test_a_lower_outcome_still_gives_its_reason_once() -> None:

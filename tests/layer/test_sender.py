@@ -27,7 +27,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.errors import HeldError, LostRaceError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry
 from usage_reporting.model import Report, SendState, Status
-from usage_reporting.windows import HOUR
+from usage_reporting.windows import DAY, HOUR
 
 OVER = Budget(0.0, lambda: 1.0)
 
@@ -278,6 +278,36 @@ def test_time_that_runs_out_between_tries_leaves_an_unknown() -> None:
 
     assert len(world.stripe.calls) == 1
     assert report.status is Status.UNKNOWN
+
+
+def test_it_is_noted_when_stripe_was_known_to_have_a_send() -> None:
+    world = World()
+    run(world.report(SENDS[:1]))
+    assert [one.sent_at for one in world.entry.sends.values()] == [NOON + HOUR]
+
+    repeated = World()
+    repeated.stripe.behaviours = deque([Behaviour.TAKEN_BUT_SILENT])
+    crash_after(5, repeated.report(SENDS[:1]))
+    repeated.clock.now += DAY // 4
+    repeated.stripe.stored.clear()
+    run(repeated.report(SENDS[:1]))
+    assert [one.sent_at for one in repeated.entry.sends.values()] == [NOON + HOUR + DAY // 4]
+
+
+@pytest.mark.parametrize("known", [SendState.DOUBTED, SendState.DISCARDED])
+def test_an_answer_does_not_undo_what_became_known_meanwhile(known: SendState) -> None:
+    """Stripe's report of a refused event can be quicker than the outcome that it was taken."""
+    world = World()
+    process = world.report(SENDS[:1])
+    while not world.stripe.calls:
+        process.send(None)
+    entry = world.entry
+    told = [replace(one, state=known) for one in entry.sends.values()]
+    world.ledger.memory.put(entry.with_sends(told).to_item(NOON), entry.version)
+
+    run(process)
+
+    assert world.states == [known]
 
 
 @pytest.mark.parametrize(("age", "held"), [(23 * HOUR, False), (23 * HOUR + 1, True)])

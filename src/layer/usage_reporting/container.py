@@ -19,6 +19,7 @@ from usage_reporting.ledger import DynamoTable, Ledger, Table
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pages import Lister, Queue, SqsQueue
 from usage_reporting.period_bounds import PeriodBounds
+from usage_reporting.rejections import Rejections
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import StripeApi
@@ -43,6 +44,7 @@ class Container:
     endings: Endings = field(init=False)
     reporter: Reporter = field(init=False)
     judge: Judge = field(init=False)
+    rejections: Rejections = field(init=False)
     lister: Lister = field(init=False)
     drafts: DraftHolds = field(init=False)
 
@@ -61,6 +63,7 @@ class Container:
         sender = Sender(api, ledger, self.clock)
         self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
+        self.rejections = Rejections(api, ledger, self.clock)
         self.endings = Endings(self.billing, self.clock)
         self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
         self.drafts = DraftHolds(api, self.clock)

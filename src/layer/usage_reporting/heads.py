@@ -15,6 +15,10 @@ from usage_reporting.side_by_side import RACES
 from usage_reporting.swaps import parts, within
 from usage_reporting.windows import BOUNDS_KEPT
 
+LONG_AGO = 1
+"""A full read: so old that the next report reads everything, and not for the first time, so that usage from
+before is not counted as lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

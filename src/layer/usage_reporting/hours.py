@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
+from usage_reporting.doubts import Window
 from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
 from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, measured
 from usage_reporting.windows import (
+    BOUNDS_KEPT,
     HOUR,
     OLDEST_SLICE,
     Block,
@@ -71,6 +73,8 @@ class Case:
     readings: list[Reading] = field(default_factory=list)
     exact_hours: dict[int, HourRead] = field(default_factory=dict)
     """Hours whose slices were read exactly."""
+    windows: Sequence[Window] = ()
+    """Windows of refusals that the sends were not compared with yet."""
 
     def __post_init__(self) -> None:
         """Work out spans, bounds and the range to read."""
@@ -116,8 +120,12 @@ class Case:
 
     @property
     def keys(self) -> list[Key]:
-        """The ledger entries of the range."""
-        return [(self.customer_meter.pk, day) for day in days_between(self.start, self.now)]
+        """The ledger entries of the range, and those with sends that are, or may come, in doubt."""
+        days = [*days_between(self.start, self.now), *sorted(self.head.doubtful)]
+        if self.windows:
+            made = min(window.start for window in self.windows)
+            days += days_between(made - BOUNDS_KEPT, max(window.end for window in self.windows))
+        return [(self.customer_meter.pk, day) for day in dict.fromkeys(days)]
 
     def _first_hour(self) -> int:
         # After an outage: from where the last reading left off.
@@ -215,6 +223,7 @@ class Case:
             stamp=stamp,
             state=state,
             dropped=self.dropped(piece),
+            discarded_as=entry.discarded_as(piece),
         )
 
     def settled_hours(self) -> dict[int, HourRead]:

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting.amounts import ZERO
 from usage_reporting.backoff import pause
+from usage_reporting.doubts import DOUBTS, Doubts, Look
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
 from usage_reporting.period_bounds import PeriodBounds, cuts_of
@@ -147,6 +148,10 @@ class Head:
     known_from: int = 0
     """When the ledger first knew the customer meter, or was made anew: of periods that were over by then it
     cannot say what Stripe was told."""
+    doubts_seen: int = 0
+    """The number of the newest window of refusals that its sends were compared with."""
+    doubtful: frozenset[str] = frozenset()
+    """The sort keys of the entries with sends that are doubted."""
     version: int = 0
 
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
@@ -179,6 +184,7 @@ class Head:
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""
+        doubts = {"doubts_seen": self.doubts_seen, "doubtful": sorted(self.doubtful)}
         return {
             "pk": self.pk,
             "sk": HEAD,
@@ -191,6 +197,7 @@ class Head:
             "full_read_at": self.full_read_at,
             "read_at": self.read_at,
             "known_from": self.known_from,
+            **{name: value for name, value in doubts.items() if value},
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -209,6 +216,8 @@ class Head:
             full_read_at=int(item["full_read_at"]),
             read_at=int(item["read_at"] if "read_at" in item else item["full_read_at"]),
             known_from=int(item.get("known_from", 0)),
+            doubts_seen=int(item.get("doubts_seen", 0)),
+            doubtful=frozenset(item.get("doubtful", ())),
             version=int(item["version"]),
         )
 
@@ -236,6 +245,13 @@ class Entry:
     """Usage already counted as late or unbillable, by the slice's start."""
     cuts: Mapping[int, int] = field(default_factory=dict)
     """Where usage was cut for a bound that PERIOD_BOUNDS rounds, by the bound."""
+    looks: Mapping[int, Look] = field(default_factory=dict)
+    """First looks at hours with doubted sends, by the hour's start."""
+
+    @property
+    def doubted(self) -> list[Send]:
+        """The sends of which it is being found out whether Stripe counts them."""
+        return [send for send in self.sends.values() if send.state is SendState.DOUBTED]
 
     @property
     def intents(self) -> list[Send]:
@@ -257,8 +273,16 @@ class Entry:
         )
 
     def sequence(self, piece: Slice) -> int:
-        """How many identifiers a slice has used up; what Stripe rejected used none."""
-        return sum(1 for send in self.sends.values() if send.counts and send.slice_start == piece.start)
+        """How many identifiers a slice has used up; what Stripe rejected at once used none."""
+        return sum(
+            1 for send in self.sends.values() if send.uses_identifier and send.slice_start == piece.start
+        )
+
+    def discarded_as(self, piece: Slice) -> str:
+        """Stripe's code, if it discarded the newest send of a slice for one; else empty."""
+        tried = [send for send in self.sends.values() if send.uses_identifier and holds(piece, send)]
+        newest = max(tried, key=lambda send: (send.intended_at, send.stamp), default=None)
+        return newest.code if newest is not None and newest.state is SendState.DISCARDED else ""
 
     def newest_stamp(self, piece: Slice) -> int | None:
         """The newest stamp of the sends in a slice."""
@@ -273,23 +297,31 @@ class Entry:
         merged.update({send.identifier: send for send in sends})
         return replace(self, sends=merged)
 
+    def discarding(self, codes: Mapping[str, str]) -> Entry:
+        """The entry after Stripe turned out not to count these sends: codes by identifier.
+
+        The hours that were as known when it was believed to hold them are to be asked again.
+        """
+        discarded = [
+            replace(send, state=SendState.DISCARDED, code=codes[send.identifier])
+            for send in self.sends.values()
+            if send.identifier in codes and send.counts
+        ]
+        kept = {
+            hour: read
+            for hour, read in self.hours.items()
+            if not any(holds(piece, send) for piece in read.slices for send in discarded)
+        }
+        return replace(self.with_sends(discarded), hours=kept) if discarded else self
+
     def to_item(self, now: int) -> Item:
         """The entry as it is stored, one version on."""
+        looks = {str(hour): look.to_item() for hour, look in self.looks.items()}
         return {
             "pk": self.pk,
             "sk": self.sk,
             "version": self.version + 1,
-            "sends": {
-                send.identifier: {
-                    "slice": send.slice_start,
-                    "stamp": send.stamp,
-                    "value": send.value,
-                    "at": send.intended_at,
-                    "state": send.state.value,
-                    "attempt": send.attempt,
-                }
-                for send in self.sends.values()
-            },
+            "sends": {send.identifier: send.to_item() for send in self.sends.values()},
             "hours": {
                 str(hour): {
                     "total": read.total,
@@ -299,6 +331,7 @@ class Entry:
             },
             "undelivered": {str(start): value for start, value in self.undelivered.items()},
             **({"cuts": {str(bound): at for bound, at in self.cuts.items()}} if self.cuts else {}),
+            **({"looks": looks} if looks else {}),
             "expires_at": now + KEPT_FOR,
         }
 
@@ -309,18 +342,7 @@ class Entry:
             pk=item["pk"],
             sk=item["sk"],
             version=int(item["version"]),
-            sends={
-                identifier: Send(
-                    identifier=identifier,
-                    slice_start=int(send["slice"]),
-                    stamp=int(send["stamp"]),
-                    value=send["value"],
-                    intended_at=int(send["at"]),
-                    state=SendState(send["state"]),
-                    attempt=int(send["attempt"]),
-                )
-                for identifier, send in item["sends"].items()
-            },
+            sends={name: Send.from_item(name, send) for name, send in item["sends"].items()},
             hours={
                 int(hour): HourRead(
                     read["total"],
@@ -330,6 +352,7 @@ class Entry:
             },
             undelivered={int(start): value for start, value in item["undelivered"].items()},
             cuts={int(bound): int(at) for bound, at in item.get("cuts", {}).items()},
+            looks={int(hour): Look.from_item(look) for hour, look in item.get("looks", {}).items()},
         )
 
 
@@ -370,12 +393,28 @@ class Ledger:
         items = await asyncio.to_thread(self._table.get, [(pk, HEAD) for pk in dict.fromkeys(pks)])
         return {item["pk"]: Head.from_item(item) for item in items}
 
+    async def page(
+        self, pks: Sequence[str], meter_pks: Sequence[str]
+    ) -> tuple[dict[str, Head], dict[str, Doubts]]:
+        """In one read the heads of a page and what is doubted of its Stripe meters, by partition key."""
+        keys = [
+            *((pk, HEAD) for pk in dict.fromkeys(pks)),
+            *((pk, DOUBTS) for pk in dict.fromkeys(meter_pks)),
+        ]
+        items = await asyncio.to_thread(self._table.get, keys)
+        heads = {item["pk"]: Head.from_item(item) for item in items if item["sk"] == HEAD}
+        return heads, {item["pk"]: Doubts.from_item(item) for item in items if item["sk"] == DOUBTS}
+
     async def entries(self, keys: Sequence[Key]) -> dict[Key, Entry]:
         """The entries asked for; a missing one comes back empty, at version 0."""
         found = {(pk, sk): Entry(pk, sk) for pk, sk in keys}
         for item in await asyncio.to_thread(self._table.get, list(found)):
             found[(item["pk"], item["sk"])] = Entry.from_item(item)
         return found
+
+    async def write_doubts(self, doubts: Doubts, now: int) -> None:
+        """Write windows read before. Raises LostRaceError."""
+        await asyncio.to_thread(self._table.put, doubts.to_item(now), doubts.version)
 
     async def write_head(self, head: Head, now: int) -> Head:
         """Write a head read before. Raises LostRaceError."""

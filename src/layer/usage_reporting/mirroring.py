@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from usage_reporting import advice
@@ -12,6 +12,7 @@ from usage_reporting.amounts import ZERO, round_units, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
+from usage_reporting.doubts import Doubts
 from usage_reporting.errors import LostRaceError, RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.hour_queries import read_hours
@@ -21,7 +22,8 @@ from usage_reporting.model import Reading, Report, Send, SpanState, Status
 from usage_reporting.openmeter import ADDITIVE, OpenMeter
 from usage_reporting.period_bounds import measured
 from usage_reporting.sender import Sender
-from usage_reporting.side_by_side import check, racing, side_by_side, together
+from usage_reporting.settlement import Settlement
+from usage_reporting.side_by_side import check, is_stopped, racing, side_by_side, together
 from usage_reporting.targets import mirror
 from usage_reporting.telemetry import logger
 from usage_reporting.windows import day_of, rfc3339
@@ -42,6 +44,11 @@ class Mirroring:
     heads: Heads
     sender: Sender
     clock: Callable[[], int]
+    settlement: Settlement = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire what settles doubted sends."""
+        self.settlement = Settlement(self.billing, self.ledger, self.clock)
 
     async def report(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
         """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
@@ -78,24 +85,33 @@ class Mirroring:
         if not reports:
             return []
         stored: Mapping[str, Head] = {}
+        doubts: Mapping[str, Doubts] = {}
         cases: dict[int, Case] = {}
 
         async def read_heads() -> None:
-            nonlocal stored
-            stored = await self.ledger.heads([report.customer_meter.pk for report in reports])
+            nonlocal stored, doubts
+            shown = [report.customer_meter for report in reports]
+            stored, doubts = await self.ledger.page(
+                [one.pk for one in shown], [one.meter_pk for one in shown]
+            )
 
         async def open_case(report: Report) -> None:
             check(budget)
             head = stored.get(report.customer_meter.pk)
-            cases[id(report)] = await self._case(report, head, options)
+            case = await self._case(report, head, options)
+            if (known := doubts.get(report.customer_meter.meter_pk)) is not None:
+                case.windows = known.after(case.head.doubts_seen)
+            cases[id(report)] = case
 
         async def read_entries() -> None:
             entries = await self.ledger.entries([key for case in cases.values() for key in case.keys])
             for case in cases.values():
                 case.hold({key: entries[key] for key in case.keys})
 
-        async def repeat_intents(report: Report) -> None:
+        async def clear_up(report: Report) -> None:
             await self._repeat_intents(cases[id(report)], budget)
+            if not is_stopped(report):
+                await self.settlement.settle(cases[id(report)])
 
         async def read_slices(report: Report) -> None:
             await self._read_slices(cases[id(report)], budget)
@@ -103,7 +119,7 @@ class Mirroring:
         going_on = await together(reports, read_heads)
         going_on = await side_by_side(going_on, open_case)
         going_on = await together(going_on, read_entries)
-        going_on = await side_by_side(going_on, repeat_intents)
+        going_on = await side_by_side(going_on, clear_up)
         going_on = await read_hours(self.openmeter, going_on, cases)
         going_on = await side_by_side(going_on, read_slices)
         return [cases[id(report)] for report in going_on]
@@ -130,7 +146,9 @@ class Mirroring:
         if case.options.dry_run:
             return
         before = len(case.report.sent)
-        for key, entry in case.entries.items():
+        for key in case.entries:
+            entry = await self.settlement.doubt_old_intents(case.entries[key])
+            case.entries[key] = entry
             if entry.intents:
                 case.entries[key] = await self.sender.repeat_intents(case.report, entry, budget)
         for send in case.report.sent[before:]:
@@ -175,6 +193,8 @@ class Mirroring:
             return
         for reason in plan.held:
             case.report.note(Status.HELD, reason)
+        for reason in plan.stopped:
+            case.report.note(Status.REJECTED, reason)
         too_old = await self._too_old(case)
         if case.options.dry_run:
             _would(case.report, plan)
@@ -201,7 +221,7 @@ class Mirroring:
                 await self.ledger.write_entry(noted, self.clock())
             for reading, units in undelivered.get(day, []):
                 _count_undelivered(case.report, reading, units)
-            if case.report.status.ask_again:
+            if is_stopped(case.report) and case.report.status.ask_again:
                 return
 
     async def _too_old(self, case: Case) -> Decimal:
@@ -216,8 +236,9 @@ class Mirroring:
 
     async def _remember_reading(self, case: Case) -> bool:
         """Remember in the head that hours were read, seldom; whether a full reading is remembered now."""
-        is_full = case.is_full_reading and not case.report.status.is_undelivered
-        if not is_full and (not case.is_due_to_be_remembered or case.report.status.ask_again):
+        stopped = is_stopped(case.report)
+        is_full = case.is_full_reading and not stopped
+        if not is_full and (not case.is_due_to_be_remembered or (stopped and case.report.status.ask_again)):
             return False
         try:
             await self.heads.was_read(case.head, case.now, is_full=is_full)

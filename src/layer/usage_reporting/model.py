@@ -164,6 +164,11 @@ class CustomerMeter:
         return f"{self.account}#{self.mode}#{self.customer}#{holder}"
 
     @property
+    def meter_pk(self) -> str:
+        """The partition key of what the ledger keeps of its Stripe meter; empty for a legacy price."""
+        return f"{self.account}#{self.mode}#{self.meter.id}" if self.meter else ""
+
+    @property
     def deadline(self) -> int | None:
         """When the first of its drafts becomes final, UTC seconds."""
         return min((span.deadline for span in self.spans if span.deadline is not None), default=None)
@@ -243,7 +248,12 @@ class SendState(StrEnum):
     INTENT = "intent"
     """Written before the call; whether Stripe has it is not known yet."""
     SENT = "sent"
+    DOUBTED = "doubted"
+    """Stripe took it, or may have; whether it counts it is being found out (`settlement`)."""
     REJECTED = "rejected"
+    """Stripe said no at once; its identifier is still free."""
+    DISCARDED = "discarded"
+    """Stripe took it, or may have, and does not count it; its identifier is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +267,48 @@ class Send:
     intended_at: int
     state: SendState = SendState.INTENT
     attempt: int = 0
+    sent_at: int = 0
+    """When Stripe was last known to have it, UTC seconds; 0: not known."""
+    code: str = ""
+    """Why Stripe discarded it, in its own code; empty: the summary does not have it."""
 
     @property
     def counts(self) -> bool:
         """Whether Stripe holds it, or may hold it."""
+        return self.state not in {SendState.REJECTED, SendState.DISCARDED}
+
+    @property
+    def uses_identifier(self) -> bool:
+        """Whether Stripe may know its identifier."""
         return self.state is not SendState.REJECTED
+
+    def to_item(self) -> dict[str, Any]:
+        """The send as it stands in an entry of the ledger, under its identifier."""
+        later = {"sent": self.sent_at, "code": self.code}
+        return {
+            "slice": self.slice_start,
+            "stamp": self.stamp,
+            "value": self.value,
+            "at": self.intended_at,
+            "state": self.state.value,
+            "attempt": self.attempt,
+            **{name: value for name, value in later.items() if value},
+        }
+
+    @classmethod
+    def from_item(cls, identifier: str, item: dict[str, Any]) -> Send:
+        """Read what `to_item` wrote."""
+        return cls(
+            identifier=identifier,
+            slice_start=int(item["slice"]),
+            stamp=int(item["stamp"]),
+            value=item["value"],
+            intended_at=int(item["at"]),
+            state=SendState(item["state"]),
+            attempt=int(item["attempt"]),
+            sent_at=int(item.get("sent", 0)),
+            code=item.get("code", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +328,8 @@ class Reading:
     """Of the span that the stamp lies in."""
     dropped: Decimal = ZERO
     """The part of `mirrored` that Stripe dropped: it is on no invoice."""
+    discarded_as: str = ""
+    """Stripe's code, if the newest send of the slice was taken and discarded for it."""
 
     @property
     def difference(self) -> Decimal:
@@ -322,6 +371,7 @@ class Status(StrEnum):
     SHADOW = "shadow"
     LATE = "late"
     UNBILLABLE = "unbillable"
+    DOUBTED = "doubted"
     REFUSED = "refused"
     HELD = "held"
     REJECTED = "rejected"
@@ -331,7 +381,7 @@ class Status(StrEnum):
     @property
     def ask_again(self) -> bool:
         """Whether the same call may end better later."""
-        return self in {Status.UNKNOWN, Status.HANDED_OVER}
+        return self in {Status.DOUBTED, Status.UNKNOWN, Status.HANDED_OVER}
 
     @property
     def is_undelivered(self) -> bool:

@@ -119,7 +119,7 @@ class Sender:
                     await self.sleep(pause(tried))
             except RejectedError as error:
                 if error.code == DUPLICATE or _ALREADY_EXISTS.search(error.reason):
-                    return _Outcome(replace(send, state=SendState.SENT))
+                    return _Outcome(replace(send, state=SendState.SENT, sent_at=self.clock()))
                 if may_be_in:
                     # Stripe may have taken the try that it did not answer: its "no" is to the repetition.
                     # The next try has a new key, since Stripe may have stored that "no" under this one.
@@ -127,7 +127,7 @@ class Sender:
                     return _Outcome(later, error.reason, answered=False)
                 return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
             else:
-                return _Outcome(replace(send, state=SendState.SENT))
+                return _Outcome(replace(send, state=SendState.SENT, sent_at=self.clock()))
         return _Outcome(send, reason, answered=False, is_reached=False)
 
     async def _call(self, customer_meter: CustomerMeter, send: Send) -> None:
@@ -177,7 +177,7 @@ def _with_fresh_key(entry: Entry, send: Send) -> Send:
 def _is_open(entry: Entry, send: Send) -> bool:
     """Whether an outcome is news: what another process knows better must not be overwritten."""
     stored = entry.sends.get(send.identifier)
-    if stored is None or stored.state is SendState.SENT:
+    if stored is None or stored.state not in {SendState.INTENT, SendState.REJECTED}:
         return False
     if send.state is SendState.SENT:
         return True

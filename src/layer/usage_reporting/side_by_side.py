@@ -46,7 +46,7 @@ def check(budget: Budget) -> None:
 
 def is_stopped(report: Report) -> bool:
     """Whether an outcome so far forbids to go on with this customer meter."""
-    return report.status.is_undelivered
+    return report.status.is_undelivered and report.status is not Status.DOUBTED
 
 
 async def racing(once: Work, budget: Budget) -> None:

@@ -23,6 +23,7 @@ _COUNTED = {
     Status.SENT: "Reported",
     Status.UNCHANGED: "Unchanged",
     Status.SHADOW: "Shadowed",
+    Status.DOUBTED: "Doubted",
     Status.REFUSED: "Refused",
     Status.HELD: "Held",
     Status.REJECTED: "Rejected",

@@ -81,7 +81,9 @@ class Known:
             undelivered += sum(
                 (units for begin, units in entry.undelivered.items() if first <= begin < last), ZERO
             )
-        return cls(sums[SendState.SENT], sums[SendState.INTENT], sums[SendState.REJECTED], undelivered)
+        unknown = sums[SendState.INTENT] + sums[SendState.DOUBTED]
+        rejected = sums[SendState.REJECTED] + sums[SendState.DISCARDED]
+        return cls(sums[SendState.SENT], unknown, rejected, undelivered)
 
     @classmethod
     def of_total(cls, entry: Entry, *, until: int | None = None) -> Known:

@@ -16,6 +16,7 @@ from usage_reporting import telemetry
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
 from usage_reporting.container import Container
+from usage_reporting.error_reports import THIN_EVENTS, THIN_OBJECT
 from usage_reporting.errors import (
     AskAgainError,
     BadRequestError,
@@ -93,7 +94,8 @@ def _answer(container: Container, event: object) -> Answer:
 async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answer:
     try:
         async with asyncio.timeout(BUDGET_S):
-            return await _handle(container, event)
+            handle = _handle_thin if event.get("object") == THIN_OBJECT else _handle
+            return await handle(container, event)
     except TimeoutError:
         logger.warning("the event took longer than %s s", BUDGET_S)
         return Answer(503, "unavailable", f"not done within {BUDGET_S:.0f} s; ask again")
@@ -140,6 +142,27 @@ async def _judged(container: Container, event: dict[str, Any]) -> Answer:
     if found is None or found.worst is None:
         return Answer(200, "not_ours", "nothing metered by OpenMeter is on the invoice")
     return Answer(200, found.worst.value, "; ".join(line.verdict for line in found.lines))
+
+
+async def _handle_thin(container: Container, event: dict[str, Any]) -> Answer:
+    """Meter events that Stripe took and does not count."""
+    if event["type"] not in THIN_EVENTS:
+        return Answer(200, "ignored", "not a report of refused meter events")
+    if event.get("context"):
+        return Answer(200, "not_ours", "the event is of a connected account")
+    if container.settings.mode is Mode.SHADOW:
+        return Answer(200, "ignored", "in shadow mode nothing was sent that could be refused")
+    try:
+        taken = await container.rejections.take(event)
+    except NotFoundError as error:
+        return Answer(200, "not_ours", error.reason)
+    for one in taken.discarded:
+        logger.warning("%s", one)
+    if taken.alarming:
+        telemetry.count("Rejected", taken.alarming)
+    if taken.unbillable:
+        telemetry.count("Unbillable", float(taken.unbillable))
+    return Answer(200, *taken.outcome)
 
 
 async def _ended(container: Container, event: dict[str, Any]) -> list[CustomerMeter] | None:

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
+from usage_reporting.error_reports import Remedy, advice_for, remedy_for
 from usage_reporting.model import CustomerMeter, Reading, Send
 from usage_reporting.windows import rfc3339
 
@@ -28,6 +29,8 @@ class Plan:
     undelivered: dict[Reading, Decimal] = field(default_factory=dict)
     """Usage that no invoice takes any more."""
     held: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    """Usage that Stripe took and discarded, and would discard again."""
 
 
 def plan(
@@ -42,7 +45,7 @@ def plan(
 
     An hour that holds less than Stripe does is held, unless `may_fall`. Usage may move between two
     slices of an hour while both take usage. `accepted`: an operator has looked, so that what was billed
-    too much on a final invoice is noted instead of held.
+    too much on a final invoice is noted instead of held, and what Stripe discarded is sent once more.
     """
     result = Plan()
     ordered = sorted(readings, key=lambda reading: reading.piece)
@@ -53,7 +56,7 @@ def plan(
         if held:
             result.held.append(held)
         else:
-            _plan_hour(customer_meter, slices, result, now)
+            _plan_hour(customer_meter, slices, result, now, accepted=accepted)
     return result
 
 
@@ -71,7 +74,9 @@ def _held(hour: list[Reading], release: str, *, may_fall: bool, accepted: bool) 
     return ""
 
 
-def _plan_hour(customer_meter: CustomerMeter, hour: list[Reading], result: Plan, now: int) -> None:
+def _plan_hour(
+    customer_meter: CustomerMeter, hour: list[Reading], result: Plan, now: int, *, accepted: bool
+) -> None:
     for reading in hour:
         if reading.uncounted:
             result.undelivered[reading] = reading.uncounted
@@ -79,6 +84,12 @@ def _plan_hour(customer_meter: CustomerMeter, hour: list[Reading], result: Plan,
             continue
         if not reading.takes_usage:
             result.undelivered[reading] = reading.difference
+        elif reading.discarded_as and not accepted and remedy_for(reading.discarded_as) is Remedy.STOP:
+            result.stopped.append(
+                f"Stripe took {to_wire(reading.difference)} units of {rfc3339(reading.piece.start)}, and "
+                f"discarded them afterwards as {reading.discarded_as}: {advice_for(reading.discarded_as)}. "
+                f"{advice.accept(customer_meter.customer)} sends them once more"
+            )
         elif reading.stamp is not None:
             result.sends.append(_send(customer_meter, reading, reading.stamp, now))
 
