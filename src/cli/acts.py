@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from cli.connect import connect_stack
-from cli.destination import Destination
+from cli.destination import Destinations
 from cli.errors import NotDoneError
 from cli.narrator import Narrator
 from cli.setup import Shop
@@ -102,9 +102,9 @@ class Acts:
     def connect(self) -> None:
         """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
         with self.tell.step("connect", "`connect` tells Stripe where the webhook is, and the stack its keys"):
-            destination = Destination(self.stage.client, self.stage.webhook_url, STACK)
-            connect_stack(Stack.read(STACK), destination, STRIPE_KEY, OPENMETER_KEY)
-            for line in destination.done:
+            destinations = Destinations(self.stage.client, self.stage.webhook_url, STACK)
+            connect_stack(Stack.read(STACK), destinations, STRIPE_KEY, OPENMETER_KEY)
+            for line in destinations.done:
                 self.tell.say(line)
             today = [person for person in self.people if person.signed_up is None]
             for person in today:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.destination import EVENT_TYPES, Destination
+from cli.destination import EVENT_TYPES, THIN_EVENT_TYPES, Destinations
 from cli.errors import WrongUseError
 from cli.output import AsJson, Region, is_terminal, print_json, print_line, warn
 from cli.stack import Stack
@@ -24,7 +24,7 @@ def connect(
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
-    """Create the stack's webhook endpoint in Stripe and write all keys into the stack's secret.
+    """Create the stack's webhook endpoint and event destination in Stripe, and store all keys in its secret.
 
     Run it after the first deployment, after an upgrade, or to write a new key: it makes anew only what is
     not right. The Stripe key is taken from STRIPE_KEY, or asked for; OPENMETER_API_KEY may be left out for
@@ -35,8 +35,8 @@ def connect(
     key = key_of(os.environ) or _asked_for()
     deployed = Stack.read(stack, region)
     with stripe_client(key, os.environ) as client:
-        destination = Destination(client, deployed.output("WebhookUrl"), stack)
-        connect_stack(deployed, destination, key, os.environ.get("OPENMETER_API_KEY", "").strip())
+        destinations = Destinations(client, deployed.output("WebhookUrl"), stack)
+        connect_stack(deployed, destinations, key, os.environ.get("OPENMETER_API_KEY", "").strip())
     warn(
         "note: any other reporter of this usage to Stripe must have stopped an hour before this stack sends "
         "(parameter Mode=live): Stripe's summaries lag"
@@ -45,25 +45,25 @@ def connect(
         print_json(
             {
                 "stack": stack,
-                "url": destination.url,
-                "events": list(EVENT_TYPES),
-                "done": destination.done,
+                "url": destinations.url,
+                "events": [*EVENT_TYPES, *THIN_EVENT_TYPES],
+                "done": destinations.done,
             }
         )
         return
-    for line in destination.done:
+    for line in destinations.done:
         print_line(line)
-    print_line(f"{stack}: Stripe posts {' and '.join(EVENT_TYPES)} to {destination.url}")
+    print_line(f"{stack}: Stripe posts {', '.join([*EVENT_TYPES, *THIN_EVENT_TYPES])} to {destinations.url}")
 
 
-def connect_stack(deployed: Stack, destination: Destination, stripe_key: str, openmeter_key: str) -> None:
-    """Bring endpoint and secret in line, the secret before the old endpoints go.
+def connect_stack(deployed: Stack, destinations: Destinations, stripe_key: str, openmeter_key: str) -> None:
+    """Bring destinations and secret in line, the secret before the old destinations go.
 
-    Raises the errors of Stripe and AWS; a new endpoint whose secret cannot be written is deleted again.
+    Raises the errors of Stripe and AWS; a new destination whose secret cannot be written is deleted again.
     """
     before = deployed.read_secret()
     _warn_of_other_mode(before, stripe_key)
-    wanted = destination.prepare(before)
+    wanted = destinations.prepare(before)
     wanted[STRIPE_KEY] = stripe_key
     if openmeter_key:
         wanted[OPENMETER_KEY] = openmeter_key
@@ -73,10 +73,10 @@ def connect_stack(deployed: Stack, destination: Destination, stripe_key: str, op
         try:
             deployed.write_secret(wanted)
         except Exception:
-            destination.undo()
+            destinations.undo()
             raise
-        destination.done.append("wrote keys and signing secrets to Secrets Manager")
-    destination.delete_outdated()
+        destinations.done.append("wrote keys and signing secrets to Secrets Manager")
+    destinations.delete_outdated()
 
 
 def _asked_for() -> str:

@@ -1,38 +1,160 @@
-"""The webhook endpoint of a stack in Stripe, and the secret that its signatures need."""
+"""Where Stripe posts a stack's events, and the secrets that their signatures need.
+
+Two destinations with one address: a webhook endpoint for the events of billing periods, and an event
+destination of the v2 API for thin events, which is the only kind that tells of refused meter events.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import stripe
 from stripe.params import WebhookEndpointCreateParams, WebhookEndpointUpdateParams
+from stripe.params.v2.core import EventDestinationCreateParams
 
+from cli.errors import NotDoneError
 from usage_reporting.credentials import PLACEHOLDER
+from usage_reporting.error_reports import THIN_EVENTS
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION, PAGE_SIZE
 
 EVENT_TYPES = tuple(sorted(HANDLED))
-"""What the webhook is told of: all that it handles, and nothing else."""
+"""What the webhook endpoint is told of: all that the webhook handles, and nothing else."""
+
+THIN_EVENT_TYPES = tuple(sorted(THIN_EVENTS))
+"""What the event destination is told of."""
 
 SECRETS = "stripe_webhook_secret"
 ENDPOINTS = "stripe_webhook_endpoints"
-"""Beside the signing secrets: which endpoint each belongs to. The functions do not read it."""
+"""Beside the signing secrets: which destination each belongs to. The functions do not read it."""
 
 STACK = "usage_reporter_stack"
 DESCRIPTION = "usage-reporter: usage of ended billing periods"
+THIN_NAME = "usage-reporter"
+THIN_DESCRIPTION = "usage-reporter: meter events that Stripe refused after it had accepted them"
 
 Json = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Destination:
-    """Brings a stack's webhook endpoint in Stripe to what the stack needs.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A destination that exists."""
 
-    A signing secret is shown at creation alone, and an endpoint's version cannot be changed (API
-    reference, "Webhook Endpoints"): where either is not right the endpoint is made anew. The new one comes
-    first and the old secrets stay for a while, so that no event is lost or refused on the way.
+    id: str
+    url: str
+    can_stay: bool
+    """Whether nothing about it is wrong that cannot be changed."""
+    is_as_wanted: bool
+    """Whether it is enabled for just the event types that it should have."""
+
+
+class Kind(Protocol):
+    """One of the two kinds of destinations, as Stripe's API has it."""
+
+    @property
+    def noun(self) -> str:
+        """What Stripe calls it."""
+
+    def listed(self) -> Iterator[Found]:
+        """All of the account, at whatever address."""
+
+    def mend(self, id: str) -> None:
+        """Enable it for the event types that it should have."""
+
+    def create(self, url: str, stack: str) -> tuple[str, str]:
+        """Make one; its id and its signing secret, which is shown this once."""
+
+    def delete(self, id: str) -> None:
+        """Delete one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEndpoints:
+    """Webhook endpoints of the v1 API. Their version cannot be changed ("Update a webhook endpoint")."""
+
+    client: stripe.StripeClient
+    noun: str = "webhook endpoint"
+
+    def listed(self) -> Iterator[Found]:
+        """All of the account."""
+        for one in self.client.v1.webhook_endpoints.list({"limit": PAGE_SIZE}).auto_paging_iter():
+            is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(EVENT_TYPES)
+            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted)
+
+    def mend(self, id: str) -> None:
+        """Enable it for the events of billing periods."""
+        changes: Json = {"enabled_events": list(EVENT_TYPES), "disabled": False}
+        self.client.v1.webhook_endpoints.update(id, cast("WebhookEndpointUpdateParams", changes))
+
+    def create(self, url: str, stack: str) -> tuple[str, str]:
+        """Make one at the version that is pinned."""
+        params: Json = {
+            "url": url,
+            "enabled_events": list(EVENT_TYPES),
+            "api_version": API_VERSION,
+            "description": DESCRIPTION,
+            "metadata": {STACK: stack},
+        }
+        made = self.client.v1.webhook_endpoints.create(cast("WebhookEndpointCreateParams", params))
+        return made.id, made.secret or ""
+
+    def delete(self, id: str) -> None:
+        """Delete one."""
+        self.client.v1.webhook_endpoints.delete(id)
+
+
+@dataclass(frozen=True, slots=True)
+class ThinDestinations:
+    """Event destinations of the v2 API; thin events have no version (API reference, "Event Destinations")."""
+
+    client: stripe.StripeClient
+    noun: str = "event destination"
+
+    def listed(self) -> Iterator[Found]:
+        """All of the account that get thin events at an address."""
+        pages = self.client.v2.core.event_destinations.list({"include": ["webhook_endpoint.url"]})
+        for one in pages.auto_paging_iter():
+            if one.event_payload == "thin" and one.webhook_endpoint is not None:
+                is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(
+                    THIN_EVENT_TYPES
+                )
+                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted)
+
+    def mend(self, id: str) -> None:
+        """Enable it for the reports of refused meter events."""
+        self.client.v2.core.event_destinations.update(id, {"enabled_events": list(THIN_EVENT_TYPES)})
+        self.client.v2.core.event_destinations.enable(id)
+
+    def create(self, url: str, stack: str) -> tuple[str, str]:
+        """Make one, and ask for its secret."""
+        params: Json = {
+            "name": THIN_NAME,
+            "description": THIN_DESCRIPTION,
+            "type": "webhook_endpoint",
+            "event_payload": "thin",
+            "enabled_events": list(THIN_EVENT_TYPES),
+            "webhook_endpoint": {"url": url},
+            "metadata": {STACK: stack},
+            "include": ["webhook_endpoint.signing_secret"],
+        }
+        made = self.client.v2.core.event_destinations.create(cast("EventDestinationCreateParams", params))
+        shown = made.webhook_endpoint
+        return made.id, (shown.signing_secret if shown else "") or ""
+
+    def delete(self, id: str) -> None:
+        """Delete one."""
+        self.client.v2.core.event_destinations.delete(id)
+
+
+@dataclass(slots=True)
+class Destinations:
+    """Brings a stack's two destinations in Stripe to what the stack needs.
+
+    A signing secret is shown at creation alone: where it is not known, or something is wrong that cannot be
+    changed, a destination is made anew. The new one comes first and the old secrets stay for a while, so
+    that no event is lost or refused on the way.
     """
 
     client: stripe.StripeClient
@@ -40,64 +162,61 @@ class Destination:
     stack: str
     done: list[str] = field(default_factory=list)
     """What was done, for the operator."""
-    outdated: list[str] = field(default_factory=list)
-    """Endpoints of the same address to be deleted once the secret is written."""
-    created: str = ""
+    _outdated: list[tuple[Kind, str]] = field(default_factory=list)
+    """Of the same address; to be deleted once the secret is written."""
+    _created: list[tuple[Kind, str]] = field(default_factory=list)
 
     def prepare(self, secret: Mapping[str, Any]) -> Json:
-        """Find, mend or make the endpoint; what the secret is to hold from now on."""
+        """Find, mend or make both; what the secret is to hold from now on.
+
+        Raises Stripe's errors; what was made before is then taken back.
+        """
         secrets, owners = _secrets(secret), _owners(secret)
-        listed = list(self.client.v1.webhook_endpoints.list({"limit": PAGE_SIZE}).auto_paging_iter())
-        here = [endpoint for endpoint in listed if endpoint.url == self.url]
-        right = next((one for one in here if _is_right(one, secrets, owners)), None)
-        gone = set(owners) - {one.id for one in listed}
-        if right is not None:
-            self._mend(right)
+        kinds: list[Kind] = [SnapshotEndpoints(self.client), ThinDestinations(self.client)]
+        listed = [(kind, list(kind.listed())) for kind in kinds]
+        gone = set(owners) - {one.id for _, found in listed for one in found}
+        known = {name: value for name, value in owners.items() if value in secrets}
         secrets = [value for value in secrets if value not in {owners[name] for name in gone}]
         owners = {name: value for name, value in owners.items() if name not in gone}
-        self.outdated = [one.id for one in here if right is None or one.id != right.id]
-        if right is None:
-            right = self._create()
-            self.created = right.id
-            owners[right.id] = str(right.secret)
-            secrets = [str(right.secret), *secrets]
-            self.done.append(f"created webhook endpoint {right.id} at API version {API_VERSION}")
+        try:
+            for kind, found in listed:
+                made = self._bring_in_line(kind, [one for one in found if one.url == self.url], known)
+                owners |= made
+                secrets = [*made.values(), *secrets]
+        except Exception:
+            self.undo()
+            raise
         return {**secret, SECRETS: secrets, ENDPOINTS: owners}
 
     def delete_outdated(self) -> None:
-        """Delete the endpoints that a new one replaces."""
-        for endpoint in self.outdated:
-            self.client.v1.webhook_endpoints.delete(endpoint)
-            self.done.append(f"deleted webhook endpoint {endpoint}: its version or its secret was not right")
+        """Delete the destinations that a new one replaces."""
+        for kind, id_ in self._outdated:
+            kind.delete(id_)
+            self.done.append(f"deleted {kind.noun} {id_}: its version or its secret was not right")
 
     def undo(self) -> None:
-        """Take back a new endpoint whose secret could not be kept."""
-        if self.created:
-            self.client.v1.webhook_endpoints.delete(self.created)
+        """Take back new destinations whose secret could not be kept."""
+        for kind, id_ in self._created:
+            kind.delete(id_)
 
-    def _mend(self, endpoint: stripe.WebhookEndpoint) -> None:
-        events = sorted(endpoint.enabled_events) != sorted(EVENT_TYPES)
-        if events or endpoint.status != "enabled":
-            changes: Json = {"enabled_events": list(EVENT_TYPES), "disabled": False}
-            self.client.v1.webhook_endpoints.update(endpoint.id, cast("WebhookEndpointUpdateParams", changes))
-            self.done.append(f"updated webhook endpoint {endpoint.id}: its events, or it was disabled")
+    def _bring_in_line(self, kind: Kind, here: list[Found], known: Mapping[str, str]) -> dict[str, str]:
+        """The id and the secret of a new destination; empty when there is a right one."""
+        # What was pasted into the secret by hand, or rolled there, belongs to none that we know of.
+        right = next((one for one in here if one.can_stay and one.id in known), None)
+        self._outdated += [(kind, one.id) for one in here if one != right]
+        if right is None:
+            id_, signing_secret = kind.create(self.url, self.stack)
+            self._created.append((kind, id_))
+            if not signing_secret:
+                raise NotDoneError(f"Stripe did not show the signing secret of the new {kind.noun}")
+            self.done.append(f"created {kind.noun} {id_}")
+            return {id_: signing_secret}
+        if right.is_as_wanted:
+            self.done.append(f"found {kind.noun} {right.id}, as it should be")
         else:
-            self.done.append(f"found webhook endpoint {endpoint.id}, as it should be")
-
-    def _create(self) -> stripe.WebhookEndpoint:
-        params: Json = {
-            "url": self.url,
-            "enabled_events": list(EVENT_TYPES),
-            "api_version": API_VERSION,
-            "description": DESCRIPTION,
-            "metadata": {STACK: self.stack},
-        }
-        return self.client.v1.webhook_endpoints.create(cast("WebhookEndpointCreateParams", params))
-
-
-def _is_right(endpoint: stripe.WebhookEndpoint, secrets: list[str], owners: Mapping[str, str]) -> bool:
-    # What was pasted into the secret by hand, or rolled there, belongs to no endpoint that we know of.
-    return endpoint.api_version == API_VERSION and owners.get(endpoint.id) in secrets
+            kind.mend(right.id)
+            self.done.append(f"updated {kind.noun} {right.id}: its events, or it was disabled")
+        return {}
 
 
 def _secrets(secret: Mapping[str, Any]) -> list[str]:

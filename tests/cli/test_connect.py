@@ -8,10 +8,11 @@ from typing import Any
 import boto3
 import pytest
 
-from cli.destination import EVENT_TYPES
+from cli.destination import EVENT_TYPES, THIN_EVENT_TYPES
 from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, secret_of
 from tests.integration.world import API_KEY, World
 from usage_reporting.credentials import Secret
+from usage_reporting.error_reports import THIN_EVENTS
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION
 
@@ -37,6 +38,15 @@ def endpoints(world: World) -> list[Any]:
     return list(world.stripe.account.endpoints)
 
 
+def destinations(world: World) -> list[Any]:
+    return list(world.stripe.account.destinations)
+
+
+def thin_secret(world: World) -> str:
+    value: str = destinations(world)[0].secrets[0].value
+    return value
+
+
 def versions_of_secret(world: World) -> int:
     listed = world.secrets.list_secret_version_ids(SecretId="keys", IncludeDeprecated=True)
     return len(listed["Versions"])
@@ -55,9 +65,12 @@ def test_a_new_stack_gets_an_endpoint_and_its_keys(
     [endpoint] = endpoints(world)
     assert (endpoint.url, endpoint.api_version) == (WEBHOOK_URL, API_VERSION)
     assert set(endpoint.enabled_events) == HANDLED
+    [destination] = destinations(world)
+    assert destination.url == WEBHOOK_URL
+    assert set(destination.enabled_events) == THIN_EVENTS
     held = Secret.from_json(world.secrets.get_secret_value(SecretId="keys")["SecretString"])
     assert held.stripe_api_key == API_KEY
-    assert held.stripe_webhook_secrets == (endpoint.secrets[0].value,)
+    assert set(held.stripe_webhook_secrets) == {endpoint.secrets[0].value, thin_secret(world)}
     assert held.openmeter_api_key == OPENMETER_KEY
 
 
@@ -70,7 +83,8 @@ def test_connected_twice_nothing_changes(run: Run, world: World) -> None:
     assert result.code == 0
     assert (endpoints(world)[0].id, secret_of(world), versions_of_secret(world)) == before
     assert len(endpoints(world)) == 1
-    assert result.json["events"] == list(EVENT_TYPES)
+    assert len(destinations(world)) == 1
+    assert result.json["events"] == [*EVENT_TYPES, *THIN_EVENT_TYPES]
 
 
 def test_without_an_openmeter_key_the_stored_one_stays(run: Run, world: World) -> None:
@@ -95,10 +109,11 @@ def test_another_version_is_replaced_and_the_old_secret_stays_for_a_while(run: R
     assert new.id != old.id
     assert new.api_version == API_VERSION
     assert f"deleted webhook endpoint {old.id}" in result.out
-    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value, old_secret]
+    thin = thin_secret(world)
+    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value, thin, old_secret]
 
     run("connect", "--stack", STACK)
-    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value]
+    assert secret_of(world)["stripe_webhook_secret"] == [new.secrets[0].value, thin]
     assert endpoints(world) == [new]
 
 
@@ -110,7 +125,7 @@ def test_the_new_endpoint_comes_before_the_old_one_goes(run: Run, world: World) 
     run("connect", "--stack", STACK)
 
     methods = [request.method for request in world.stripe.log.requests]
-    assert methods == ["GET", "POST", "DELETE"]
+    assert methods == ["GET", "GET", "POST", "DELETE"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +142,9 @@ def test_an_endpoint_whose_secret_is_not_known_is_replaced(
 
     [new] = endpoints(world)
     assert new.id != old.id
-    assert secret_of(world)["stripe_webhook_secret"][0] == new.secrets[0].value
+    held = secret_of(world)["stripe_webhook_secret"]
+    assert {new.secrets[0].value, thin_secret(world)} <= set(held)
+    assert len(destinations(world)) == 1
     assert set(lost.get("stripe_webhook_secret", [])) <= set(secret_of(world)["stripe_webhook_secret"])
 
 
@@ -136,6 +153,9 @@ def test_other_events_or_a_disabled_endpoint_are_mended_in_place(run: Run, world
     [endpoint] = endpoints(world)
     endpoint.enabled_events = ["*"]
     endpoint.status = "disabled"
+    [destination] = destinations(world)
+    destination.enabled_events = []
+    destination.status = "disabled"
     before = secret_of(world)
 
     result = run("connect", "--stack", STACK)
@@ -144,6 +164,10 @@ def test_other_events_or_a_disabled_endpoint_are_mended_in_place(run: Run, world
     assert endpoints(world) == [endpoint]
     assert set(endpoint.enabled_events) == HANDLED
     assert endpoint.status == "enabled"
+    assert f"updated event destination {destination.id}" in result.out
+    assert destinations(world) == [destination]
+    assert set(destination.enabled_events) == THIN_EVENTS
+    assert destination.status == "enabled"
     assert secret_of(world) == before
 
 
@@ -153,8 +177,19 @@ def test_endpoints_of_others_are_left_alone(run: Run, world: World) -> None:
     )
     put(world, {**PLACEHOLDERS, "stripe_webhook_secret": ["whsec_of_another_destination"]})
 
+    thin = world.client.v2.core.event_destinations.create(
+        {
+            "name": "another",
+            "type": "webhook_endpoint",
+            "event_payload": "thin",
+            "enabled_events": list(THIN_EVENTS),
+            "webhook_endpoint": {"url": "https://example.com/hooks"},
+        }
+    )
+
     run("connect", "--stack", STACK)
 
+    assert {one.id for one in destinations(world)} > {thin.id}
     assert other.id in {endpoint.id for endpoint in endpoints(world)}
     assert "whsec_of_another_destination" in secret_of(world)["stripe_webhook_secret"]
 
@@ -172,6 +207,52 @@ def test_a_new_endpoint_whose_secret_cannot_be_kept_is_taken_back(
     assert result.code == 1
     assert result.err.startswith("error: unexpected OSError at test_connect.py:")
     assert endpoints(world) == []
+    assert destinations(world) == []
+
+
+def test_a_stack_connected_before_gets_the_second_destination_alone(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    before = endpoints(world)[0].id
+    world.stripe.account.destinations.remove(destinations(world)[0].id)
+
+    result = run("connect", "--stack", STACK)
+
+    [destination] = destinations(world)
+    assert f"created event destination {destination.id}" in result.out
+    assert [one.id for one in endpoints(world)] == [before]
+    held = secret_of(world)
+    assert len(held["stripe_webhook_secret"]) == 2
+    assert held["stripe_webhook_endpoints"][destination.id] == thin_secret(world)
+
+
+def test_a_destination_whose_secret_is_not_known_is_replaced(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    old = destinations(world)[0].id
+    held = secret_of(world)
+    del held["stripe_webhook_endpoints"][old]
+    put(world, held)
+
+    result = run("connect", "--stack", STACK)
+
+    [new] = destinations(world)
+    assert new.id != old
+    assert f"deleted event destination {old}" in result.out
+    assert thin_secret(world) in secret_of(world)["stripe_webhook_secret"]
+
+
+def test_without_the_permission_for_the_second_nothing_is_left_behind(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes = {"webhook": "write", "event_destination": "read"}
+    world.stripe.change_settings(restricted_keys={"rk_test_narrow": scopes})
+    monkeypatch.setenv("STRIPE_KEY", "rk_test_narrow")
+
+    result = run("connect", "--stack", STACK)
+
+    assert result.code != 0
+    assert "rak_event_destination_write" in result.err
+    assert endpoints(world) == []
+    assert secret_of(world) == PLACEHOLDERS
 
 
 def test_a_secret_that_is_no_object_is_not_overwritten(run: Run, world: World) -> None:
