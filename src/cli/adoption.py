@@ -105,7 +105,7 @@ async def _plan_totals(
         held[start], stamp = await _newest(billing, *whose, span, now)
         sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], now, SendState.SENT)]
         if held[start] or entry.version:
-            entries.append(_entry(entry, sends if held[start] else []))
+            entries.append(_entry(entry, sends if held[start] else [], now))
     return Adoption(customer_meter, head, entries, held, tuple(spans.values()))
 
 
