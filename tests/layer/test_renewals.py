@@ -18,7 +18,10 @@ from usage_reporting.renewals import (
     EndedPeriod,
     ended_periods,
     parse,
+    paused_at,
+    resumed_at,
     subscription_id,
+    taken_off,
 )
 from usage_reporting.windows import DAY
 
@@ -309,7 +312,8 @@ def test_no_json_raises_anything_but_a_bad_request(sent: Any) -> None:
     try:
         read = parse(json.dumps(sent).encode())
         subscription_id(read)
-        ended = ended_periods(read)
+        ended = [*ended_periods(read), *taken_off(read)]
+        assert paused_at(read) is None or resumed_at(read) is None
     except BadRequestError:
         return
     assert all(0 < period.start < period.end < 2**33 for period in ended)
@@ -333,3 +337,73 @@ def test_a_period_ended_only_if_a_later_one_began(start: int, length: int, next_
 
     expected = [("si_1", start, min(start + length, next_start))] if next_start > start else []
     assert found(sent) == expected
+
+
+AT = MONTH_START + 9 * DAY
+
+
+def on_meter(item_id: str, meter: str, price: str = "price_1") -> Json:
+    recurring = {"usage_type": "metered", "meter": meter, "interval": "month"}
+    named = {"id": price, "product": "prod_1", "metadata": {}, "recurring": recurring}
+    return old(item_id, price=named)
+
+
+def gone(sent: Json) -> list[tuple[str, int, int]]:
+    return [(period.item["id"], period.start, period.end) for period in taken_off(sent) if period.item]
+
+
+def changed(previous: list[Json], *now: Json, at: Any = AT, **other: Any) -> Json:
+    return {**event({"items": listed(*previous)}, *now, **other), "created": at}
+
+
+def test_the_only_item_on_its_meter_was_taken_off() -> None:
+    before = [on_meter("si_1", "mtr_1"), on_meter("si_2", "mtr_2")]
+    assert gone(changed(before, before[1])) == [("si_1", MONTH_START, AT)]
+    swapped = on_meter("si_1", "mtr_3", "price_3")
+    assert gone(changed(before, swapped, before[1])) == [("si_1", MONTH_START, AT)]
+
+
+def test_an_older_payload_has_the_period_on_the_subscription() -> None:
+    before = item("si_1")
+    period = {"current_period_start": MONTH_START, "current_period_end": MONTH_END}
+    assert gone(changed([before], **period)) == [("si_1", MONTH_START, AT)]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        changed([on_meter("si_1", "mtr_1")], on_meter("si_2", "mtr_1", "price_2")),
+        changed([on_meter("si_1", "mtr_1")], on_meter("si_1", "mtr_1", "price_2")),
+        changed([old(price={"id": "price_1", "recurring": {"usage_type": "licensed"}})]),
+        changed([old(price={"id": "price_1"})]),
+        changed([on_meter("si_1", "mtr_1")], at=MONTH_END),
+        changed([on_meter("si_1", "mtr_1")], at=MONTH_START),
+        changed([on_meter("si_1", "mtr_1")], at=None),
+        changed([on_meter("si_1", "mtr_1")], at="soon"),
+        {**event({"metadata": {}}, old()), "created": AT},
+        {**event(None, old()), "created": AT},
+    ],
+)
+def test_nothing_was_taken_off(sent: Json) -> None:
+    assert taken_off(sent) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "paused", "resumed"),
+    [
+        ("active", "paused", AT, None),
+        ("trialing", "paused", AT, None),
+        ("paused", "active", None, AT),
+        ("paused", "past_due", None, AT),
+        ("paused", "paused", None, None),
+        ("trialing", "active", None, None),
+        (None, "paused", None, None),
+        (None, "active", None, None),
+    ],
+)
+def test_a_pause_begins_or_ends(
+    before: str | None, now: str, paused: int | None, resumed: int | None
+) -> None:
+    sent = {**event({"status": before} if before else {}, old(), status=now), "created": AT}
+
+    assert (paused_at(sent), resumed_at(sent)) == (paused, resumed)

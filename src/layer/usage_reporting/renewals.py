@@ -72,10 +72,7 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
 
     Raises BadRequestError when `data` is not what Stripe sends.
     """
-    subscription = _object(event)
-    previous = event["data"].get("previous_attributes") or {}
-    if not isinstance(previous, dict):
-        raise BadRequestError("`data.previous_attributes` is not an object")
+    subscription, previous = _object(event), _previous(event)
     if "current_period_start" in previous:
         old_items: list[Json | None] = list(_items(previous)) if "items" in previous else [None]
         period = _moved_period(previous, subscription)
@@ -91,8 +88,7 @@ def taken_off(event: Json) -> list[EndedPeriod]:
     A price that another one of the same meter replaced is not among them: that one bills the hour. `end`
     is when it happened. Raises BadRequestError when `data` is not what Stripe sends.
     """
-    subscription, at = _object(event), _instant(event.get("created"))
-    previous = event["data"].get("previous_attributes") or {}
+    subscription, previous, at = _object(event), _previous(event), _instant(event.get("created"))
     if at is None or "items" not in previous:
         return []
     still_metered = {_meter(item) for item in _items(subscription)} | {""}
@@ -109,15 +105,14 @@ def taken_off(event: Json) -> list[EndedPeriod]:
 
 def paused_at(event: Json) -> int | None:
     """When a `customer.subscription.updated` event began a pause, UTC seconds; None if it did not."""
-    previous = event["data"].get("previous_attributes") or {}
-    is_now = _object(event).get("status") == "paused" and previous.get("status", "paused") != "paused"
+    is_now = _object(event).get("status") == "paused"
+    is_now = is_now and _previous(event).get("status", "paused") != "paused"
     return _instant(event.get("created")) if is_now else None
 
 
 def resumed_at(event: Json) -> int | None:
     """When a `customer.subscription.updated` event ended a pause, UTC seconds; None if it did not."""
-    previous = event["data"].get("previous_attributes") or {}
-    was_paused = previous.get("status") == "paused" and _object(event).get("status") != "paused"
+    was_paused = _previous(event).get("status") == "paused" and _object(event).get("status") != "paused"
     return _instant(event.get("created")) if was_paused else None
 
 
@@ -138,6 +133,14 @@ def _object(event: Json) -> Json:
     if not isinstance(found, dict):
         raise BadRequestError("`data.object` is not an object")
     return found
+
+
+def _previous(event: Json) -> Json:
+    _object(event)
+    previous = event["data"].get("previous_attributes") or {}
+    if not isinstance(previous, dict):
+        raise BadRequestError("`data.previous_attributes` is not an object")
+    return previous
 
 
 def _by_items(old_items: list[Json], new_items: list[Json]) -> list[EndedPeriod]:
