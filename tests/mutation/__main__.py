@@ -53,6 +53,8 @@ class Table:
     def add(self, mutant: Mutant, outcome: Outcome, _killer: str) -> None:
         """Count a mutant; say which one was not noticed."""
         self._done += 1
+        if outcome is Outcome.NO_PYTHON:
+            return
         self.counts[mutant.path][outcome] += 1
         if outcome is Outcome.SURVIVED:
             place = f"{mutant.path.relative_to(LAYER)}:{mutant.lines.start}"
@@ -97,7 +99,7 @@ def main() -> int:
     os.environ["HYPOTHESIS_PROFILE"] = "mutation"
     print(f"{len(mutants)} mutants; first the tests without any, to see which lines each of them runs")
     code = pytest.main([*PYTEST, *options.tests], plugins=[runner])
-    if runner.problem or not runner.baseline:
+    if code or runner.problem or not runner.baseline:
         print(runner.problem or f"pytest ended with {code}", file=sys.stderr)
         return 1
     share = table.show()

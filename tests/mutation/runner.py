@@ -57,6 +57,8 @@ class Outcome(StrEnum):
     KILLED = "killed"
     TIMED_OUT = "timed out"
     SURVIVED = "survived"
+    NO_PYTHON = "no python"
+    """No compiler takes it, so it is no mutant: as when a name that an inner function changes is gone."""
 
 
 _OUTCOMES = {
@@ -64,6 +66,8 @@ _OUTCOMES = {
     int(pytest.ExitCode.TESTS_FAILED): Outcome.KILLED,
     int(pytest.ExitCode.USAGE_ERROR): Outcome.KILLED,  # a conftest.py could not be imported
 }
+NO_PYTHON = 71
+_OUTCOMES[NO_PYTHON] = Outcome.NO_PYTHON
 BROKEN = 70
 """Ended by a fault of these tools: no other outcome may hide it."""
 
@@ -291,7 +295,10 @@ class _Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _compiled(mutant: Mutant) -> CodeType:
-    return compile(mutant.apply(), str(mutant.path), "exec", dont_inherit=True)
+    try:
+        return compile(mutant.apply(), str(mutant.path), "exec", dont_inherit=True)
+    except SyntaxError:
+        os._exit(NO_PYTHON)
 
 
 def _replace_code(mutant: Mutant, functions: Sequence[FunctionType]) -> None:

@@ -223,3 +223,29 @@ def test_a_mutant_that_never_ends_is_timed_out(tmp_path: Path) -> None:
     found = run_mutants(tmp_path, tests, PACKAGE.replace("    @property", STEPS + "\n    @property"))
 
     assert "self.count += 1 => pass: timed out" in found
+
+
+NONLOCAL = """
+
+def count():
+    n = 0
+
+    def up():
+        nonlocal n
+        n += 1
+
+    up()
+    return n
+"""
+
+COUNTED = """
+
+def test_count():
+    from usage_reporting.thing import count
+
+    assert count() == 1
+"""
+
+
+def test_what_is_no_python_is_no_mutant(tmp_path: Path) -> None:
+    assert "n = 0 => pass: no python" in run_mutants(tmp_path, TESTS + COUNTED, PACKAGE + NONLOCAL)
