@@ -36,7 +36,7 @@ OURS = {"cli", "sandbox", "tests", "usage_reporting"}
 PYTEST = ["-s", "-o", "addopts=--import-mode=importlib"]
 PYTEST += [part for plugin in ("cacheprovider", "terminal", "xdist") for part in ("-p", f"no:{plugin}")]
 
-LONGEST_SEARCH = 6.0
+LONGEST_SEARCH = 3.0
 """Seconds of tests, by their usual time, that a mutant is given; what survives them has survived."""
 
 TIMES_SLOWER = 10
