@@ -384,3 +384,22 @@ def test_an_unchanged_page_reads_one_key_more_than_its_heads_and_days(
     world.tick(container=process)
 
     assert keys == [3 + 1, 3]
+
+
+def test_a_refused_total_of_a_meter_of_the_last_value_is_told_anew(world: World) -> None:
+    price, _ = world.metered_price(formula="last")
+    subscription = world.subscription(price)
+    customer = str(subscription.customer)
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.stripe.validation.refuse_next("archived_meter")
+    world.tick()
+    assert world.meter_events() == []
+
+    assert told(world) == [(200, "rejected")]
+    world.travel(NOON + 3 * HOUR)
+    world.tick()
+
+    assert [event["value"] for event in world.meter_events(customer)] == [5]
+    world.travel(END + 2 * HOUR)
+    assert [quantity for _, quantity, status in world.billed(subscription.id) if status != "draft"] == [5]
