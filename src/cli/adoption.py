@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from cli.errors import NotDoneError
@@ -13,7 +13,7 @@ from usage_reporting.heads import LONG_AGO
 from usage_reporting.hours import known_spans
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
-from usage_reporting.period_bounds import cuts_of
+from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of
 from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.targets import last
 from usage_reporting.windows import (
@@ -46,6 +46,8 @@ class Adoption:
     """What Stripe holds, by UTC hour; where the last value counts, by the span's start."""
     spans: Sequence[Span] = ()
     """Those that were looked at, where the last value counts."""
+    cuts: Cuts = field(default_factory=dict)
+    """Where these are cut for each bound."""
 
     async def carry_out(self, ledger: Ledger, now: int) -> None:
         """Write the days, then the head: only that releases what was held. Raises LostRaceError."""
@@ -98,6 +100,9 @@ async def _plan_totals(
     before = await ledger.entries([(customer_meter.pk, str(start)) for start in spans])
     _check_settled(before.values(), now)
     whose = customer_meter.customer, customer_meter.meter.id
+    setting, own = billing.settings.period_bounds, tuple(spans.values())
+    kept = {bound: at for entry in before.values() for bound, at in entry.cuts.items()}
+    cuts = cuts_of({edge for one in own for edge in (one.start, one.end)}, own, setting, kept=kept)
     held: dict[int, Decimal] = {}
     entries = []
     for start, span in sorted(spans.items()):
@@ -105,8 +110,11 @@ async def _plan_totals(
         held[start], stamp = await _newest(billing, *whose, span, now)
         sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], now, SendState.SENT)]
         if held[start] or entry.version:
-            entries.append(_entry(entry, sends if held[start] else [], now))
-    return Adoption(customer_meter, head, entries, held, tuple(spans.values()))
+            adopted = _entry(entry, sends if held[start] else [], now)
+            own_cuts = {edge: cuts[edge] for edge in (span.start, span.end)}
+            is_exact = setting is PeriodBounds.EXACT and not kept
+            entries.append(adopted if is_exact else replace(adopted, cuts=own_cuts))
+    return Adoption(customer_meter, head, entries, held, own, cuts)
 
 
 async def _newest(billing: Billing, customer: str, meter: str, span: Span, now: int) -> tuple[Decimal, int]:

@@ -18,6 +18,7 @@ from usage_reporting.errors import RefusedError, UsageReportingError
 from usage_reporting.ledger import Head
 from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.openmeter import MOST_SUBJECTS, Hours
+from usage_reporting.period_bounds import measured
 from usage_reporting.targets import last
 from usage_reporting.windows import (
     BOUNDS_KEPT,
@@ -215,8 +216,8 @@ async def _totals(parts: Operator, one: Adoption) -> dict[int, Decimal]:
     """OpenMeter's total of each span so far, by its start."""
     found = {}
     for span in one.spans:
-        start, _ = last.measured_span(span)
-        until = last.measured_until(span, parts.clock(), eager=True)
+        start, end = measured(span, one.cuts)
+        until = last.measured_until(end, parts.clock(), eager=True)
         if until > start:
             subject = one.head.subject
             values = await parts.openmeter.totals(one.head.openmeter_meter, [subject], start, until)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
@@ -283,6 +285,85 @@ def test_adopt_takes_over_what_was_cut_at_a_window(old_openmeter: World, setting
 
     assert [report.status for report in reports] == ["unchanged"]
     assert world.meter_events() == before
+
+
+# Meters that take the last value
+
+
+def on_last(world: World, setting: PeriodBounds) -> tuple[str, str]:
+    world.settings["period_bounds"] = setting
+    world.clock.set(START)
+    subscription = world.subscription(world.metered_price(formula="last")[0])
+    return str(subscription.id), str(subscription.customer)
+
+
+@every_window
+def test_the_last_value_is_the_total_of_what_the_window_gives_its_period(
+    old_openmeter: World, setting: PeriodBounds
+) -> None:
+    world = old_openmeter
+    subscription, customer = on_last(world, setting)
+    world.use(customer, START + 17, 1000)
+    world.use(customer, START + 18, 4)
+    for bound in (END, SECOND_END):
+        use_on_each_side(world, customer, setting, bound)
+        go_on(world, bound)
+    world.travel(THIRD_END + 2 * HOUR)
+
+    quantities = [quantity for _, quantity, status in world.billed(subscription) if status != "draft"]
+    assert quantities[:2] == [7, 333]
+    assert {call.status for call in world.openmeter.calls.queries} == {200}
+
+
+@every_window
+def test_an_anchor_reset_tells_no_usage_twice_as_a_last_value(
+    old_openmeter: World, setting: PeriodBounds
+) -> None:
+    world = old_openmeter
+    subscription, customer = on_last(world, setting)
+    reset = NOON + 5 * DAY + 40 * MINUTE + 17
+    world.use(customer, reset - 40 * MINUTE, 1)
+    world.use(customer, reset - 20 * MINUTE, 2)
+    world.travel(reset - 10 * MINUTE)
+    world.tick()
+    world.use(customer, reset - 5 * MINUTE, 10)
+    world.travel(reset)
+    world.client.v1.subscriptions.update(subscription, {"billing_cycle_anchor": "now"})
+    world.use(customer, reset + MINUTE, 100)
+    for minutes in (5, 20, 35):
+        world.travel(reset + minutes * MINUTE)
+        assert {report.status for report in world.report_all()} <= {"sent", "unchanged", "unbillable"}
+
+    before = 13 if setting is PeriodBounds.MINUTE else 3
+    assert newest(world, START, reset) == before
+    assert newest(world, reset, 2 * END) == 113 - before
+    assert world.openmeter.calls.queries[-1].status == 200
+
+
+@pytest.mark.parametrize("before", PeriodBounds)
+@pytest.mark.parametrize("after", PeriodBounds)
+def test_another_setting_tells_no_usage_twice_as_a_last_value(
+    world: World, before: PeriodBounds, after: PeriodBounds
+) -> None:
+    subscription, customer = on_last(world, before)
+    use_on_each_side(world, customer, PeriodBounds.DAY, END)
+    world.travel(END - 5 * DAY)
+    world.tick()
+    world.travel(END + 35 * MINUTE)
+    world.tick()
+    world.settings["period_bounds"] = after
+
+    for minutes in (40, 55, 70, 200):
+        world.travel(END + minutes * MINUTE)
+        assert {report.status for report in world.report_all(Options(full=True))} <= {"sent", "unchanged"}
+    told = world.billed(subscription)[-1][1], newest(world, END, 2 * END)
+    assert sum(told) == 333
+
+
+def newest(world: World, start: int, end: int) -> Decimal:
+    """The value with the newest stamp in [start, end)."""
+    inside = [event for event in world.meter_events() if start <= event["timestamp"] < end]
+    return max(inside, key=lambda event: event["timestamp"])["value"] if inside else Decimal(0)
 
 
 # Legacy prices

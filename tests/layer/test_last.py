@@ -97,7 +97,7 @@ def test_stamps_rise_inside_the_span_and_are_never_in_the_future(
     now, stamps = start, list[int]()
     for waited, age in reports:
         now += waited
-        measured = last.measured_until(one, now)
+        measured = last.measured_until(one.end, now)
         if measured <= start:
             continue
         stamp = last.stamp_of(one, measured, max(stamps, default=None), now - min(age, now - start))
@@ -113,7 +113,7 @@ def test_stamps_rise_inside_the_span_and_are_never_in_the_future(
 def test_an_unforeseen_end_leaves_room(start: int, length: int, at: int) -> None:
     """Whatever was stamped before a span is cut off, a later total finds a second in it."""
     whole, now = span(start, start + 40 * DAY), start + at
-    measured = last.measured_until(whole, now)
+    measured = last.measured_until(whole.end, now)
     if measured <= start or now >= whole.end:
         return
     stamp = last.stamp_of(whole, measured, None, now)
@@ -125,11 +125,12 @@ def test_an_unforeseen_end_leaves_room(start: int, length: int, at: int) -> None
 def test_what_is_measured() -> None:
     one = span(ODD, ODD + DAY)
 
-    assert last.measured_span(one) == (ODD, ODD + DAY)
-    assert last.measured_until(one, ODD + DAY) == ODD + DAY
-    assert last.measured_until(one, NOON + 2 * HOUR + 5 * MINUTE) == NOON + 2 * HOUR
-    assert last.measured_until(one, NOON + 2 * HOUR + 5 * MINUTE, eager=True) == NOON + 2 * HOUR + 4 * MINUTE
-    assert last.measured_until(one, NOON + 2 * HOUR + 30 * MINUTE) == NOON + 2 * HOUR + 29 * MINUTE
+    assert last.measured_until(one.end, ODD + DAY) == ODD + DAY
+    assert last.measured_until(one.end, NOON + 2 * HOUR + 5 * MINUTE) == NOON + 2 * HOUR
+    assert (
+        last.measured_until(one.end, NOON + 2 * HOUR + 5 * MINUTE, eager=True) == NOON + 2 * HOUR + 4 * MINUTE
+    )
+    assert last.measured_until(one.end, NOON + 2 * HOUR + 30 * MINUTE) == NOON + 2 * HOUR + 29 * MINUTE
 
 
 # What Stripe holds

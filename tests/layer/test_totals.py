@@ -122,7 +122,7 @@ class FakeOpenMeter:
 def read(openmeter: FakeOpenMeter, cases: list[TotalsCase]) -> list[Status]:
     reports = [one.report for one in cases]
     for one in cases:
-        one.reads = [SpanRead(spans, AT, Entry("pk", "1")) for spans in one.due()]
+        one.reads = [SpanRead(spans, AT, Entry("pk", "1"), start=spans[0].start) for spans in one.due()]
     by_report = {id(one.report): one for one in cases}
     asyncio.run(read_totals(cast("OpenMeter", openmeter), reports, by_report))
     return [report.status for report in reports]
@@ -151,7 +151,7 @@ def test_a_subject_that_openmeter_refuses_stops_nobody_else() -> None:
 
 def test_lines_tell_each_span() -> None:
     one = case(span(), span(item="si_2", price="price_2"))
-    one.reads = [SpanRead(one.due()[0], AT, Entry("pk", "1"), D("1.5"))]
+    one.reads = [SpanRead(one.due()[0], AT, Entry("pk", "1"), D("1.5"), start=MONTH_START)]
 
     assert [(line.price, line.total, line.start, line.end) for line in one.lines()] == [
         ("price_1", D("1.5"), MONTH_START, AT),

@@ -71,7 +71,9 @@ def cuts_of(
     they outlive a change of the setting.
     """
     known = tuple(spans)
-    starts = {span.start for span in known if span.first}
+    # What goes on at another price in the same second did not start there.
+    went_on = {(span.item, span.end) for span in known if span.state in _LEFT}
+    starts = {span.start for span in known if span.first and (span.item, span.start) not in went_on}
     starts.update(span.end for span in known if span.state is SpanState.FREE)
     ends = {span.end for span in known if span.last or span.state in _LEFT}
     kept = kept or {}

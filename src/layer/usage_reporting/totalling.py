@@ -90,10 +90,9 @@ class Totalling:
             cases[id(report)] = await self._case(report, head, options, now)
 
         async def read_entries() -> None:
-            reads = [read for case in cases.values() for read in case.reads]
-            entries = await self.ledger.entries([read.key for read in reads])
-            for read in reads:
-                read.entry = entries[read.key]
+            entries = await self.ledger.entries([key for case in cases.values() for key in case.entry_keys()])
+            for case in cases.values():
+                case.hold(entries)
 
         async def repeat_intents(report: Report) -> None:
             await self._repeat_intents(cases[id(report)], budget)
@@ -109,15 +108,14 @@ class Totalling:
         name = self.heads.openmeter_meter(report.customer_meter, stored)
         aggregation = (await self.openmeter.meter(name)).aggregation
         head = await self.heads.settled(report.customer_meter, stored, options)
-        case = TotalsCase(report, head, now, options, aggregation)
+        case = TotalsCase(report, head, now, options, aggregation, self.settings.period_bounds)
         await self._look_after_conflicts(case)
         for spans in case.due():
             against = [other for span in spans for other in last.conflicts(span, case.spans)]
             if against:
                 case.refusals.append(last.refusal(spans[0], against))
-            elif (until := case.until(spans[0])) > last.measured_span(spans[0])[0]:
-                entry = Entry(case.customer_meter.pk, str(spans[0].start))
-                case.reads.append(SpanRead(spans, until, entry))
+            else:
+                case.reads.append(SpanRead(spans, 0, Entry(case.customer_meter.pk, str(spans[0].start))))
         return case
 
     async def _look_after_conflicts(self, case: TotalsCase) -> None:
@@ -218,7 +216,7 @@ class Totalling:
                 case.report.note(Status.SHADOW)
                 case.report.sent.append(step.send)
                 return
-            entry = _without_doubts(read, now)
+            entry = replace(_without_doubts(read, now), cuts=case.cuts_to_keep(read))
             await self.sender.carry_out(case.report, entry, [step.send], budget)
 
     async def _is_whole(self, case: TotalsCase, read: SpanRead) -> bool:
@@ -257,7 +255,11 @@ class Totalling:
     ) -> None:
         report, units, since = case.report, step.undelivered, rfc3339(total.span.start)
         if not case.options.dry_run:
-            noted = replace(read.entry, undelivered={total.span.start: total.undelivered + units})
+            noted = replace(
+                read.entry,
+                undelivered={total.span.start: total.undelivered + units},
+                cuts=case.cuts_to_keep(read),
+            )
             await self.ledger.write_entry(noted, self.clock())
         if units < 0:
             report.note(

@@ -16,10 +16,11 @@ from usage_reporting.hours import FULL_READ_EVERY, HOURS_REREAD, OPENNESS, known
 from usage_reporting.ledger import Entry, Head, Key
 from usage_reporting.model import CustomerMeter, Line, Report, Send, SendState, Span, SpanState
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
+from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of, measured
 from usage_reporting.sender import REPEATED_FOR
 from usage_reporting.side_by_side import is_stopped, together
 from usage_reporting.targets import last
-from usage_reporting.windows import HOUR, rfc3339
+from usage_reporting.windows import HOUR, ceil_minute, rfc3339
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ class SpanRead:
     """What OpenMeter holds; None: it has no row."""
     repeated: list[Send] = field(default_factory=list)
     """Sends of an earlier run that were confirmed in this one."""
+    start: int = 0
+    """From when on it is read, UTC seconds."""
 
     @property
     def key(self) -> Key:
@@ -60,6 +63,9 @@ class TotalsCase:
     options: Options
     aggregation: str
     """OpenMeter's."""
+    setting: PeriodBounds = PeriodBounds.EXACT
+    cuts: Cuts = field(default_factory=dict)
+    """Where usage is cut for each bound; empty where that is the bound itself."""
     spans: list[Span] = field(default_factory=list)
     """All that are known: first those that Stripe showed just now."""
     reads: list[SpanRead] = field(default_factory=list)
@@ -111,9 +117,38 @@ class TotalsCase:
         is_recent = span.end > self.now - HOURS_REREAD * HOUR
         return (is_recent or self._is_full) and span.end > self.now - LONGEST_DRAFT
 
-    def until(self, span: Span) -> int:
-        """Up to when a span is read, UTC seconds."""
-        return last.measured_until(span, self.now, eager=self.options.eager)
+    def entry_keys(self) -> list[Key]:
+        """The ledger entries of what is read, and of what ended where that begins."""
+        starts = {read.span.start for read in self.reads}
+        starts.update(span.start for span in self.spans if span.end in starts)
+        return [(self.customer_meter.pk, str(start)) for start in sorted(starts)]
+
+    def hold(self, entries: Mapping[Key, Entry]) -> None:
+        """Take the ledger entries, and settle what is to be measured: what is empty is not read."""
+        own = {key: entries[key] for key in self.entry_keys()}
+        if self.setting is not PeriodBounds.EXACT or any(entry.cuts for entry in own.values()):
+            self.cuts = self._cuts(own)
+        for read in self.reads:
+            read.entry = own[read.key]
+            read.start, end = measured(read.span, self.cuts)
+            read.until = last.measured_until(end, self.now, eager=self.options.eager)
+        self.reads = [read for read in self.reads if read.until > read.start]
+
+    def _cuts(self, entries: Mapping[Key, Entry]) -> Cuts:
+        kept: dict[int, int] = {}
+        for (_, start), entry in sorted(entries.items()):
+            kept.update(last.cuts_kept(entry, [span for span in self.spans if str(span.start) == start]))
+        told = sorted(
+            max(last.told_until(entry) - 1, ceil_minute(int(start)))
+            for (_, start), entry in entries.items()
+            if entry.sends
+        )
+        bounds = {edge for span in self.spans for edge in (span.start, span.end)}
+        return cuts_of(bounds, self.spans, self.setting, stamps=told, kept=kept)
+
+    def cuts_to_keep(self, read: SpanRead) -> dict[int, int]:
+        """Where a span is cut as it is told: that outlives a change of the setting."""
+        return {edge: self.cuts[edge] for edge in (read.span.start, read.span.end) if edge in self.cuts}
 
     def latest(self, span: Span, now: int) -> int:
         """The last instant at which a span is known to have gone on, UTC seconds."""
@@ -155,7 +190,7 @@ class TotalsCase:
                 price=span.price,
                 meter=self.head.openmeter_meter,
                 total=ZERO if read.value is None else round_units(read.value),
-                start=last.measured_span(span)[0],
+                start=read.start,
                 end=read.until,
             )
             for read in self.reads
@@ -182,8 +217,7 @@ async def read_totals(
     for report in reports:
         case = cases[id(report)]
         for read in case.reads:
-            start, _ = last.measured_span(read.span)
-            groups[(case.head.openmeter_meter, start, read.until)].append((case, read))
+            groups[(case.head.openmeter_meter, read.start, read.until)].append((case, read))
     await asyncio.gather(
         *(
             _read(openmeter, *asked, members[first : first + MOST_SUBJECTS])

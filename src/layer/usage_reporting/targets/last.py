@@ -103,15 +103,22 @@ class Allowed:
     """An operator knows that OpenMeter has nothing at all; whatever else is allowed says nothing of that."""
 
 
-def measured_span(span: Span) -> tuple[int, int]:
-    """The usage that a span bills: [start, end), UTC seconds."""
-    return span.start, span.end
-
-
-def measured_until(span: Span, now: int, *, eager: bool = False) -> int:
-    """Up to when a span's usage is read at `now`, UTC seconds."""
-    _, end = measured_span(span)
+def measured_until(end: int, now: int, *, eager: bool = False) -> int:
+    """Up to when usage that is measured up to `end` is read at `now`, UTC seconds."""
     return end if end <= now else min(end, settled_until(now, eager=eager))
+
+
+def told_until(entry: Entry) -> int:
+    """A full minute up to which a span may have been read when Stripe was told of it last, UTC seconds."""
+    told = max((send.intended_at for send in entry.sends.values() if send.counts), default=0)
+    return min([settled_until(told, eager=True), *([max(entry.cuts.values())] if entry.cuts else [])])
+
+
+def cuts_kept(entry: Entry, spans: Iterable[Span]) -> dict[int, int]:
+    """Where spans that begin with an entry's were cut when Stripe was told of them, by their bounds."""
+    if not entry.version:
+        return {}
+    return dict(entry.cuts) or {edge: edge for span in spans for edge in (span.start, span.end)}
 
 
 def first_stamp(span: Span) -> int:
