@@ -62,13 +62,17 @@ class RateLimiter:
         self._second = 0
         self._calls: Counter[str] = Counter()
 
-    def check(self, settings: StripeSettings, route: Route, now: int) -> None:
-        """Raise StripeError 429 beyond the limits, when they are enforced."""
+    def check(self, settings: StripeSettings, route: Route, now: int, *, connected: bool = False) -> None:
+        """Raise StripeError 429 beyond the limits, when they are enforced.
+
+        `connected`: the call names a connected account, for which meter events have no limit of their own
+        (Record usage for billing, "Rate limits").
+        """
         if not settings.enforce_rate_limits:
             return
         if now != self._second:
             self._second, self._calls = now, Counter()
-        if settings.livemode and route.template == "/v1/billing/meter_events":
+        if settings.livemode and route.template == "/v1/billing/meter_events" and not connected:
             self._count(route.template, _METER_EVENTS_LIVE, "endpoint-rate")
             return
         limit = _GLOBAL_LIVE if settings.livemode else _GLOBAL_SANDBOX

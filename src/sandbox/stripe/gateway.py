@@ -116,7 +116,8 @@ class Gateway:
         version = api_version(name)
         if route.legacy and version.is_basil:
             raise _unrecognized(request)
-        self._limiter.check(account.settings, route, account.clock())
+        connected = "stripe-account" in request.headers
+        self._limiter.check(account.settings, route, account.clock(), connected=connected)
         return _Prepared(
             route,
             ids,
