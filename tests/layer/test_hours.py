@@ -170,6 +170,17 @@ def test_a_closing_read_stops_where_it_should() -> None:
     assert read(case, openmeter) == {Slice(NOON, BOUND): 3}
 
 
+def test_what_was_sent_before_a_bound_was_known_is_moved_as_a_whole() -> None:
+    adopted = send("adopted", 15, NOON + HOUR - 1, slice_start=NOON, state=SendState.SENT)
+    case = swapped(closing=True, read_until=BOUND, sends=[adopted])
+
+    found = read(case, FakeOpenMeter({NOON: D(11), BOUND: D(4)}))
+
+    # 11 are missing in the first slice, and are too much in the second.
+    assert found == {Slice(NOON, BOUND): 11, Slice(BOUND, NOON + HOUR): 4}
+    assert [one.difference for one in case.readings] == [11, -11]
+
+
 # How far back
 
 

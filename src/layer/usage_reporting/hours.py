@@ -180,8 +180,14 @@ class Case:
                 yield block
 
     def pieces(self, block: Block) -> list[Slice]:
-        """The slices of a block that can be read now."""
+        """The slices of a block that can be read now.
+
+        Where something was sent before a bound in the block was known, the slices behind `read_until` are
+        among them: it may have to be moved from one to the other, and half a move bills it twice.
+        """
         last = self.customer_meter.read_until
+        if last is not None and not self.entry_of(block.slices[0]).is_placed(block.slices):
+            last = None
         return [
             piece
             for piece in block.slices
