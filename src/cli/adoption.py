@@ -17,6 +17,7 @@ from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of
 from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.targets import last
 from usage_reporting.windows import (
+    BOUNDS_KEPT,
     DAY,
     HOUR,
     MINUTE,
@@ -66,6 +67,8 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
     head = await _head(ledger, customer_meter, now)
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
+    billed = await billing.bounds_billed(customer_meter.customer, now - BOUNDS_KEPT)
+    head = replace(head, bounds=head.bounds | {bound for bound in billed if bound < now})
     if customer_meter.target is Target.LAST:
         return await _plan_totals(billing, ledger, customer_meter, head, now)
     oldest = (now - OLDEST_SLICE) // DAY * DAY

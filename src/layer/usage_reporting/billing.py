@@ -394,6 +394,18 @@ class Billing:
             return False
         return all(line["period"]["end"] < self.clock() - OLDEST_SLICE for line in await self._lines(invoice))
 
+    async def bounds_billed(self, customer: str, since: int) -> frozenset[int]:
+        """Where the periods on a customer's invoices made since an instant begin and end, UTC seconds."""
+        query = {"customer": customer, "created": {"gte": since}}
+        edges = {
+            int(line["period"][edge])
+            async for page in self.api.pages("/v1/invoices", query)
+            for invoice in page
+            for line in await self._lines(invoice)
+            for edge in ("start", "end")
+        }
+        return frozenset(edge for edge in edges if edge > since)
+
     async def _lines(self, invoice: Json) -> list[Json]:
         listed = invoice.get("lines") or {}
         lines = list(listed.get("data", []))

@@ -328,8 +328,12 @@ def _known(segment: Segment, sums: _Sums) -> Decimal:
     """What was billed or counted; of a dropped segment what Stripe had received is counted, too."""
     if segment.how == "dropped":
         return max(sums.in_time + sums.too_late, sums.counted)
-    # What another price of the meter took after this one was billed is on an invoice, too.
-    return sums.in_time + sums.counted + (sums.too_late if sums.is_shared else ZERO)
+    known = sums.in_time + sums.counted
+    if sums.is_shared:
+        # What another price of the meter took after this one was billed is on an invoice, too; what was only
+        # moved across a bound for its sake is not more.
+        known += max(min(sums.too_late, sums.wanted - known), ZERO)
+    return known
 
 
 def _is_taken_back(use: Usage) -> bool:
