@@ -1,0 +1,70 @@
+"""A ledger that is lost or restored from an old copy, and the operator who adopts it an hour later."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox.simulator.history import Contract, Fault, History, Item, Usage
+from sandbox.simulator.ledger_strikes import LOST, RESTORED
+from sandbox.simulator.outcome import Outcome
+from sandbox.simulator.verdict import judge
+from sandbox.simulator.world import World
+
+MIDNIGHT = 1_799_712_000
+HOUR = 3600
+DAY = 24 * HOUR
+START = MIDNIGHT + 12 * HOUR + 1406
+"""Periods end inside an hour, inside a minute."""
+
+
+def used(time: int, value: str = "1") -> Usage:
+    return Usage("c0", "m1", time, value, time + 1)
+
+
+def history(*faults: Fault, items: tuple[Item, ...] = (Item(),)) -> History:
+    ends = [START + number * DAY for number in range(1, 4)]
+    usage = [used(end + beside, value) for end in ends for beside, value in ((-700, "11"), (600, "4"))]
+    contract = Contract("s0", "c0", START, "day", items)
+    return History("made", MIDNIGHT, MIDNIGHT + 9 * DAY, (contract,), tuple(usage), faults=faults)
+
+
+def statuses(outcome: Outcome) -> set[str]:
+    return {one.report.status.value for one in outcome.reports}
+
+
+@pytest.mark.parametrize(("kind", "age"), [(LOST, 0), (RESTORED, 5 * HOUR), (RESTORED, 40 * HOUR)])
+def test_nothing_is_sent_until_it_is_adopted_and_the_bills_are_right(kind: str, age: int) -> None:
+    loss = Fault(kind, START + 2 * DAY + 5 * HOUR, seconds=age, later=3 * HOUR)
+    made = history(loss)
+
+    outcome = World(made).play()
+
+    assert judge(made, outcome).wrong == []
+    assert "held" in statuses(outcome)
+    [strike] = outcome.losses
+    assert strike.adopted.keys() == {("c0", "m1")}
+    assert not [event for event in outcome.received if strike.at <= event.at < strike.adopted["c0", "m1"]]
+
+
+def test_what_is_billed_while_it_is_held_is_foretold_to_the_unit() -> None:
+    end = START + 2 * DAY
+    made = history(Fault(LOST, end - HOUR, later=3 * HOUR))
+
+    outcome = World(made).play()
+    verdict = judge(made, outcome)
+
+    assert verdict.wrong == []
+    assert verdict.predicted == 1
+    [short] = [line for line in outcome.lines if line.end == end]
+    assert short.quantity == 4  # the 11 of the last minutes came while it was held
+
+
+def test_late_word_of_a_period_that_the_lost_ledger_knew_bills_nothing_twice() -> None:
+    late = Fault("webhook_very_late", START + DAY - HOUR, times=3, seconds=60 * HOUR)
+    loss = Fault(LOST, START + 2 * DAY + 5 * HOUR, later=3 * HOUR)
+    made = history(late, loss, items=(Item(), Item(interval="week")))
+
+    outcome = World(made).play()
+
+    assert judge(made, outcome).wrong == []
+    assert sum(event.value for event in outcome.received) == 45
