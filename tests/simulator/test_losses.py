@@ -10,6 +10,7 @@ from sandbox.simulator.outcome import Outcome
 from sandbox.simulator.verdict import judge
 from sandbox.simulator.world import World
 
+VERY_LATE = "webhook_very_late"
 MIDNIGHT = 1_799_712_000
 HOUR = 3600
 DAY = 24 * HOUR
@@ -60,9 +61,10 @@ def test_what_is_billed_while_it_is_held_is_foretold_to_the_unit() -> None:
 
 
 def test_late_word_of_a_period_that_the_lost_ledger_knew_bills_nothing_twice() -> None:
-    late = Fault("webhook_very_late", START + DAY - HOUR, times=3, seconds=60 * HOUR)
+    # `invoice.created` never comes, and `customer.subscription.updated` 60 hours late.
+    disturbed = [Fault(kind, START + DAY - HOUR, seconds=60 * HOUR) for kind in ("webhook_lost", VERY_LATE)]
     loss = Fault(LOST, START + 2 * DAY + 5 * HOUR, later=3 * HOUR)
-    made = history(late, loss, items=(Item(), Item(interval="week")))
+    made = history(*disturbed, loss, items=(Item(), Item(interval="week")))
 
     outcome = World(made).play()
 
