@@ -181,6 +181,16 @@ def test_what_was_sent_before_a_bound_was_known_is_moved_as_a_whole() -> None:
     assert [one.difference for one in case.readings] == [11, -11]
 
 
+def test_a_closing_read_at_midnight_has_no_entry_of_the_day_that_begins() -> None:
+    midnight = NOON + 12 * HOUR
+    case = case_of(span(MONTH_START, midnight), now=midnight, closing=True, read_until=midnight)
+
+    assert read(case, FakeOpenMeter({midnight - 1: D(2)}), midnight - HOUR) == {
+        Slice(midnight - HOUR, midnight): 2
+    }
+    assert read(case, FakeOpenMeter(), midnight) == {Slice(midnight - HOUR, midnight): 2}
+
+
 # How far back
 
 

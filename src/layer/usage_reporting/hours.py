@@ -185,15 +185,11 @@ class Case:
         Where something was sent before a bound in the block was known, the slices behind `read_until` are
         among them: it may have to be moved from one to the other, and half a move bills it twice.
         """
-        last = self.customer_meter.read_until
-        if last is not None and not self.entry_of(block.slices[0]).is_placed(block.slices):
-            last = None
-        return [
-            piece
-            for piece in block.slices
-            if read_until(piece, self.now, eager=self.options.eager) is not None
-            and (last is None or piece.opens < last)
-        ]
+        now, last = self.now, self.customer_meter.read_until
+        found = [one for one in block.slices if read_until(one, now, eager=self.options.eager) is not None]
+        if last is None or not found or not self.entry_of(found[0]).is_placed(block.slices):
+            return found
+        return [piece for piece in found if piece.opens < last]
 
     def is_ours(self, piece: Slice) -> bool:
         """Whether anything is, or was, billed of a slice."""
