@@ -61,7 +61,7 @@ def test_each_error_is_one_line_without_a_key(error: Exception, says: str, code:
         (["reprot"], "No such command 'reprot'. Did you mean 'report'?"),
         (["report", "--customers"], "No such option: --customers"),
         (["connect"], "Missing option '--stack'"),
-        (["adopt", "--stack", "x"], "Missing option '--customer'"),
+        (["adopt"], "Missing option '--stack'"),
     ],
 )
 def test_wrong_use_is_told_in_one_line(run: Run, arguments: list[str], says: str) -> None:

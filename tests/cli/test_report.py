@@ -131,12 +131,14 @@ def test_nothing_at_all_is_not_accepted_without_saying_so(
 ) -> None:
     """Between the operator's look and the command, OpenMeter may have lost everything."""
     run("report", "--stack", stack)
-    world.use(customer, NOON + 7 * MINUTE, -10)
+    world.openmeter.faults.empty(times=1000)
 
     accepted = run("report", "--stack", stack, "--accept")
+    sent_before = [event["value"] for event in world.meter_events(customer)]
     empty = run("report", "--stack", stack, "--accept-empty")
 
     assert accepted.code == 1
+    assert sent_before == [10]
     release = f"`usage-reporter report --stack {stack} --customer {customer} --accept-empty`"
     assert f"OpenMeter has nothing of what it had before; check it, then release it with {release}" in (
         accepted.out
