@@ -165,13 +165,19 @@ class World:
         if what.reported:
             work = report_customer(self.merchant.customer_of[what.contract])
             self._run("operator", lambda process: process.container.run(work(process)))
+            self._put_off(replace(what, reported=False), 2)
+            return
         subscription = self.stripe.account.subscriptions.get(self.merchant.subscriptions[what.contract])
         now = self.clock()
         if any(item.period_end <= now for item in subscription.items):  # it is about to be renewed
-            self._acts = sorted([replace(what, at=now + RENEWAL_DELAY), *self._acts], key=lambda one: one.at)
+            self._put_off(what, RENEWAL_DELAY)
         else:
             self._done.append(replace(what, at=now))
             self.merchant.act(what)
+
+    def _put_off(self, what: Act, seconds: int) -> None:
+        later = replace(what, at=self.clock() + seconds)
+        self._acts = sorted([later, *self._acts], key=lambda one: one.at)
 
     def _disturb_webhooks(self) -> None:
         webhooks = self.stripe.webhooks
