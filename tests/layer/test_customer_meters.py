@@ -196,6 +196,14 @@ def test_an_item_added_in_the_period_is_billed_from_then_on() -> None:
     assert added in bounds_of(subscription(), item(created=added))
 
 
+def test_an_item_that_a_schedule_puts_on_at_a_renewal_bills_the_whole_period() -> None:
+    renewed = span(
+        {"created": MONTH_START + 16}, created=MONTH_START - 31 * DAY, start_date=MONTH_START - DAY
+    )
+
+    assert (renewed.start, renewed.first) == (MONTH_START, False)
+
+
 def test_an_item_that_came_with_its_subscription_was_not_added() -> None:
     together = item(created=MONTH_START + 60)
 

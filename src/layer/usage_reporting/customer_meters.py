@@ -17,7 +17,7 @@ OWN_ACCOUNT = "self"
 OM_METER_ID = "om_meter_id"
 SHORTEST_LEGACY_PERIOD = 2 * HOUR
 CREATED_TOGETHER = 60
-"""Items made within these seconds of their subscription came with it; later ones were added."""
+"""Items made within these seconds of their subscription or period came with it; later ones were added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,15 @@ def bounds_of(subscription: Json, item: Json) -> frozenset[int]:
 
 
 def was_added(subscription: Json, item: Json) -> bool:
-    """Whether the item came to the subscription after that was made."""
-    born = subscription.get("created")
-    created = item.get("created")
-    return isinstance(born, int) and isinstance(created, int) and created > born + CREATED_TOGETHER
+    """Whether the item came to the subscription in mid-period, after that was made.
+
+    A schedule may put a new item in place of another at a renewal, which Stripe makes some seconds late.
+    """
+    created, born, period = item.get("created"), subscription.get("created"), period_of(subscription, item)
+    if not isinstance(created, int) or not isinstance(born, int):
+        return False
+    starts = (born, period[0]) if period and period[0] <= created else (born,)
+    return all(created > start + CREATED_TOGETHER for start in starts)
 
 
 def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT) -> Span | None:

@@ -24,6 +24,8 @@ AFTERWARDS = 40 * HOUR
 ENDINGS = (
     "trial",
     "end_trial",
+    "pause",
+    "other_interval",
     "second_subscription",
     "resubscribe",
     "legacy",
@@ -39,6 +41,8 @@ ENDINGS = (
 """What a world may hold besides plain renewals of mirrored prices."""
 
 _UNFORESEEN = {
+    "pause",
+    "delete_customer",
     "last",
     "swap",
     "add",
@@ -96,6 +100,7 @@ class _Generator:
             bare,
             usage=tuple(self._usage(bare, stretches)),
             faults=tuple(Faults(dice, self.kinds, ends).between(start, end)),
+            replaces_items=dice.random() < 0.5,
             page_size=dice.choices((100, 2), (7, 1))[0],
         )
 

@@ -10,6 +10,7 @@ Mode = Literal["classic", "flexible"]
 
 Kind = Literal["mirror", "last", "legacy", "licensed"]
 Bounds = Literal["exact", "minute", "hour", "day"]
+Behavior = Literal["keep_as_draft", "mark_uncollectible", "void"]
 Proration = Literal["create_prorations", "none", "always_invoice"]
 
 METERS = {
@@ -54,6 +55,8 @@ class Contract:
     items: tuple[Item, ...]
     mode: Mode = "flexible"
     trial_days: int = 0
+    pauses: bool = False
+    """Whether it pauses when its trial ends, for want of a payment method."""
     is_invoiced: bool = False
     """Whether its invoices are sent by e-mail: then none is final at once, and no webhook holds one."""
 
@@ -79,6 +82,11 @@ ActKind = Literal[
     "remove",
     "reset_anchor",
     "end_trial",
+    "swap_at_renewal",
+    "resume",
+    "pause_collection",
+    "resume_collection",
+    "delete_customer",
 ]
 
 
@@ -87,7 +95,8 @@ class Act:
     """What the merchant does to a subscription at `at` (UTC seconds).
 
     `item` is the place of the item it is about; `to` is the price that is put on, or added; `until` is the
-    end that `cancel_at` sets. `reported`: an operator has the customer reported just before.
+    end that `cancel_at` sets; `behavior` is of a paused collection, `anchor` of a resumption. `reported`: an
+    operator has the customer reported just before.
     """
 
     at: int
@@ -97,6 +106,8 @@ class Act:
     to: Item | None = None
     until: int = 0
     proration: Proration = "create_prorations"
+    behavior: Behavior = "void"
+    anchor: Literal["now", "unchanged"] = "now"
     reported: bool = False
 
 
@@ -127,6 +138,8 @@ class History:
     usage: tuple[Usage, ...] = ()
     acts: tuple[Act, ...] = ()
     faults: tuple[Fault, ...] = ()
+    replaces_items: bool = False
+    """Whether a schedule that swaps a price makes a new subscription item: Stripe does not say."""
     page_size: int = 100
     """The most objects in a page of Stripe's lists."""
     grace: int = 3600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -14,7 +14,19 @@ from sandbox.stripe.messages import Request
 from usage_reporting.renewals import HANDLED
 
 Json = dict[str, Any]
+DAY = 86_400
 API_KEY = "sk_test_sandbox"
+
+
+_UPDATES: dict[str, Callable[[Act], Json]] = {
+    "cancel_at_period_end": lambda _act: {"cancel_at_period_end": True},
+    "cancel_at": lambda act: {"cancel_at": act.until},
+    "pause_collection": lambda act: {"pause_collection": {"behavior": act.behavior}},
+    "resume_collection": lambda _act: {"pause_collection": ""},
+    "reset_anchor": lambda _act: {"billing_cycle_anchor": "now", "proration_behavior": "none"},
+    "end_trial": lambda _act: {"trial_end": "now"},
+}
+"""Acts that change a subscription by its parameters alone."""
 
 
 class Merchant:
@@ -74,6 +86,8 @@ class Merchant:
         }
         if not is_legacy:
             params["billing_mode"] = {"type": contract.mode}
+        if contract.pauses:
+            params["trial_settings"] = {"end_behavior": {"missing_payment_method": "pause"}}
         if contract.is_invoiced:
             params |= {"collection_method": "send_invoice", "days_until_due": 14}
         if contract.trial_days:
@@ -92,29 +106,53 @@ class Merchant:
     def act(self, act: Act) -> None:
         """Do something to a subscription."""
         path = f"subscriptions/{self.subscriptions[act.contract]}"
-        places, interval = self.places[act.contract], self._intervals[act.contract]
-        if act.kind == "cancel_now":
+        if act.kind in _UPDATES:
+            self._post(path, _UPDATES[act.kind](act))
+        elif act.kind == "cancel_now":
             self._call("DELETE", path, {})
         elif act.kind == "cancel_now_and_bill":
             self._call("DELETE", path, {"invoice_now": True})
-        elif act.kind == "cancel_at_period_end":
-            self._post(path, {"cancel_at_period_end": True})
-        elif act.kind == "cancel_at":
-            self._post(path, {"cancel_at": act.until})
-        elif act.kind == "reset_anchor":
-            self._post(path, {"billing_cycle_anchor": "now", "proration_behavior": "none"})
-        elif act.kind == "end_trial":
-            self._post(path, {"trial_end": "now"})
-        elif act.kind == "remove":
+        elif act.kind == "delete_customer":
+            self._call("DELETE", f"customers/{self.customer_of[act.contract]}", {})
+        elif act.kind == "resume":
+            self._post(f"{path}/resume", {"billing_cycle_anchor": act.anchor})
+        else:
+            self._change_items(act, path)
+
+    def _change_items(self, act: Act, path: str) -> None:
+        places, interval = self.places[act.contract], self._intervals[act.contract]
+        if act.kind == "remove":
             row = {"id": places[act.item], "deleted": True, **self._clearing(places[act.item])}
             self._post(path, {"items": [row], "proration_behavior": act.proration})
-        elif act.kind == "swap" and act.to is not None:
+        elif act.to is None:
+            raise ValueError(f"nothing to put on: {act}")
+        elif act.kind == "swap_at_renewal":
+            self._schedule(act.contract, places[act.item], self.price(act.to, interval))
+        elif act.kind == "swap":
             row = {"id": places[act.item], "price": self.price(act.to, interval)}
             self._post(path, {"items": [row], "proration_behavior": act.proration})
-        elif act.kind == "add" and act.to is not None:
+        else:
             known = set(places)
             changed = self._post(path, {"items": [self._row(act.to, interval)]})
             places.extend(item["id"] for item in changed["items"]["data"] if item["id"] not in known)
+
+    def _schedule(self, contract: str, item: str, price: str) -> None:
+        """Let a schedule put another price on an item at the next renewal."""
+        schedule = self._post("subscription_schedules", {"from_subscription": self.subscriptions[contract]})
+        running = schedule["phases"][0]
+        place = self.places[contract].index(item)
+        now = [{"price": row["price"]} for row in running["items"]]
+        then = [{"price": price} if number == place else row for number, row in enumerate(now)]
+        metered = [row | self._naming(row["price"]) for row in then]
+        phases = [
+            {"start_date": running["start_date"], "end_date": running["end_date"], "items": now},
+            {"end_date": running["end_date"] + 400 * DAY, "items": metered},
+        ]
+        self._post(f"subscription_schedules/{schedule['id']}", {"phases": phases})
+
+    def _naming(self, price: str) -> Json:
+        item = self.items_of_price[price]
+        return {} if item.kind == "licensed" else {"metadata": {"om_meter_id": item.meter}}
 
     def _clearing(self, item: str) -> Json:
         """Stripe takes no item off that has usage records, unless they are deleted, too."""
@@ -130,10 +168,8 @@ class Merchant:
         return self.prices[key]
 
     def _row(self, item: Item, interval: str) -> Json:
-        row: Json = {"price": self.price(item, interval)}
-        if item.kind != "licensed":
-            row["metadata"] = {"om_meter_id": item.meter}
-        return row
+        price = self.price(item, interval)
+        return {"price": price, **self._naming(price)}
 
     def _price(self, item: Item, interval: str) -> str:
         recurring: Json = {"interval": interval}

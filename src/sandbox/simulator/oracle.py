@@ -6,6 +6,7 @@ cannot be told from the usage list: there the log of what it had received at tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,12 @@ from typing import Literal
 from sandbox.simulator.calendar import DAY, moved
 from sandbox.simulator.history import Act, Contract, History, Interval, Item
 
-How = Literal["draft", "received", "dropped", "free"]
+NEVER = 2**40
+"""UTC seconds: a draft that nothing finalizes."""
+
+_ENDS_AT_ONCE = {"cancel_now", "cancel_now_and_bill", "delete_customer"}
+
+How = Literal["draft", "received", "dropped", "free", "paused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Segment:
     """A stretch of time that one price of one item bills, [start, end) in UTC seconds.
 
     `how`: `draft`: on a draft that takes usage until it is final; `received`: billed at `end` as far as
-    Stripe had received it; `dropped`: not billed at all; `free`: in a trial, on a draft for nothing.
+    Stripe had received it; `dropped`: not billed at all; `free`: in a trial, on a draft for nothing;
+    `paused`: in a trial and the pause after it, on no invoice.
     """
 
     contract: str
@@ -46,7 +53,7 @@ class Segment:
     @property
     def has_line(self) -> bool:
         """Whether an invoice shows it."""
-        return self.how != "dropped"
+        return self.how not in {"dropped", "paused"}
 
 
 @dataclass(slots=True)
@@ -70,6 +77,11 @@ class _Course:
     anchor: int
     in_trial: bool
     items: list[_Running | None] = field(default_factory=list)
+    is_paused: bool = False
+    keeps_drafts: bool = False
+    """Whether its invoices stay drafts, because collection is paused."""
+    at_renewal: list[Act] = field(default_factory=list)
+    """What a schedule does at the next renewal."""
     cancel_at: int | None = None
     done: list[Segment] = field(default_factory=list)
 
@@ -79,8 +91,10 @@ class _Course:
         return [one for one in self.items if one is not None]
 
     @property
-    def next_end(self) -> int:
-        """When time next ends something: the nearest period, or the subscription."""
+    def next_end(self) -> float:
+        """When time next ends something: the nearest period, or the subscription; paused: never."""
+        if self.is_paused:
+            return math.inf
         ends = [one.period_end for one in self.running]
         return min(ends if self.cancel_at is None else [*ends, self.cancel_at])
 
@@ -119,14 +133,20 @@ class _Course:
         Usage of the last period goes on a draft, too (Cancel subscriptions). Usage in a trial is never
         billed (Free trials).
         """
-        end = self.next_end
+        end = int(self.next_end)
         is_over = end == self.cancel_at
+        if self.in_trial and self.contract.pauses and not is_over:
+            self.is_paused, self.in_trial = True, False
+            return True
         for one in self.running:
             if one.period_end == end or is_over:
-                self.close(one, end, "draft", end + self.delay + self.grace, is_last=is_over)
+                self._draft(one, end, end + self.delay + self.grace, is_last=is_over)
         if is_over:
             return False
         self.in_trial = self.in_trial and end != self.anchor
+        for act in self.at_renewal:
+            self._put_in_place(act)
+        self.at_renewal.clear()
         for one in self.running:
             if one.period_end == end:
                 one.period_end = self._end_after(one, end)
@@ -134,31 +154,63 @@ class _Course:
 
     def act(self, act: Act) -> bool:
         """Apply an act; False when the subscription is over."""
-        match act.kind:
-            case "cancel_at_period_end":
-                self.cancel_at = min(one.period_end for one in self.running)
-            case "cancel_at":
-                self.cancel_at = act.until
-            case "cancel_now" | "cancel_now_and_bill":
-                bills = act.kind == "cancel_now_and_bill" and not self.in_trial
-                for one in self.running:
-                    if bills:
-                        self._bill_at_once(one, act.at, is_last=True)
-                    else:
-                        self.close(one, act.at, "dropped", act.at, is_last=True)
-                return False
-            case "reset_anchor" | "end_trial":
-                self._begin_anew(act.at)
-            case "add" if act.to is not None:
-                self.put_on(act.to, act.at)
-            case "swap" | "remove":
-                self._take_off(act)
+        if act.kind in _ENDS_AT_ONCE:
+            self._end(act)
+            return False
+        if act.kind in {"reset_anchor", "end_trial"}:
+            self._begin_anew(act.at)
+        elif act.kind == "resume":
+            self._resume(act)
+        elif act.kind == "add" and act.to is not None:
+            self.put_on(act.to, act.at)
+        elif act.kind in {"swap", "remove"}:
+            self._take_off(act)
+        else:
+            self._arrange(act)
         return True
+
+    def _end(self, act: Act) -> None:
+        """An immediate end: usage is dropped, unless it is asked to be invoiced (Cancel subscriptions)."""
+        bills = act.kind == "cancel_now_and_bill" and not self.in_trial
+        for one in self.running:
+            if bills:
+                self._bill_at_once(one, act.at, is_last=True)
+            else:
+                self.close(one, act.at, "dropped", act.at, is_last=True)
+
+    def _arrange(self, act: Act) -> None:
+        """What an act has happen later."""
+        if act.kind == "cancel_at_period_end":
+            self.cancel_at = min(one.period_end for one in self.running)
+        elif act.kind == "cancel_at":
+            self.cancel_at = act.until
+        elif act.kind == "swap_at_renewal":
+            self.at_renewal.append(act)
+        else:
+            self.keeps_drafts = act.kind == "pause_collection" and act.behavior == "keep_as_draft"
+
+    def _draft(self, running: _Running, end: int, closes: int, *, is_last: bool = False) -> None:
+        """A draft; while collection is paused so that it stays one, nothing finalizes it (Pause payment)."""
+        self.close(running, end, "draft", NEVER if self.keeps_drafts else closes, is_last=is_last)
+
+    def _put_in_place(self, act: Act) -> None:
+        running = self.items[act.item]
+        if running is not None and act.to is not None:
+            running.item = act.to
+
+    def _resume(self, act: Act) -> None:
+        """Usage in a pause is never billed; a period begins here, or goes on (Free trials)."""
+        self.is_paused = False
+        if act.anchor == "now":
+            self.anchor = act.at
+        for one in self.running:
+            self.close(one, act.at, "paused", act.at)
+            one.first, one.period_end = True, self._end_after(one, act.at)
 
     def _bill_at_once(self, running: _Running, at: int, *, is_last: bool = False) -> None:
         """An invoice that is not of a renewal: final at once, unless it is sent (Invoice workflow)."""
-        if self.contract.is_invoiced:
-            self.close(running, at, "draft", at + self.grace, is_last=is_last)
+        if self.contract.is_invoiced or self.keeps_drafts:
+            self._draft(running, at, at + self.grace, is_last=is_last)
         else:
             self.close(running, at, "received", at, is_last=is_last)
 
@@ -217,7 +269,13 @@ def _segments_of(contract: Contract, history: History, delay: int) -> list[Segme
     course = _Course(contract, delay, history.grace, anchor, in_trial=contract.trial_days > 0)
     for item in contract.items:
         course.put_on(item, contract.at)
-    acts = sorted((act for act in history.acts if act.contract == contract.name), key=lambda act: act.at)
+    customers = {one.name: one.customer for one in history.contracts}
+    acts = [
+        act
+        for act in sorted(history.acts, key=lambda act: act.at)
+        if act.contract == contract.name
+        or (act.kind == "delete_customer" and customers[act.contract] == contract.customer)
+    ]
     while True:
         if acts and acts[0].at < course.next_end:
             if not course.act(acts.pop(0)):

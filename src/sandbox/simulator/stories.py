@@ -23,8 +23,19 @@ CHANGES: tuple[ActKind, ...] = (
     "add",
     "remove",
     "reset_anchor",
+    "swap_at_renewal",
+    "pause_collection",
+    "delete_customer",
 )
-_LAST_CHANGES = {"cancel_at_period_end", "cancel_at", "cancel_now", "cancel_now_and_bill"}
+_LAST_CHANGES = {
+    "cancel_at_period_end",
+    "cancel_at",
+    "cancel_now",
+    "cancel_now_and_bill",
+    "swap_at_renewal",
+    "delete_customer",
+}
+"""Nothing more is done to a subscription after one of them."""
 _OF_LEGACY = {"cancel_at_period_end", "cancel_at", "cancel_now", "remove"}
 _BILLS_AT_ONCE = {"cancel_now_and_bill", "swap", "remove", "reset_anchor", "end_trial"}
 _OTHER_INTERVAL: dict[Interval, Interval] = {"day": "week", "week": "day", "month": "week"}
@@ -56,12 +67,14 @@ class Stories:
         if kind != "legacy" and self._may("mixed", 0.12):
             one = replace(one, mode="flexible", items=tuple(self._mixed(kind)))
         elif kind != "legacy" and self._may("trial", 0.15):
-            one = replace(one, trial_days=dice.choice((1, 2)))
+            one = replace(one, trial_days=dice.choice((1, 2)), pauses=self._may("pause", 0.3))
         if self._may("send_invoice", 0.1):
             one = replace(one, is_invoiced=True)
         yield one
         if kind == "mirror" and self._may("second_subscription", 0.15):
             yield replace(one, name=f"{name}s1", at=one.at + dice.choice((1, 60, 5000, 20000)))
+        elif one.pauses:
+            self.acts.extend(self._resumed(one))
         elif dice.random() < 0.55:
             yield from self._changed(one)
 
@@ -99,6 +112,13 @@ class Stories:
 
     # Changes
 
+    def _resumed(self, one: Contract) -> Iterator[Act]:
+        """A pause after a trial ends, mostly."""
+        dice = self.dice
+        if dice.random() < 0.9:
+            at = one.at + one.trial_days * DAY + dice.choice((HOUR, dice.randrange(HOUR, 2 * DAY)))
+            yield Act(at + 7, one.name, "resume", anchor=dice.choice(("now", "unchanged")))
+
     def _changed(self, one: Contract) -> Iterator[Contract]:
         """One or two things happen to a subscription in its course."""
         dice = self.dice
@@ -118,33 +138,69 @@ class Stories:
         if one.trial_days and "end_trial" in self.endings and dice.random() < 0.3:
             made = [Act(one.at + dice.randrange(HOUR, DAY - HOUR), one.name, "end_trial")]
         self.acts.extend(made)
-        if made and made[-1].kind in _LAST_CHANGES and self._may("resubscribe", 0.4):
+        self.acts.extend(self._let_go(one, made))
+        if made and made[-1].kind.startswith("cancel") and self._may("resubscribe", 0.4):
             over = self._end(one, made[-1])
             again = f"{one.name}again"
             yield replace(one, name=again, at=over + dice.choice((20, 45, 59, 600)), trial_days=0)
 
+    def _let_go(self, one: Contract, made: list[Act]) -> Iterator[Act]:
+        """A paused collection is let go, sometimes."""
+        paused = [act for act in made if act.kind == "pause_collection"]
+        if paused and self.dice.random() < 0.6:
+            at = made[-1].at + self.dice.randrange(HOUR, 30 * HOUR)
+            if made[-1].kind in {"pause_collection", "swap", "add", "reset_anchor", "swap_at_renewal"}:
+                yield Act(at, one.name, "resume_collection")
+
     def _act(self, one: Contract, kind: ActKind, before: list[Act]) -> Act | None:
         dice = self.dice
         at = self._instant(one, max((act.at for act in before), default=one.at))
-        on = {place: item for place, item in enumerate(one.items) if item.kind != "licensed"}
-        gone = {act.item for act in before if act.kind == "remove"}
-        for act in before:
-            if act.kind == "swap" and act.to is not None:
-                on[act.item] = act.to
-        place = dice.choice([place for place in on if place not in gone] or [-1])
-        if at is None or place < 0 or (any(b.kind == "reset_anchor" for b in before) and kind != "swap"):
+        on = _metered_after(one, before)
+        moved_anchor = any(act.kind == "reset_anchor" or _moves(act) for act in before)
+        if at is None or not on or (moved_anchor and kind != "swap"):
             return None
-        item = on[place]
-        act = Act(at, one.name, kind, place, reported=kind in _BILLS_AT_ONCE and dice.random() < 0.3)
+        act = Act(at, one.name, kind, dice.choice(list(on)))
+        if kind in _BILLS_AT_ONCE:
+            act = replace(act, reported=dice.random() < 0.3)
+        if kind in {"swap", "add", "remove", "swap_at_renewal"}:
+            return self._of_items(one, act, on, before)
         if kind == "cancel_at":
             return replace(act, until=self._until(one, at))
-        if kind == "remove":
-            return act if len(one.items) > 1 + len(gone) else None
-        if kind == "swap":
-            return replace(act, to=replace(item, variant="b" if item.variant == "a" else "a"))
-        if kind == "add":
-            return replace(act, to=self._added(one, before))
-        return act
+        if kind == "delete_customer":
+            return replace(act, at=self._between_drafts(one, at))
+        return replace(act, behavior=dice.choice(("keep_as_draft", "mark_uncollectible", "void")))
+
+    def _of_items(self, one: Contract, act: Act, on: dict[int, Item], before: list[Act]) -> Act | None:
+        gone = sum(other.kind == "remove" for other in before)
+        if act.kind == "remove":
+            return act if len(one.items) > 1 + gone else None
+        if act.kind == "swap_at_renewal":
+            return self._scheduled(one, act, before)
+        if act.kind == "swap":
+            return replace(act, to=self._other_price(one, on[act.item]))
+        return replace(act, to=self._added(one, before))
+
+    def _other_price(self, one: Contract, item: Item) -> Item:
+        """Another price of the same meter; alone on its subscription it may have another interval."""
+        to = replace(item, variant="b" if item.variant == "a" else "a")
+        if len(one.items) == 1 and self._may("other_interval", 0.2):
+            return replace(to, interval=_OTHER_INTERVAL[item.interval or one.interval])
+        return to
+
+    def _scheduled(self, one: Contract, act: Act, before: list[Act]) -> Act | None:
+        """What a schedule swaps at the next renewal; of several intervals it would cut one short."""
+        if before or len({item.interval for item in one.items}) > 1:
+            return None
+        item = one.items[act.item]
+        return replace(act, to=replace(item, variant="b"))
+
+    def _between_drafts(self, one: Contract, at: int) -> int:
+        """An instant at which no draft of a renewal waits any more: later usage would be refused."""
+        first = one.at + one.trial_days * DAY
+        rhythms = {item.interval or one.interval for item in one.items}
+        while any(at - 7 * HOUR < end <= at + MINUTE for rhythm in rhythms for end in _ends(first, rhythm)):
+            at += HOUR
+        return at
 
     def _added(self, one: Contract, before: list[Act]) -> Item:
         slug = "m2" if all(item.meter != "m2" for item in one.items) else "m1"
@@ -197,3 +253,23 @@ class Stories:
                 number += 1
             ends.append(moved(first, rhythm, number))
         return min(ends)
+
+
+def _metered_after(one: Contract, before: list[Act]) -> dict[int, Item]:
+    """The metered items of a contract by place, after what was done to it."""
+    on = {place: item for place, item in enumerate(one.items) if item.kind != "licensed"}
+    for act in before:
+        if act.kind == "remove":
+            on.pop(act.item, None)
+        elif act.kind == "swap" and act.to is not None:
+            on[act.item] = act.to
+    return on
+
+
+def _moves(act: Act) -> bool:
+    """Whether a swap puts on another interval."""
+    return act.kind == "swap" and act.to is not None and act.to.interval is not None
+
+
+def _ends(first: int, rhythm: Interval) -> list[int]:
+    return [moved(first, rhythm, number) for number in range(40)]

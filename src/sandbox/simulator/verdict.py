@@ -115,7 +115,11 @@ class _Judge:
         return self.found
 
     def _segment(self, segment: Segment, line: Line | None) -> None:
-        if segment.item.kind == "mirror":
+        if segment.how == "paused":
+            counted = self._counted(segment.customer, holder_of(segment), segment.start, segment.end)
+            if counted:
+                self._wrong(segment, f"{counted} counted as on no invoice, though usage in a pause is free")
+        elif segment.item.kind == "mirror":
             self._mirror(segment, line)
         else:
             self._total(segment, line)
@@ -245,7 +249,9 @@ class _Judge:
         is_listed = segment.is_whole or segment.item.kind != "legacy"
         if is_listed and (look := self.looks.last_closing(segment, over_at, door)):
             return seen_from(segment, used, look)
-        return seen_in_course(segment, used, self.looks.last_full(segment, door))
+        looked = self.looks.last_full(segment, door)
+        begun, _ = self.measures.of(segment)
+        return seen_in_course(segment, used, begun if looked == segment.start else looked)
 
     def _finality(self, segment: Segment, line: Line) -> None:
         if line.finalized_at is None:

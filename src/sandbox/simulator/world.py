@@ -69,6 +69,7 @@ class World:
             webhook_retry_delays=LIVE_RETRY_DELAYS,
             answered_when_due=False,
             finalization_grace=history.grace,
+            schedule_replaces_items=history.replaces_items,
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
@@ -169,7 +170,8 @@ class World:
             return
         subscription = self.stripe.account.subscriptions.get(self.merchant.subscriptions[what.contract])
         now = self.clock()
-        if any(item.period_end <= now for item in subscription.items):  # it is about to be renewed
+        if not subscription.is_paused and any(item.period_end <= now for item in subscription.items):
+            # It is about to be renewed.
             self._put_off(what, RENEWAL_DELAY)
         else:
             self._done.append(replace(what, at=now))
@@ -242,7 +244,7 @@ class World:
         ends = [
             end
             for subscription in self.stripe.account.subscriptions
-            if subscription.is_live
+            if subscription.is_live and not subscription.is_paused
             for end in [*(item.period_end for item in subscription.items), subscription.cancel_at]
             if end is not None
         ]
@@ -254,9 +256,12 @@ class World:
         soonest = min(ends, default=None)
         if soonest is None:
             return middle
-        near = soonest - HOUR - 5 * MINUTE  # so that the hourly tick before the end is among them
+        near = soonest - HOUR - 5 * MINUTE
         if quarter >= near:
-            return min(quarter, middle)
+            # An end in mid-period is in no list of the ticks that close periods: the hourly one finds it.
+            is_found = any(soonest == item.period_end for item in self.stripe.account.items)
+            hourly = (now - _AFTER_THE_HOUR) // HOUR * HOUR + HOUR + _AFTER_THE_HOUR
+            return min(quarter, middle) if is_found else min(quarter, hourly)
         first = near - near % QUARTER + QUARTER
         return min(first, middle)
 
