@@ -183,8 +183,8 @@ class Stories:
     def _other_price(self, one: Contract, item: Item) -> Item:
         """Another price of the same meter; alone on its subscription it may have another interval."""
         to = replace(item, variant="b" if item.variant == "a" else "a")
-        if len(one.items) == 1 and self._may("other_interval", 0.2):
-            return replace(to, interval=_OTHER_INTERVAL[item.interval or one.interval])
+        if len(one.items) == 1 and item.interval is None and self._may("other_interval", 0.2):
+            return replace(to, interval=_OTHER_INTERVAL[one.interval])
         return to
 
     def _scheduled(self, one: Contract, act: Act, before: list[Act]) -> Act | None:
