@@ -285,6 +285,25 @@ def test_a_swap_just_before_the_renewal_is_noticed_after_it(world: World, price:
     assert close(world, subscription) == {price: 50, new: 3}
 
 
+def test_a_swap_just_before_the_renewal_takes_nothing_from_the_old_price_afterwards(
+    world: World, price: str
+) -> None:
+    subscription, customer = subscribed(world, price, billing_mode={"type": "flexible"})
+    new = new_price(world, price)
+    world.use(customer, START + DAY, 50)
+    world.travel(END - 30 * MINUTE)
+    world.tick()
+    world.travel(END - 10 * MINUTE)
+    swap(world, subscription, new)
+    world.use(customer, END - 5 * MINUTE, 70)
+    assert close(world, subscription) == {price: 50, new: 70}
+    world.travel(END + 5 * HOUR)
+
+    [report] = world.report_all(Options(full=True))
+
+    assert (report.late, report.unbillable) == (0, 0)
+
+
 def test_at_first_sight_a_new_price_counts_from_where_it_was_put_on(world: World, price: str) -> None:
     subscription, customer = subscribed(world, price, billing_mode={"type": "flexible"})
     new = new_price(world, price)

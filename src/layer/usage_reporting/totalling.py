@@ -183,11 +183,10 @@ class Totalling:
         if total.changed or read.repeated or total.span.state is SpanState.CANCELED:
             read.spans = [await self.billing.state_of(span, now) for span in read.spans]
             total = case.total(read, now)
-        if (
-            total.takes_usage
-            and (total.changed or total.span.end <= now)
-            and not await self._is_whole(case, read)
-        ):
+        # A part that Stripe billed at once is neither told nor counted with the rest.
+        may_be_parted = total.takes_usage or total.span.state is SpanState.FINAL
+        is_due = total.changed or (total.takes_usage and total.span.end <= now)
+        if may_be_parted and is_due and not await self._is_whole(case, read):
             return
         self._count_if_too_late(case, read, total)
         if read.doubtful(now) and not total.takes_usage:
