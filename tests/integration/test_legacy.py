@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
-from usage_reporting.model import Report
+from usage_reporting.model import CustomerMeter, Report
 
 ACACIA: Any = {"stripe_version": "2025-02-24.acacia"}
 
@@ -46,6 +46,20 @@ def test_one_record_holds_the_newest_total(world: World) -> None:
     world.tick()
 
     assert world.usage_records(item) == {NOON + 1: 3}
+
+
+def test_the_lines_of_the_first_invoice_bill_no_time(world: World) -> None:
+    """In classic billing mode it has one of nothing for each price; sent by e-mail it waits as a draft."""
+    legacy_subscription(world)
+    world.travel(NOON + 20 * MINUTE)
+    assert [invoice.status for invoice in world.client.v1.invoices.list().data] == ["draft"]
+
+    made = world.container()
+
+    async def drafted() -> list[CustomerMeter]:
+        return [one async for listing in made.billing.drafts() for one in listing.customer_meters]
+
+    assert made.run(drafted()) == []
 
 
 def test_an_unchanged_total_is_not_sent_again(world: World) -> None:

@@ -378,8 +378,8 @@ class Billing:
         pairs: list[tuple[Json, Span | None]] = []
         for line in await self._lines(invoice):
             item_id, price_id = item_and_price(line)
-            if not item_id or not price_id:
-                continue
+            if not item_id or not price_id or line["period"]["start"] >= line["period"]["end"]:
+                continue  # the first invoice in classic billing mode has lines of no time at all
             item = items.get(item_id, {"id": item_id})
             if item.get("price", {}).get("id") != price_id:
                 item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}

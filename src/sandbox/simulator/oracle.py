@@ -78,6 +78,7 @@ class _Course:
     in_trial: bool
     items: list[_Running | None] = field(default_factory=list)
     is_paused: bool = False
+    is_over: bool = False
     keeps_drafts: bool = False
     """Whether its invoices stay drafts, because collection is paused."""
     at_renewal: list[Act] = field(default_factory=list)
@@ -127,8 +128,8 @@ class _Course:
             running.first = False
         running.since = end
 
-    def pass_end(self) -> bool:
-        """What happens at the next end of its own accord; False when the subscription is over.
+    def pass_end(self) -> None:
+        """What happens at the next end of its own accord.
 
         Usage of the last period goes on a draft, too (Cancel subscriptions). Usage in a trial is never
         billed (Free trials).
@@ -137,12 +138,13 @@ class _Course:
         is_over = end == self.cancel_at
         if self.in_trial and self.contract.pauses and not is_over:
             self.is_paused, self.in_trial = True, False
-            return True
+            return
         for one in self.running:
             if one.period_end == end or is_over:
                 self._draft(one, end, end + self.delay + self.grace, is_last=is_over)
         if is_over:
-            return False
+            self.is_over = True
+            return
         self.in_trial = self.in_trial and end != self.anchor
         for act in self.at_renewal:
             self._put_in_place(act)
@@ -150,14 +152,12 @@ class _Course:
         for one in self.running:
             if one.period_end == end:
                 one.period_end = self._end_after(one, end)
-        return True
 
-    def act(self, act: Act) -> bool:
-        """Apply an act; False when the subscription is over."""
+    def act(self, act: Act) -> None:
+        """Apply an act."""
         if act.kind in _ENDS_AT_ONCE:
             self._end(act)
-            return False
-        if act.kind in {"reset_anchor", "end_trial"}:
+        elif act.kind in {"reset_anchor", "end_trial"}:
             self._begin_anew(act.at)
         elif act.kind == "resume":
             self._resume(act)
@@ -167,10 +167,10 @@ class _Course:
             self._take_off(act)
         else:
             self._arrange(act)
-        return True
 
     def _end(self, act: Act) -> None:
         """An immediate end: usage is dropped, unless it is asked to be invoiced (Cancel subscriptions)."""
+        self.is_over = True
         bills = act.kind == "cancel_now_and_bill" and not self.in_trial
         for one in self.running:
             if bills:
@@ -261,10 +261,21 @@ class _Course:
 def segments(history: History, delay: int) -> Iterator[Segment]:
     """Every segment of a history that is over by its end; a renewal is made `delay` seconds late."""
     for contract in history.contracts:
-        yield from _segments_of(contract, history, delay)
+        yield from _course_of(contract, history, delay).done
 
 
-def _segments_of(contract: Contract, history: History, delay: int) -> list[Segment]:
+def running(history: History, delay: int) -> Iterator[Segment]:
+    """What still runs when a history ends; nothing fixes its quantity."""
+    for contract in history.contracts:
+        course = _course_of(contract, history, delay)
+        if not course.is_over:
+            before = len(course.done)
+            for one in course.running:
+                course.close(one, one.period_end, "draft", NEVER)
+            yield from course.done[before:]
+
+
+def _course_of(contract: Contract, history: History, delay: int) -> _Course:
     anchor = contract.at + contract.trial_days * DAY
     course = _Course(contract, delay, history.grace, anchor, in_trial=contract.trial_days > 0)
     for item in contract.items:
@@ -276,9 +287,11 @@ def _segments_of(contract: Contract, history: History, delay: int) -> list[Segme
         if act.contract == contract.name
         or (act.kind == "delete_customer" and customers[act.contract] == contract.customer)
     ]
-    while True:
+    while not course.is_over:
         if acts and acts[0].at < course.next_end:
-            if not course.act(acts.pop(0)):
-                return course.done
-        elif course.next_end + delay + history.grace > history.end or not course.pass_end():
-            return course.done
+            course.act(acts.pop(0))
+        elif course.next_end + delay + history.grace > history.end:
+            break
+        else:
+            course.pass_end()
+    return course

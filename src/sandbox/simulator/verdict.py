@@ -11,7 +11,7 @@ from sandbox.simulator.aggregations import aggregated
 from sandbox.simulator.bills import Measures, quantity
 from sandbox.simulator.history import History, Usage
 from sandbox.simulator.looks import RENEWAL_DELAY, Looks, holder_of
-from sandbox.simulator.oracle import Segment, segments
+from sandbox.simulator.oracle import Segment, running, segments
 from sandbox.simulator.outcome import Line, Outcome, Received
 from sandbox.simulator.processes import Reported
 from sandbox.simulator.totals import door_of, seen_from, seen_in_course
@@ -87,7 +87,8 @@ class _Judge:
             self.looks.closing(one, self.lines.get((one.contract, one.item, one.start, one.end)))
             for one in segments(history, RENEWAL_DELAY)
         ]
-        self.measures = Measures(history.bounds, self.segments)
+        self.with_running = [*self.segments, *running(history, RENEWAL_DELAY)]
+        self.measures = Measures(history.bounds, self.with_running)
         self.followed = {(one.contract, one.place, one.start): one.item for one in self.segments}
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
@@ -270,7 +271,7 @@ class _Judge:
         )
 
     def _shared(self, segment: Segment) -> bool:
-        """Whether another subscription bills the same usage in part."""
+        """Whether another price bills the same usage in part."""
         return any(
             other.customer == segment.customer
             and other.item.meter == segment.item.meter
@@ -278,7 +279,7 @@ class _Judge:
             and other.item.kind == "mirror"
             and other.start < segment.end
             and segment.start < other.end
-            for other in self.segments
+            for other in self.with_running
         )
 
     def _rest(self, lines: Iterable[Line]) -> None:
