@@ -301,7 +301,7 @@ def test_a_swap_just_before_the_renewal_takes_nothing_from_the_old_price_afterwa
 
     [report] = world.report_all(Options(full=True))
 
-    assert (report.late, report.unbillable) == (0, 0)
+    assert report.late == report.unbillable == 0
 
 
 def test_at_first_sight_a_new_price_counts_from_where_it_was_put_on(world: World, price: str) -> None:

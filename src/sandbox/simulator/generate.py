@@ -43,7 +43,6 @@ ENDINGS = (
 _UNFORESEEN = {
     "pause",
     "delete_customer",
-    "last",
     "swap",
     "add",
     "remove",
