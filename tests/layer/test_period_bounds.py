@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import cast
 
@@ -19,6 +19,7 @@ from usage_reporting.ledger import Entry, Head, Key
 from usage_reporting.model import Report, Send, SendState, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import PeriodBounds, cuts_of, measured
+from usage_reporting.targets import usage_record
 from usage_reporting.windows import (
     DAY,
     HOUR,
@@ -359,3 +360,17 @@ def test_a_slice_beside_its_bound_is_told_apart_from_a_plain_one() -> None:
 
     assert beside != Slice(NOON, NOON + HOUR)
     assert beside.hour == NOON
+
+
+@pytest.mark.parametrize("setting", ROUNDED)
+def test_a_renewal_that_turned_out_to_be_the_end_leaves_nothing_to_a_next_period(
+    setting: PeriodBounds,
+) -> None:
+    ended = span(BOUND - DAY, BOUND, last=True)
+    kept = {BOUND: setting.renewal(BOUND)}
+
+    assert cuts_of([BOUND], [ended], setting, kept=kept) == {BOUND: setting.last_end(BOUND)}
+    early = BOUND - 30 * MINUTE
+    _, end = usage_record.measured_span(ended, setting, kept=kept)
+    assert end == max(early - early % MINUTE, kept[BOUND])
+    assert usage_record.measured_span(replace(ended, last=False), setting, kept=kept)[1] == kept[BOUND]

@@ -80,12 +80,13 @@ def cuts_of(
     cuts: dict[int, int] = {}
     latest = 0
     for bound in sorted(bounds):
-        if bound in kept:
+        if bound in ends - starts:
+            # A renewal that turned out to be the end: no next period bills what its window holds.
+            at = max(setting.last_end(bound), kept.get(bound, 0))
+        elif bound in kept:
             at = kept[bound]
         elif bound in starts:
             at = setting.first_start(bound)
-        elif bound in ends:
-            at = setting.last_end(bound)
         else:
             at = setting.renewal(bound)
         latest = max(latest, _beside_stamps(bound, at, stamps))

@@ -34,7 +34,10 @@ def measured_span(
     kept = kept or {}
     firsts = [setting.first_start(one.start) for one in others if one.first and one.start <= span.start]
     start = kept.get(span.start, max([_start(span, setting), *firsts]))
-    return start, max(start, kept.get(span.end, _end(span, setting)))
+    end = _end(span, setting)
+    # A renewal that turned out to be the end: no next period bills what its window holds.
+    end = max(end, kept.get(span.end, 0)) if span.last else kept.get(span.end, end)
+    return start, max(start, end)
 
 
 def cuts_to_keep(span: Span, measured: tuple[int, int], now: int) -> dict[int, int]:
