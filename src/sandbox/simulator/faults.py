@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from sandbox.simulator.history import Fault
+from sandbox.simulator.history import Fault, Usage
 from sandbox.simulator.trouble import CALL_FAULTS, EVENT_FAULTS
 
 MINUTE = 60
 HOUR = 3600
+QUARTER = 15 * MINUTE
+OVERTAKEN: Final = "two_workers"
 
 _ONCE: Final = frozenset({"ledger_lost", "ledger_restored", "openmeter_outage", "ticks_skipped"})
 """A world has one of these at most, and that rarely strikes where a period ends: whatever comes then is held
@@ -46,7 +49,8 @@ class Faults:
                 yield self._one(kind, self._apart(start, end))
             elif kind in CALL_FAULTS or kind in EVENT_FAULTS:
                 for _ in range(self.dice.randint(2, 12 // len(self.kinds))):
-                    yield self._one(kind, self._near(start, end))
+                    near = self._near(start, end)
+                    yield self._one(kind, near - near % QUARTER if kind == OVERTAKEN else near)
 
     def _one(self, kind: str, at: int) -> Fault:
         dice = self.dice
@@ -62,6 +66,16 @@ class Faults:
 
     def _seconds(self, kind: str) -> int:
         return self.dice.randint(*_SECONDS.get(kind, (0, 0)))
+
+    def seen_in_between(self, used: Sequence[Usage], faults: Sequence[Fault]) -> Iterator[Usage]:
+        """The usage, some of it seen just when one worker waits and another overtakes it."""
+        waits = [(fault.at, fault.at + max(fault.seconds, 1)) for fault in faults if fault.kind == OVERTAKEN]
+        for use in used:
+            meant = next((wait for wait in waits if wait[0] - 2 * HOUR < use.time < wait[0]), None)
+            if meant is None or self.dice.random() < 0.5 or use.seen_at > meant[0]:
+                yield use
+            else:
+                yield replace(use, seen_at=self.dice.randint(*meant))
 
     def _near(self, start: int, end: int) -> int:
         near = self.dice.choice(self.ends) + self.dice.randrange(-HOUR, 50 * MINUTE)

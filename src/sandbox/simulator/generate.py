@@ -95,10 +95,13 @@ class _Generator:
         until = replace(bare, end=end + HOUR + bare.grace)
         stretches = [s for s in segments(until, DELAY) if s.closes <= until.end]
         ends = sorted({stretch.end for stretch in stretches}) or [end]
+        used = list(self._usage(bare, stretches))
+        drawn = Faults(dice, self.kinds, ends)
+        faults = tuple(drawn.between(start, end))
         return replace(
             bare,
-            usage=tuple(self._usage(bare, stretches)),
-            faults=tuple(Faults(dice, self.kinds, ends).between(start, end)),
+            usage=tuple(drawn.seen_in_between(used, faults)),
+            faults=faults,
             replaces_items=dice.random() < 0.5,
             page_size=dice.choices((100, 2), (7, 1))[0],
         )
