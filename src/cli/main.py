@@ -17,7 +17,7 @@ from cli.event import event
 from cli.output import warn
 from cli.report import report
 from cli.setup import setup
-from cli.simulate import simulate
+from cli.simulate import FAULTS_HELP, simulate
 from usage_reporting.telemetry import SERVICE
 
 
@@ -64,8 +64,9 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, report, adopt, event, demo, simulate):
+for command in (setup, connect, report, adopt, event, demo):
     app.command()(command)
+app.command(epilog=FAULTS_HELP)(simulate)
 
 
 @app.callback()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from cli.output import AsJson, print_json, print_line, warn
+from cli.output import AsJson, print_json, print_line, print_table, progress
 from sandbox.simulator.campaign import Summary, campaign
-from sandbox.simulator.trouble import KINDS
+from sandbox.simulator.trouble import GROUPS, KINDS
 
 PERIODS = 2000
+
+_PLAYING = "billing periods"
+
+FAULTS_HELP = "Kinds of fault:\n\n" + "\n".join(
+    f"- {name}: {', '.join(kinds)}" for name, kinds in GROUPS.items()
+)
+"""What the command's help ends with."""
 
 
 def simulate(
@@ -19,15 +27,30 @@ def simulate(
         int, typer.Option("--periods", min=1, help="How many billing periods to play at least.")
     ] = PERIODS,
     faults: Annotated[
-        str, typer.Option("--faults", help="What goes wrong: all, none, or kinds with commas between.")
+        str,
+        typer.Option(
+            "--faults", help="What goes wrong: all, none, or kinds (see below) with commas between."
+        ),
     ] = "all",
     as_json: AsJson = False,
 ) -> int:
     """Play random customers, prices and faults in virtual time, and compare every invoice with the truth.
 
-    Needs no account and no network. Exit code 1 when a bill is wrong.
+    Needs no account and no network. Exit code 1 when a bill is wrong: then the world's seed, its customer,
+    and the shortest history that is still wrong are shown, as a pytest.
+
+    Example: `usage-reporter simulate --seed 7 --periods 500 --faults crash,webhook_lost`
     """
-    summary = campaign(seed, periods, _kinds(faults))
+    kinds = _kinds(faults)
+    with progress(_PLAYING, periods) as bar:
+
+        def show(done: int) -> None:
+            bar.update(bar.task_ids[0], completed=min(done, periods), description=_PLAYING)
+
+        def show_shrinking(world: str) -> None:
+            bar.update(bar.task_ids[0], description=f"world {world} is wrong: shrinking it")
+
+        summary = campaign(seed, periods, kinds, progress=show, shrinking=show_shrinking)
     if as_json:
         print_json(summary.document())
     else:
@@ -48,13 +71,39 @@ def _kinds(faults: str) -> tuple[str, ...]:
 
 
 def _print(summary: Summary) -> None:
-    for kind, count in sorted(summary.faults.items()):
-        print_line(f"{kind}: {count}")
+    rows = [
+        [name if kind == present[0] else "", kind, str(summary.faults[kind])]
+        for name, kinds in GROUPS.items()
+        if (present := [kind for kind in kinds if summary.faults[kind]])
+        for kind in present
+    ]
+    if rows:
+        print_table(["what goes wrong", "fault", "times"], rows, right=["times"])
+        print_line()
     for wrong in summary.wrong:
-        warn(f"seed {wrong['seed']}: {'; '.join(wrong['what'][:3])}")
-        if "test" in wrong:
-            print_line(wrong["test"])
+        _print_wrong(wrong)
     print_line(
-        f"{summary.periods} periods, {sum(summary.faults.values())} faults, {summary.predicted} lines short "
-        f"as foretold, {len(summary.wrong)} worlds wrong: {'WRONG' if summary.wrong else 'EXACT'}"
+        f"seed {summary.seed}: {summary.periods} periods in {summary.worlds} worlds, "
+        f"{sum(summary.faults.values())} faults, {summary.predicted} lines short as foretold, "
+        f"{summary.over} over, {summary.under} under, {len(summary.wrong)} worlds wrong: "
+        f"{'WRONG' if summary.wrong else 'EXACT'}"
     )
+
+
+def _print_wrong(wrong: Mapping[str, Any]) -> None:
+    """A wrong world: who, the seed, what; of the first also the shortest history, as a test."""
+    print_line(f"WRONG: customer {wrong['customer']} in the world of seed {wrong['seed']}")
+    for what in wrong["what"]:
+        print_line(f"  {what}")
+    if "test" in wrong:
+        short = wrong["shortest"]
+        print_line(
+            f"  shortest history: {short['contracts']} contracts, {short['usage']} usage events, "
+            f"{short['acts']} acts, {short['faults']} faults"
+        )
+        for what in short["what"]:
+            print_line(f"    {what}")
+        print_line("  save this below tests/simulator/ and run it with pytest:")
+        print_line()
+        print_line(wrong["test"])
+    print_line()

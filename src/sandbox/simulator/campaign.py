@@ -93,16 +93,19 @@ def campaign(
     *,
     processes: int | None = None,
     progress: Callable[[int], None] = lambda _periods: None,
+    shrinking: Callable[[str], None] = lambda _seed: None,
 ) -> Summary:
     """Play worlds until so many periods were billed; what is wrong is shrunk first.
 
-    The worlds of a seed are the same whatever the number of processes.
+    The worlds of a seed are the same whatever the number of processes. `progress` is told of the periods
+    so far, `shrinking` of the world that is made smaller from now on.
     """
     summary = Summary(seed)
     for played in _played(seed, kinds, processes or os.cpu_count() or 1):
         summary.add(played)
         progress(summary.periods)
         if played.verdict.wrong:
+            shrinking(played.seed)
             summary.wrong.append(_shown(played, kinds, in_full=len(summary.wrong) < _WRONG_SHOWN))
         if summary.periods >= periods:
             break
@@ -130,13 +133,16 @@ def _played(seed: int, kinds: Sequence[str], processes: int) -> Iterator[Played]
 def _shown(played: Played, kinds: Sequence[str], *, in_full: bool) -> dict[str, Any]:
     """A wrong world: who, the seed, and in full the shortest history with its test."""
     first = played.verdict.wrong[0]
+    history = history_of(played.seed, kinds)
+    of_contract = {one.name: one.customer for one in history.contracts}
     shown: dict[str, Any] = {
         "seed": played.seed,
+        "customer": of_contract.get(first.contract, first.contract),
         "contract": first.contract,
         "what": [str(wrong) for wrong in played.verdict.wrong],
     }
     if in_full:
-        short = shrunk(history_of(played.seed, kinds), lambda one: bool(play_history(one).verdict.wrong))
+        short = shrunk(history, lambda one: bool(play_history(one).verdict.wrong))
         shown["shortest"] = {
             "contracts": len(short.contracts),
             "usage": len(short.usage),

@@ -54,6 +54,21 @@ USAGE_FAULTS: Final = ("late_usage", "usage_after_final", "openmeter_lag")
 """They are usage that OpenMeter shows later than it happened."""
 
 KINDS: Final = (*CALL_FAULTS, *EVENT_FAULTS, *USAGE_FAULTS)
+"""All, in the order from which worlds are drawn: in another one each seed would be another world."""
+
+GROUPS: Final = {
+    "functions": ("crash", "slow_call", "two_workers", "clock_skew"),
+    "Stripe": tuple(kind for kind in KINDS if kind.startswith("stripe_")),
+    "OpenMeter": tuple(kind for kind in KINDS if kind.startswith("openmeter_")),
+    "AWS": ("dynamodb_throttle", "dynamodb_lost_answer", "sqs_error", "message_duplicated", "partial_batch"),
+    "webhooks": tuple(
+        kind for kind in KINDS if kind.startswith("webhook_") and kind != "webhook_secret_rolled"
+    ),
+    "ticks": ("tick_skipped", "ticks_skipped", "tick_doubled"),
+    "operation": ("webhook_secret_rolled", "api_key_rolled", "ledger_lost", "ledger_restored"),
+    "usage": ("late_usage", "usage_after_final"),
+}
+"""The kinds as a user reads them, by what goes wrong; each is in one group."""
 
 
 class CrashError(BaseException):
