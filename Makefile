@@ -45,7 +45,7 @@ simulate: .venv/ready ## random worlds and faults in virtual time, every bill ch
 	@.venv/bin/usage-reporter simulate $(SIMULATE_ARGS)
 
 test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
-	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 mutation: .venv/ready ## small changes of the code, each of which a test must notice; MUTATION_ARGS='windows.py sender.py'
 	@.venv/bin/python -m tests.mutation $(MUTATION_ARGS)

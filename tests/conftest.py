@@ -1,8 +1,13 @@
-"""How hypothesis works here: a slow example is no failure, and CI tries the same examples each time."""
+"""How hypothesis works here: a slow example is no failure, and CI tries the same examples each time.
+
+Nothing here speaks TLS, yet each HTTP client reads all root certificates when it is made: once is enough.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 
 from hypothesis import Phase, settings
 
@@ -12,3 +17,5 @@ settings.register_profile(
     "mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate], database=None
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "here"))
+
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]

@@ -31,14 +31,13 @@ def spec() -> Json:
 
 def request_errors(method: str, path: str, params: Mapping[str, Any]) -> list[str]:
     """What Stripe's spec has against a request with these decoded parameters (texts, lists, dicts)."""
-    operation = _operation(method, path)
-    if operation is None:
+    template = _template(method, path)
+    if not template:
         return [f"{method} {path} does not exist"]
-    schema = _parameters(operation)
+    schema, validator = _parameters(method, template)
     value = _coerced(dict(params), schema)
     errors = [f"{name}: unknown parameter" for name in _unknown(value, schema)]
-    found = OAS30Validator(schema).iter_errors(value)
-    return errors + [f"{error.json_path}: {error.message}" for error in found]
+    return errors + [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
 
 def object_errors(name: str, value: Any) -> list[str]:
@@ -46,23 +45,34 @@ def object_errors(name: str, value: Any) -> list[str]:
     return list(_misfits({"$ref": f"#/components/schemas/{name}"}, value, name))
 
 
-def _operation(method: str, path: str) -> Json | None:
-    found: Json | None = None
-    for template, operations in spec()["paths"].items():
-        pattern = re.sub(r"\{\w+\}", "[^/]+", template)
-        if re.fullmatch(pattern, path) and method.lower() in operations:
-            found = operations[method.lower()]
+def _template(method: str, path: str) -> str:
+    """The spec's own path for this one, preferably without variables; "" for none."""
+    found = ""
+    for template, pattern in _patterns(method, path.count("/")):
+        if pattern.fullmatch(path):
+            found = template
             if "{" not in template:
                 return found
     return found
 
 
-def _parameters(operation: Json) -> Json:
-    """One object schema of all query and body parameters."""
+@cache
+def _patterns(method: str, slashes: int) -> list[tuple[str, re.Pattern[str]]]:
+    return [
+        (template, re.compile(re.sub(r"\{\w+\}", "[^/]+", template)))
+        for template, operations in spec()["paths"].items()
+        if method.lower() in operations and template.count("/") == slashes
+    ]
+
+
+@cache
+def _parameters(method: str, template: str) -> tuple[Json, OAS30Validator]:
+    """One object schema of all query and body parameters, and what validates it."""
+    operation = spec()["paths"][template][method.lower()]
     content = operation.get("requestBody", {}).get("content", {})
     body = content.get(_FORM, content.get(_JSON, {})).get("schema", {})
     query = [row for row in operation.get("parameters", []) if row["in"] == "query"]
-    return {
+    schema = {
         "type": "object",
         "properties": {
             **body.get("properties", {}),
@@ -70,6 +80,7 @@ def _parameters(operation: Json) -> Json:
         },
         "required": body.get("required", []) + [row["name"] for row in query if row["required"]],
     }
+    return schema, OAS30Validator(schema)
 
 
 def _coerced(value: Any, schema: Json) -> Any:
