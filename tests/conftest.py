@@ -1,6 +1,8 @@
 """How hypothesis works here: a slow example is no failure, and CI tries the same examples each time.
 
-Nothing here speaks TLS, yet each HTTP client reads all root certificates when it is made: once is enough.
+Two dear habits of HTTP clients are broken of, which nothing here depends on. Each client reads all root
+certificates when it is made, though none speaks TLS; and each request searches every folder of modules for
+`sniffio`, which nobody installs.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+import sys
 
 from hypothesis import Phase, settings
 
@@ -19,3 +22,4 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "here"))
 
 ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
