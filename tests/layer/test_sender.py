@@ -12,7 +12,6 @@ import pytest
 from tests.layer.builders import (
     MONTH_START,
     NOON,
-    D,
     legacy,
     send,
 )
@@ -24,7 +23,7 @@ from tests.layer.protocol import (
     run,
 )
 from usage_reporting.budget import Budget
-from usage_reporting.errors import HeldError, LostRaceError, RejectedError, StripeUnavailableError
+from usage_reporting.errors import LostRaceError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry
 from usage_reporting.model import Report, SendState, Status
 from usage_reporting.windows import DAY, HOUR
@@ -308,29 +307,6 @@ def test_an_answer_does_not_undo_what_became_known_meanwhile(known: SendState) -
     run(process)
 
     assert world.states == [known]
-
-
-@pytest.mark.parametrize(("age", "held"), [(23 * HOUR, False), (23 * HOUR + 1, True)])
-def test_an_unknown_older_than_23_hours_is_held(age: int, held: bool) -> None:
-    world = World()
-    sends = [replace(SENDS[0], value=D("3.50"))]
-    world.stripe.behaviours = deque([Behaviour.TAKEN_BUT_SILENT])
-    crash_after(5, world.report(sends))
-    world.clock.now = SENDS[0].intended_at + age
-    calls = len(world.stripe.calls)
-
-    if held:
-        with pytest.raises(
-            HeldError,
-            match=r"^it is not known whether Stripe has 3\.5 units of 2026-07-15T12:59:59Z "
-            r"\(identifier cus_1.1.0.a\), sent over 23 hours ago; compare",
-        ):
-            run(world.report(sends))
-        assert len(world.stripe.calls) == calls
-        assert world.states == [SendState.INTENT]
-    else:
-        assert run(world.report(sends)).status is Status.SENT
-    assert len(world.stripe.events) == 1
 
 
 def test_a_rejected_send_gets_through_once_the_cause_is_mended() -> None:

@@ -85,6 +85,13 @@ def test_nothing_is_told_of_a_deleted_customer() -> None:
     assert not one.total(read, AT).takes_usage
 
 
+@pytest.mark.parametrize(("age", "told_anew"), [(23 * HOUR, False), (23 * HOUR + 1, True)])
+def test_an_intent_of_23_hours_is_not_repeated(age: int, told_anew: bool) -> None:
+    read = SpanRead([span()], NOON, Entry("pk", "1").with_sends([send(intended_at=NOON)]))
+
+    assert bool(read.doubtful(NOON + age)) is told_anew
+
+
 def test_a_negative_total_is_refused() -> None:
     read = SpanRead([span()], AT, Entry("pk", "1"), D(-5))
 

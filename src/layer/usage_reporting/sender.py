@@ -11,15 +11,14 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from usage_reporting import advice
 from usage_reporting.amounts import to_wire
 from usage_reporting.backoff import pause
 from usage_reporting.budget import Budget
-from usage_reporting.errors import HeldError, LostRaceError, RejectedError, StripeUnavailableError
+from usage_reporting.errors import LostRaceError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry, Ledger
 from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
 from usage_reporting.stripe_api import LEGACY_API_VERSION, StripeApi
-from usage_reporting.windows import HOUR, rfc3339
+from usage_reporting.windows import HOUR
 
 REPEATED_FOR = 23 * HOUR
 """Stripe keeps an identifier unique for at least 24 hours ("Create a billing meter event")."""
@@ -65,18 +64,11 @@ class Sender:
     async def repeat_intents(self, report: Report, entry: Entry, budget: Budget) -> Entry:
         """Send again what an earlier run left open, with the same identifiers.
 
-        Raises HeldError when an intent is too old for its identifier to be recognised by Stripe.
+        No meter event older than REPEATED_FOR may be among it: those are doubted, or told anew.
         """
         intents = entry.intents
         if not intents:
             return entry
-        oldest = intents[0]
-        if report.customer_meter.meter and self.clock() - oldest.intended_at > REPEATED_FOR:
-            raise HeldError(
-                f"it is not known whether Stripe has {to_wire(oldest.value)} units of "
-                f"{rfc3339(oldest.stamp)} (identifier {oldest.identifier}), sent over 23 hours ago; "
-                f"compare with Stripe's meter, then run {advice.adopt(report.customer_meter.customer)}"
-            )
         return await self._send_all(report, entry, intents, budget, is_repeated=True)
 
     async def _send_all(
