@@ -403,3 +403,38 @@ def test_a_refused_total_of_a_meter_of_the_last_value_is_told_anew(world: World)
     assert [event["value"] for event in world.meter_events(customer)] == [5]
     world.travel(END + 2 * HOUR)
     assert [quantity for _, quantity, status in world.billed(subscription.id) if status != "draft"] == [5]
+
+
+def test_a_total_that_would_be_refused_again_waits_for_a_person(world: World) -> None:
+    price, _ = world.metered_price(formula="last")
+    customer = str(world.subscription(price).customer)
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.stripe.validation.refuse_next("missing_dimension_payload_keys")
+    world.tick()
+    assert told(world) == [(200, "rejected")]
+
+    for hour in (3, 4):
+        world.travel(NOON + hour * HOUR)
+        [report] = world.report_all()
+        assert (report.status, "on a meter without them" in report.reason) == (Status.REJECTED, True)
+    assert world.meter_events() == []
+    assert statuses(world, Options(accept=True)) == [Status.SENT]
+    assert [event["value"] for event in world.meter_events(customer)] == [5]
+    assert statuses(world) == [Status.UNCHANGED]
+
+
+def test_another_total_than_the_refused_one_is_told(world: World) -> None:
+    price, _ = world.metered_price(formula="last")
+    customer = str(world.subscription(price).customer)
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.stripe.validation.refuse_next("meter_event_value_too_many_digits")
+    world.tick()
+    assert told(world) == [(200, "rejected")]
+    world.use(customer, NOON + 2 * HOUR + MINUTE, 2)
+    world.travel(NOON + 4 * HOUR)
+
+    assert statuses(world) == [Status.SENT]
+
+    assert [event["value"] for event in world.meter_events(customer)] == [7]

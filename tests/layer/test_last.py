@@ -184,6 +184,32 @@ def test_what_is_in_doubt_is_told_again() -> None:
     assert (int(again.value), again.stamp) == (5, NOON - 29)
 
 
+@pytest.mark.parametrize(
+    ("code", "stops"),
+    [("missing_dimension_payload_keys", True), ("a_new_code", True), ("archived_meter", False), ("", False)],
+)
+def test_a_total_that_stripe_would_discard_again_waits_for_a_person(code: str, stops: bool) -> None:
+    again = step(total("5", discarded_as=code))
+
+    assert bool(again.stopped) is stops
+    assert (again.send is None) is stops
+    assert code in again.stopped or not stops
+    assert sent(step(total("5", discarded_as=code), accepted=True)).value == 5
+    final = span(end=NOON, state=SpanState.FINAL)
+    assert step(total("5", of=final, discarded_as=code)) == last.Step(undelivered=D(5))
+
+
+def test_only_the_very_total_that_was_tried_last_counts_as_discarded() -> None:
+    gone = replace(send("a", 5, NOON, state=SendState.DISCARDED, intended_at=NOON), code="code")
+    later = send("b", 5, NOON + 1, intended_at=NOON + 60)
+
+    assert last.discarded_as(entry(gone), D(5)) == "code"
+    assert last.discarded_as(entry(gone), D(6)) == ""
+    assert last.discarded_as(entry(gone, later), D(5)) == ""
+    assert last.discarded_as(entry(gone, replace(later, state=SendState.REJECTED)), D(5)) == "code"
+    assert last.discarded_as(entry(), D(0)) == ""
+
+
 def test_each_send_has_a_name_of_its_own() -> None:
     first = total("5", "3")
     others = [

@@ -208,6 +208,8 @@ class Totalling:
         )
         if step.held:
             case.report.note(Status.HELD, step.held)
+        elif step.stopped:
+            case.report.note(Status.REJECTED, step.stopped)
         elif step.undelivered:
             await self._count_undelivered(case, read, total, step)
         elif step.send is not None:

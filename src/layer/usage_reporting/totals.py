@@ -180,6 +180,7 @@ class TotalsCase:
             previous=max(stamps, default=None),
             floor=floor,
             is_doubtful=bool(read.doubtful(now)) or max(counted, default=0) < floor,
+            discarded_as=last.discarded_as(entry, ZERO if value is None else value),
         )
 
     def lines(self) -> list[Line]:

@@ -13,8 +13,9 @@ from decimal import Decimal
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, to_wire
+from usage_reporting.error_reports import Remedy, advice_for, remedy_for
 from usage_reporting.ledger import Entry
-from usage_reporting.model import CustomerMeter, Send, Span, SpanState
+from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT, HOUR, MINUTE, floor_minute, rfc3339, settled_until
 
 ROOM = 10 * MINUTE
@@ -47,6 +48,8 @@ class Total:
     """Stamp nothing before it: another span of the customer ended there, UTC seconds."""
     is_doubtful: bool = False
     """Whether it is not known what Stripe holds, so that it has to be told again."""
+    discarded_as: str = ""
+    """Stripe's code, if it took this very total last and discarded it afterwards for one; else empty."""
 
     @property
     def units(self) -> Decimal:
@@ -87,6 +90,8 @@ class Step:
     undelivered: Decimal = ZERO
     """Units that no invoice takes and that were not counted yet; negative: billed too much."""
     held: str = ""
+    stopped: str = ""
+    """A total that Stripe took and discarded, and would discard again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Allowed:
     decreases: bool = False
     """ALLOW_DECREASE: of a span that is still open."""
     accepted: bool = False
-    """An operator has looked: also what was billed too much is noted."""
+    """An operator has looked: what was billed too much is noted too, what was discarded told again."""
     nothing: bool = False
     """An operator knows that OpenMeter has nothing at all; whatever else is allowed says nothing of that."""
 
@@ -157,6 +162,17 @@ def held_by(entry: Entry, span: Span) -> Decimal:
     return max(counted, key=lambda send: send.stamp).value if counted else ZERO
 
 
+def discarded_as(entry: Entry, units: Decimal) -> str:
+    """Stripe's code, if it discarded the newest send of a span for one and that told these units; else empty.
+
+    Another total, at another time, may be taken: it is told.
+    """
+    tried = [send for send in entry.sends.values() if send.uses_identifier]
+    newest = max(tried, key=lambda send: (send.intended_at, send.stamp), default=None)
+    is_discarded = newest is not None and newest.state is SendState.DISCARDED
+    return newest.code if newest is not None and is_discarded and is_same(newest.value, units) else ""
+
+
 def plan(
     customer_meter: CustomerMeter,
     total: Total,
@@ -171,6 +187,8 @@ def plan(
     if held := _held(customer_meter, total, allowed):
         return Step(held=held)
     if total.takes_usage:
+        if stopped := _stopped(customer_meter, total, allowed):
+            return Step(stopped=stopped)
         stamp = stamp_of(total.span, total.measured, total.previous, latest, total.floor)
         if stamp is not None and stamp > now - OLDEST_STAMP:
             return Step(send=_send(customer_meter, total, stamp, now))
@@ -194,6 +212,18 @@ def _held(customer_meter: CustomerMeter, total: Total, allowed: Allowed) -> str:
         return _less(total, has, credit + advice.accept(customer))
     release = f"check OpenMeter, then release it with {advice.accept(customer)}"
     return "" if allowed.decreases else _less(total, has, release)
+
+
+def _stopped(customer_meter: CustomerMeter, total: Total, allowed: Allowed) -> str:
+    """Why a total waits that Stripe discarded before; empty when it does not."""
+    code = total.discarded_as
+    if not code or allowed.accepted or remedy_for(code) is not Remedy.STOP:
+        return ""
+    return (
+        f"Stripe took the total of {to_wire(total.units)} from {rfc3339(total.span.start)}, and discarded it "
+        f"afterwards as {code}: {advice_for(code)}. {advice.accept(customer_meter.customer)} "
+        "sends it once more"
+    )
 
 
 def conflicts(span: Span, others: Iterable[Span]) -> list[Span]:
