@@ -64,6 +64,7 @@ def sent(one: last.Step) -> Send:
         (ODD, ODD + DAY, ODD + DAY, ODD + DAY - 600, ODD + 2 * DAY, ODD + DAY - 599),
         (ODD, ODD + DAY, ODD + DAY, ODD + DAY - 2, ODD + 2 * DAY, ODD + DAY - 1),
         (ODD, ODD + DAY, ODD + DAY, ODD + DAY - 1, ODD + 2 * DAY, None),
+        (ODD, ODD + DAY, ODD + DAY + HOUR, None, ODD + 2 * DAY, ODD + DAY - 600),
         # Spans shorter than the room, than a minute, than two seconds.
         (ODD, ODD + 300, ODD + 300, None, ODD + DAY, ODD + 18),
         (ODD, ODD + 18, ODD + 18, None, ODD + DAY, ODD),
@@ -133,6 +134,29 @@ def test_what_is_measured() -> None:
     assert last.measured_until(one.end, NOON + 2 * HOUR + 30 * MINUTE) == NOON + 2 * HOUR + 29 * MINUTE
 
 
+def test_a_span_may_have_been_read_up_to_shortly_before_it_was_told_last() -> None:
+    told = entry(
+        send("a", 5, NOON, intended_at=NOON + 20 * MINUTE + 5, state=SendState.SENT),
+        send("b", 6, NOON, intended_at=NOON + 10 * MINUTE, state=SendState.SENT),
+        send("c", 7, NOON, intended_at=NOON + 40 * MINUTE, state=SendState.REJECTED),
+    )
+    young = entry(send("a", 5, NOON, intended_at=NOON + 5 * MINUTE, state=SendState.SENT))
+
+    assert last.told_until(told) == NOON + 19 * MINUTE
+    assert last.told_until(young) == NOON + 4 * MINUTE
+    assert last.told_until(replace(told, cuts={1: NOON, 2: NOON + 15 * MINUTE})) == NOON + 15 * MINUTE
+    assert last.told_until(replace(told, cuts={1: NOON, 2: NOON + 25 * MINUTE})) == NOON + 19 * MINUTE
+    assert last.told_until(entry()) == 0
+
+
+def test_a_span_that_was_told_keeps_its_cuts() -> None:
+    edges = {MONTH_START: MONTH_START, MONTH_END: MONTH_END}
+
+    assert last.cuts_kept(entry(), [span()]) == {}
+    assert last.cuts_kept(replace(entry(), version=1), [span()]) == edges
+    assert last.cuts_kept(replace(entry(), version=1, cuts={5: 4}), [span()]) == {5: 4}
+
+
 # What Stripe holds
 
 
@@ -176,6 +200,9 @@ def test_a_total_that_differs_is_sent_and_an_equal_one_is_not() -> None:
     assert step(total("5.0000000001", "5")) == last.Step()
     assert step(total(None)) == last.Step()
     assert step(total("0")) == last.Step()
+    assert not step(total("0")).held
+    assert step(total("5", "5", undelivered=D(3))) == last.Step(), "counted while no invoice took it"
+    assert sent(step(total("5", floor=NOON - 60))).stamp == NOON - 60
 
 
 def test_what_is_in_doubt_is_told_again() -> None:
@@ -225,12 +252,22 @@ def test_each_send_has_a_name_of_its_own() -> None:
     assert names[0].startswith(f"cus_1.{MONTH_START}.0.")
     long = replace(CUSTOMER_METER, customer="cus_" + "x" * 200)
     assert len(last.identifier(long, first, NOON)) <= 100
+    assert last.identifier(long, first, NOON).startswith("cus_" + "x" * 60 + ".")
+
+
+def test_an_identifier_is_the_same_in_every_release() -> None:
+    assert last.identifier(CUSTOMER_METER, total("5", "3"), NOON) == (
+        f"cus_1.{MONTH_START}.0.25bca0191cb7b36c"
+    )
 
 
 def test_a_decrease_is_held_until_it_is_right() -> None:
-    less = total("3", "5")
+    less = total("3.0", "5.0")
 
-    assert "has 3 in OpenMeter, less than the 5 that Stripe holds" in step(less).held
+    assert step(less).held == (
+        "the time from 2026-07-01T12:00:00Z has 3 in OpenMeter, less than the 5 that Stripe holds; check "
+        "OpenMeter, then release it with `usage-reporter report --stack NAME --customer cus_1 --accept`"
+    )
     for allowing in ("falling", "decreases", "accepted"):
         assert sent(step(less, **{allowing: True})).value == 3
 
@@ -238,7 +275,9 @@ def test_a_decrease_is_held_until_it_is_right() -> None:
 def test_an_empty_openmeter_is_held_whatever_may_fall() -> None:
     empty = total(None, "5")
 
-    assert "has nothing in OpenMeter" in step(empty, falling=True, decreases=True, accepted=True).held
+    held = step(empty, falling=True, decreases=True, accepted=True).held
+    assert "has nothing in OpenMeter" in held
+    assert "check OpenMeter, then release it with `" in held
     assert sent(step(empty, nothing=True)).value == 0
 
 
@@ -267,6 +306,8 @@ def test_without_a_second_left_the_rest_is_counted_when_the_span_is_over() -> No
 
     assert step(full) == last.Step(undelivered=D(3))
     assert step(replace(full, undelivered=D(3))) == last.Step()
+    assert step(replace(full, value=D("8.0000000000001"), undelivered=D(3))) == last.Step(), "only noise"
+    assert step(full, now=NOON) == last.Step(undelivered=D(3))
     assert step(open_) == last.Step()
 
 
@@ -276,6 +317,9 @@ def test_what_is_older_than_stripe_takes_is_counted() -> None:
 
     assert step(draft, now=later, latest=later) == last.Step(undelivered=D(8))
     assert sent(step(draft, now=NOON + 34 * DAY, latest=NOON + 34 * DAY)).stamp == NOON - 600
+    oldest = NOON - 600 + last.OLDEST_STAMP
+    assert sent(step(draft, now=oldest - 1, latest=oldest)).value == 8
+    assert step(draft, now=oldest, latest=oldest) == last.Step(undelivered=D(8))
 
 
 # Spans that overlap
@@ -296,6 +340,7 @@ OTHER: dict[str, Any] = {"item": "si_2", "subscription": "sub_2"}
         (span(NOON, MONTH_END), False),
         (span(MONTH_START - DAY, NOON, state=SpanState.CANCELED, **OTHER), False),
         (span(MONTH_START - DAY, NOON, state=SpanState.BILLED, **OTHER), False),
+        (span(MONTH_START - DAY, NOON, state=SpanState.FREE, **OTHER), False),
         (span(MONTH_START, NOON, state=SpanState.BILLED, **OTHER), True),
     ],
 )
@@ -319,3 +364,5 @@ def test_stamps_begin_where_the_other_span_ended_early() -> None:
 
     assert last.floor_of(span(), ended) == NOON
     assert last.floor_of(span(), []) == 0
+    assert last.floor_of(span(NOON), ended) == 0
+    assert last.floor_of(span(end=NOON), ended) == NOON - DAY

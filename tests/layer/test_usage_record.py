@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, legacy, span
 from usage_reporting.errors import RefusedError
-from usage_reporting.targets.usage_record import measured_span, readable_until, send, stamp_of
+from usage_reporting.period_bounds import PeriodBounds
+from usage_reporting.targets.usage_record import cuts_to_keep, measured_span, readable_until, send, stamp_of
 from usage_reporting.windows import DAY, HOUR, MINUTE
 
 END = MONTH_END - 30 * MINUTE
@@ -26,6 +27,47 @@ def test_the_first_period_starts_where_it_starts() -> None:
     first = span(MONTH_START + 17, MONTH_END + 17, first=True)
 
     assert measured_span(first) == (MONTH_START + 17, MONTH_END - 30 * MINUTE)
+
+
+@pytest.mark.parametrize("first", [MONTH_START, MONTH_START - 10 * MINUTE])
+def test_no_period_reaches_back_before_a_first_start(first: int) -> None:
+    begun = span(first, MONTH_END, item="si_2", first=True)
+
+    assert measured_span(span(), others=[begun])[0] == first
+
+
+def test_a_later_first_start_changes_nothing_of_a_period() -> None:
+    later = span(MONTH_START + 1, MONTH_END, item="si_2", first=True)
+
+    assert measured_span(span(), others=[later]) == (MONTH_START - 30 * MINUTE, END)
+
+
+def test_a_period_shorter_than_the_door_is_empty() -> None:
+    assert measured_span(span(end=MONTH_START + 10 * MINUTE, first=True)) == (MONTH_START, MONTH_START)
+
+
+def test_a_renewal_is_rounded_to_the_window_and_a_last_end_to_the_minute() -> None:
+    odd = MONTH_END + 17
+
+    assert measured_span(span(end=odd), PeriodBounds.HOUR)[1] == MONTH_END - HOUR
+    assert measured_span(span(end=odd, last=True), PeriodBounds.HOUR)[1] == END
+
+
+def test_a_cut_that_was_told_is_kept_unless_the_period_turned_out_to_be_the_last() -> None:
+    def end(kept: int, *, is_last: bool) -> int:
+        return measured_span(span(last=is_last), kept={MONTH_END: kept})[1]
+
+    assert end(MONTH_END - HOUR, is_last=False) == MONTH_END - HOUR
+    assert end(MONTH_END - HOUR, is_last=True) == END
+    assert end(MONTH_END - MINUTE, is_last=True) == MONTH_END - MINUTE
+    assert measured_span(span(last=True)) == (MONTH_START - 30 * MINUTE, END)
+
+
+def test_cuts_are_kept_once_they_have_passed() -> None:
+    begun = {MONTH_START: MONTH_START - 30 * MINUTE}
+
+    assert cuts_to_keep(span(), measured_span(span()), END - 1) == begun
+    assert cuts_to_keep(span(), measured_span(span()), END) == {**begun, MONTH_END: END}
 
 
 @given(st.lists(st.integers(2 * HOUR, 40 * DAY), min_size=2, max_size=5), st.integers(0, DAY))

@@ -79,7 +79,7 @@ class Total:
     @property
     def is_missing(self) -> bool:
         """Whether Stripe holds something, and OpenMeter has no row at all."""
-        return self.value is None and bool(self.held)
+        return self.value is None and self.held != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Allowed:
 
 def measured_until(end: int, now: int, *, eager: bool = False) -> int:
     """Up to when usage that is measured up to `end` is read at `now`, UTC seconds."""
-    return end if end <= now else min(end, settled_until(now, eager=eager))
+    return end if end <= now else settled_until(now, eager=eager)
 
 
 def told_until(entry: Entry) -> int:
