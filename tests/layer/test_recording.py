@@ -32,7 +32,7 @@ from usage_reporting.model import CustomerMeter, Report, SendState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
-from usage_reporting.windows import HOUR, MINUTE
+from usage_reporting.windows import DAY, HOUR, MINUTE
 
 RECORDS = "/v1/subscription_items/si_1/usage_records"
 LATER = span(MONTH_START, MONTH_END)
@@ -173,8 +173,10 @@ def test_a_decrease_is_held_until_it_is_released() -> None:
 
     held = world.report("7")
     assert held.status is Status.HELD
-    assert "has 7 in OpenMeter, less than the 10 that Stripe holds" in held.reason
-    assert "`usage-reporter report --stack NAME --customer cus_1 --accept`" in held.reason
+    assert held.reason == (
+        "the period from 2026-07-01T12:00:00Z has 7 in OpenMeter, less than the 10 that Stripe holds; check "
+        "OpenMeter, then release it with `usage-reporter report --stack NAME --customer cus_1 --accept`"
+    )
     assert world.billed == {(RECORDS, MONTH_START + 1): 10}
     assert world.report(None).status is Status.HELD
 
@@ -215,7 +217,10 @@ def test_what_may_fall_does_not_fall_to_nothing(aggregation: str, after_its_end:
     held = world.report(None)
 
     assert held.status is Status.HELD
-    assert "OpenMeter has nothing of the period" in held.reason
+    assert (
+        "OpenMeter has nothing of the period from 2026-07-01T12:00:00Z, but Stripe holds 10; check "
+        "OpenMeter, then release it with `"
+    ) in held.reason
     assert world.billed == {(RECORDS, MONTH_START + 1): 10}
     assert world.entry.undelivered == {}
     assert world.report(None, Options(accept=True)).status is Status.HELD
@@ -291,6 +296,25 @@ def test_a_period_that_follows_begins_with_the_last_half_hour() -> None:
     ]
 
 
+def test_what_is_less_after_the_end_is_noted_and_not_subtracted() -> None:
+    world = World(clock=Clock(MONTH_END - 60))
+    world.report("12")
+    world.clock.now = MONTH_END
+
+    over = world.report("10")
+    assert (over.status, over.late) == (Status.LATE, D(0))
+    assert over.reason == "Stripe bills 2 units of si_1 more than OpenMeter holds; noted"
+    more = world.report("11")
+    assert (more.late, more.reason[:28]) == (D(1), "1 units of si_1 came after i")
+
+
+def test_an_operator_may_read_the_young_hour() -> None:
+    world = World(clock=Clock(NOON + 5 * MINUTE))
+    world.report("5", Options(eager=True))
+
+    assert world.openmeter.asked[-1][3] == NOON + 4 * MINUTE
+
+
 # Failures
 
 
@@ -351,6 +375,24 @@ def test_what_stripe_refused_is_not_taken_as_held() -> None:
     assert world.report("20").status is Status.SENT
     assert world.billed == {(RECORDS, MONTH_START + 1): 20}
     assert [one.value for one in world.entry.sends.values() if one.counts][-1] == 20
+
+
+def test_what_stripe_had_before_it_refused_is_still_held() -> None:
+    world = World()
+    world.report("10")
+    world.stripe.behaviours = deque([Behaviour.REJECTED])
+    world.report("20")
+
+    assert world.report("10").status is Status.UNCHANGED
+
+
+def test_an_open_intent_of_one_period_does_not_stop_the_next() -> None:
+    world = World()
+    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+    world.report("10")
+    world.customer_meter = legacy(LATER, span(NOON, MONTH_END + DAY))
+
+    assert world.report("20", Options(dry_run=True)).reason == "would set si_1 to 20"
 
 
 def test_a_crash_after_stripe_took_it_ends_right() -> None:
