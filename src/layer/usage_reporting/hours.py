@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -247,7 +247,7 @@ class Case:
         """Spans in the range that a cancellation cut short: whether they are billed decides what is read."""
         return [span for span in self.spans if span.state is SpanState.CANCELED and span.end > self.start]
 
-    def unasked(self) -> Iterable[Span]:
+    def unasked(self) -> list[Span]:
         """Ended spans whose invoice decides what becomes of a difference."""
         asked = {SpanState.ENDED, SpanState.CANCELED}
         stamps = [r.stamp for r in self.readings if r.changed and r.stamp is not None and r.state in asked]

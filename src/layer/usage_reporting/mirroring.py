@@ -174,7 +174,7 @@ class Mirroring:
 
     async def _settle(self, case: Case, budget: Budget) -> None:
         """Ask what decides, compute what to send, and send it."""
-        for span in list(case.unasked()):
+        for span in case.unasked():
             case.with_state(span, await self.billing.state_of(span, case.now))
         plan = mirror.plan(
             case.customer_meter,

@@ -1,0 +1,418 @@
+"""A page of mirrored customer meters: what is refused, too old, counted and remembered, and who goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock, D, span
+from tests.layer.builders import customer_meter as made
+from tests.layer.protocol import Behaviour, FakeStripe, SteppedLedger, no_sleep
+from tests.layer.test_totalling import RacedTable
+from usage_reporting.billing import Billing
+from usage_reporting.budget import Budget
+from usage_reporting.config import Settings
+from usage_reporting.heads import Heads, Options
+from usage_reporting.ledger import Entry, Head
+from usage_reporting.mirroring import Mirroring
+from usage_reporting.model import CustomerMeter, Report, Span, SpanState, Status
+from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
+from usage_reporting.period_bounds import PeriodBounds
+from usage_reporting.sender import Sender
+from usage_reporting.windows import DAY, HOUR, MINUTE, floor_hour
+
+AT = NOON + HOUR + 30 * MINUTE
+ODD = NOON + 37 * MINUTE + 42
+CURRENT = span(MONTH_START, MONTH_END)
+
+
+@dataclass
+class FakeOpenMeter:
+    """Events by the second, of every subject or of one."""
+
+    events: dict[str, dict[int, Decimal]] = field(default_factory=lambda: defaultdict(dict))
+    aggregation: str = "SUM"
+    exactly: list[tuple[int, int]] = field(default_factory=list)
+    """What was asked beside whole hours."""
+
+    async def meter(self, slug: str) -> OpenMeterMeter:
+        return OpenMeterMeter(slug, self.aggregation)
+
+    async def hours(
+        self, slug: str, subjects: Sequence[str], start: int, end: int
+    ) -> dict[str, dict[int, Decimal]]:
+        found: dict[str, dict[int, Decimal]] = {}
+        for subject in subjects:
+            hours: dict[int, Decimal] = defaultdict(Decimal)
+            for at, units in self.events[subject].items():
+                if start <= at < end:
+                    hours[floor_hour(at)] += units
+            if hours:
+                found[subject] = dict(hours)
+        return found
+
+    async def totals(self, slug: str, subjects: Sequence[str], start: int, end: int) -> dict[str, Decimal]:
+        self.exactly.append((start, end))
+        found = {
+            one: [units for at, units in self.events[one].items() if start <= at < end] for one in subjects
+        }
+        return {one: sum(units, D(0)) for one, units in found.items() if units}
+
+
+@dataclass
+class FakeBilling:
+    """What Stripe says of ended spans."""
+
+    state: SpanState = SpanState.DRAFT
+
+    async def state_of(self, asked: Span, now: int) -> Span:
+        is_open = asked.state in {SpanState.ENDED, SpanState.CANCELED}
+        return replace(asked, state=self.state) if is_open else asked
+
+    async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
+        return D(0)
+
+
+class World:
+    """One page of customer meters, and all that it is reported to."""
+
+    def __init__(self, *spans: Span, settings: Settings = SETTINGS, now: int = AT) -> None:
+        self.clock = Clock(now)
+        self.stripe = FakeStripe(self.clock)
+        self.openmeter = FakeOpenMeter()
+        self.billing = FakeBilling()
+        self.table = RacedTable()
+        self.table.lost = {}
+        self.ledger = SteppedLedger(self.table)
+        self.settings = settings
+        self.shown: tuple[Span, ...] = spans or (CURRENT,)
+        self.other: dict[str, Any] = {}
+
+    def customer_meter(self, customer: str = "cus_1") -> CustomerMeter:
+        values = {"customer": customer, "subject": customer, "seen_at": self.clock(), **self.other}
+        return made(*self.shown, **values)
+
+    def use(self, at: int, units: int, customer: str = "cus_1") -> None:
+        events = self.openmeter.events[customer]
+        events[at] = events.get(at, D(0)) + units
+
+    def page(self, *customers: str, budget: Budget | None = None, **options: bool) -> list[Report]:
+        billing = cast("Billing", self.billing)
+        mirroring = Mirroring(
+            self.settings,
+            billing,
+            cast("OpenMeter", self.openmeter),
+            self.ledger,
+            Heads(billing, self.ledger, self.clock),
+            Sender(self.stripe.api, self.ledger, self.clock, no_sleep),
+            self.clock,
+        )
+        reports = [Report(self.customer_meter(customer)) for customer in customers or ("cus_1",)]
+        asyncio.run(mirroring.report(reports, Options(**options), budget or Budget()))
+        return reports
+
+    def report(self, budget: Budget | None = None, **options: bool) -> Report:
+        [report] = self.page(budget=budget, **options)
+        return report
+
+    def entry(self, day: str = "2026-07-15") -> Entry:
+        return self.ledger.stored((self.customer_meter().pk, day))
+
+    @property
+    def head(self) -> Head:
+        return Head.from_item(self.table.items[(self.customer_meter().pk, "head")])
+
+    @property
+    def told(self) -> list[tuple[int, Decimal]]:
+        return self.stripe.events
+
+
+def test_what_does_not_add_up_is_refused() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.openmeter.aggregation = "MAX"
+
+    report = world.report()
+
+    assert (report.status, world.told) == (Status.REFUSED, [])
+    assert report.reason == (
+        "OpenMeter meter 'm1' aggregates by MAX, which does not add up over hours, and its Stripe meter "
+        "sums; use a Stripe meter with formula 'last', or an OpenMeter meter of SUM or COUNT"
+    )
+
+
+def test_a_line_tells_what_was_read() -> None:
+    world = World()
+    world.use(NOON, 5)
+
+    [line] = world.report().lines
+    assert (line.total, line.start, line.end) == (D(5), MONTH_START, AT - MINUTE)
+
+
+def test_an_empty_page_is_no_work() -> None:
+    assert World().page("cus_1", "cus_2") != []
+    mirroring = Mirroring(
+        SETTINGS,
+        cast("Billing", None),
+        cast("OpenMeter", None),
+        cast("Any", None),
+        cast("Heads", None),
+        cast("Sender", None),
+        Clock(),
+    )
+    asyncio.run(mirroring.report([], Options(), Budget()))
+
+
+@pytest.mark.parametrize(("empty", "stopped"), [(5, False), (6, True)])
+def test_a_page_that_comes_back_empty_sends_nothing(empty: int, stopped: bool) -> None:
+    world = World()
+    names = [f"cus_{number}" for number in range(empty)]
+    for name in names:
+        world.use(NOON, 5, name)
+    world.page(*names)
+    world.openmeter.events.clear()
+    world.use(NOON, 1, "cus_new")
+
+    reports = world.page(*names, "cus_new")
+
+    assert all(report.status is Status.HELD for report in reports[:-1])
+    assert reports[-1].status is (Status.HELD if stopped else Status.SENT)
+    if stopped:
+        assert {report.reason for report in reports} == {
+            "OpenMeter has nothing of most customers that had usage before, so nothing of this page is "
+            "sent; check OpenMeter, then release each customer with `usage-reporter report --stack NAME "
+            f"--customer {name} --accept-empty`"
+            for name in [*names, "cus_new"]
+        }
+    assert all(report.status is Status.SENT for report in world.page(*names, accept=True, accept_empty=True))
+
+
+# Too old for Stripe
+
+
+LONG = span(NOON - 60 * DAY, NOON + 30 * DAY)
+
+
+def test_at_first_sight_usage_older_than_stripe_takes_is_counted_once() -> None:
+    world = World(LONG)
+    world.use(NOON - 50 * DAY, 3)
+    world.use(NOON, 5)
+    oldest = floor_hour(AT - 34 * DAY) + HOUR
+    world.use(oldest - 1, 4)
+    world.use(oldest, 2)
+
+    shown = world.report(dry_run=True)
+    assert (shown.unbillable, len(shown.sent)) == (D(7), 2)
+    report = world.report()
+    assert (report.status, report.unbillable) == (Status.UNBILLABLE, D(7))
+    assert report.reason == "7 units before 2026-06-11T14:00:00Z are older than Stripe takes"
+    assert [value for _, value in world.told] == [2, 5]
+    assert world.report(full=True).status is Status.UNCHANGED
+
+
+def test_a_look_at_what_ended_counts_nothing_as_too_old() -> None:
+    world = World(LONG)
+    world.use(NOON - 50 * DAY, 3)
+    world.other = {"closing": True}
+
+    assert world.report().unbillable == 0
+
+
+def test_what_is_too_old_is_counted_only_when_the_reading_is_remembered() -> None:
+    world = World(LONG)
+    world.use(NOON - 50 * DAY, 3)
+    world.use(NOON, 5)
+    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+    assert (world.report().unbillable, world.head.full_read_at) == (D(0), 0)
+
+    world.stripe.otherwise = Behaviour.OK
+    assert world.report().unbillable == 3
+
+
+# On no invoice
+
+
+def test_what_no_invoice_takes_is_counted_and_may_shrink_or_be_taken_again() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.other = {"is_deleted": True}
+
+    lost = world.report()
+    assert (lost.status, lost.unbillable, lost.late) == (Status.UNBILLABLE, D(5), D(0))
+    assert lost.reason == (
+        "5 units of 2026-07-15T12:00:00Z are on no invoice: they were not in Stripe when it billed that "
+        "time, or Stripe dropped them (a price swapped, an item removed, an anchor reset or an immediate "
+        "cancellation)"
+    )
+    assert world.report().status is Status.UNCHANGED
+    world.use(NOON, -1)
+    fewer = world.report()
+    assert (fewer.status, fewer.unbillable) == (Status.UNBILLABLE, D(-1))
+    assert fewer.reason == "1 units of 2026-07-15T12:00:00Z are no longer among those on no invoice"
+    world.other = {}
+    assert world.report().status is Status.SENT
+    assert world.told == [(NOON + HOUR - 1, D(4))]
+    assert world.entry().undelivered == {}
+
+
+def test_what_was_counted_of_one_hour_stays_when_another_is_sent() -> None:
+    world = World(span(MONTH_START, NOON, state=SpanState.ENDED), span(NOON, MONTH_END))
+    world.billing.state = SpanState.FINAL
+    world.other = {"is_deleted": True}
+    world.use(NOON - HOUR, 2)
+    world.use(NOON, 3)
+    first = world.report()
+    assert (first.status, first.late, first.unbillable) == (Status.UNBILLABLE, D(2), D(3))
+
+    world.other = {}
+    again = world.report()
+
+    assert (again.status, again.late) == (Status.SENT, D(0))
+    assert world.entry().undelivered == {NOON - HOUR: 2}
+
+
+def test_a_dry_run_counts_what_no_invoice_takes_without_noting_it() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.other = {"is_deleted": True}
+
+    assert world.report(dry_run=True).unbillable == 5
+    assert world.table.items == {}
+
+
+def test_a_canceled_span_is_asked_for_before_it_is_read() -> None:
+    world = World(span(MONTH_START, NOON, state=SpanState.CANCELED))
+    world.use(NOON - HOUR, 2)
+    world.report()
+    assert world.told == [(NOON - 1, D(2))]
+    world.billing.state = SpanState.DROPPED
+
+    assert world.report().unbillable == 2
+
+
+def test_a_send_confirmed_after_the_time_was_billed_is_late() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+    world.report()
+    world.stripe.otherwise = Behaviour.OK
+    world.other = {"is_deleted": True}
+
+    report = world.report()
+
+    assert (report.status, report.late) == (Status.LATE, D(5))
+
+
+# Who goes on
+
+
+def test_what_stripe_refused_of_one_day_does_not_stop_the_next() -> None:
+    world = World()
+    world.use(NOON - DAY, 2)
+    world.use(NOON, 5)
+    world.stripe.behaviours.append(Behaviour.REJECTED)
+
+    assert world.report().status is Status.REJECTED
+    assert [value for _, value in world.told] == [5]
+
+
+def test_days_are_sent_in_order() -> None:
+    world = World()
+    for days in (3, 1, 0, 2):
+        world.use(NOON - days * DAY, 1 + days)
+    world.report()
+
+    assert [value for _, value in world.told] == [4, 3, 2, 1]
+
+
+def test_who_lost_a_race_reads_again() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.table.lost = {"entry": 1}
+
+    assert world.report().status is Status.SENT
+    assert world.told == [(NOON + HOUR - 1, D(5))]
+
+
+# What is remembered
+
+
+def test_readings_are_remembered_seldom() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.report()
+    assert (world.head.full_read_at, world.head.read_at) == (AT, AT)
+
+    world.clock.now = AT + 3 * HOUR - 1
+    world.report()
+    assert world.head.read_at == AT
+    world.clock.now += 1
+    world.report()
+    assert (world.head.full_read_at, world.head.read_at) == (AT, AT + 3 * HOUR)
+    world.clock.now += MINUTE
+    world.report(full=True)
+    assert world.head.full_read_at == world.clock()
+
+
+@pytest.mark.parametrize(("held", "read_at"), [(True, AT + 3 * HOUR), (False, AT)])
+def test_an_unknown_forgets_the_reading_and_what_is_held_does_not(held: bool, read_at: int) -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.report()
+    world.clock.now += 3 * HOUR
+    world.use(NOON, -1 if held else 1)
+    if not held:
+        world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+
+    assert world.report(full=True).status is (Status.HELD if held else Status.UNKNOWN)
+    assert (world.head.full_read_at, world.head.read_at) == (AT, read_at)
+
+
+def test_a_reading_that_another_writer_outran_does_no_harm() -> None:
+    world = World()
+    world.report()
+    world.other = {"seen_at": AT}
+    world.table.lost = {"head": 1}
+
+    assert world.report(full=True).status is Status.UNCHANGED
+
+
+def test_an_hour_that_was_read_exactly_is_not_asked_again() -> None:
+    world = World(span(ODD, MONTH_END))
+    world.use(ODD - 1, 9)
+    world.use(ODD, 5)
+    for asked in (1, 1, 0):
+        world.openmeter.exactly.clear()
+        world.report()
+        assert len(world.openmeter.exactly) == asked
+    assert world.told == [(NOON + HOUR - 1, D(5))]
+
+
+# Rounded bounds
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stamped"),
+    [
+        (PeriodBounds.HOUR, PeriodBounds.HOUR, {NOON - 1: 3, NOON + HOUR - 1: 9}),
+        (PeriodBounds.HOUR, PeriodBounds.EXACT, {NOON - 1: 3, NOON + HOUR - 1: 9}),
+        (PeriodBounds.EXACT, PeriodBounds.HOUR, {NOON - 1: 3, ODD - 1: 4, NOON + HOUR - 1: 5}),
+    ],
+)
+def test_usage_stays_in_the_period_in_which_it_was_told(
+    before: PeriodBounds, now: PeriodBounds, stamped: dict[int, int]
+) -> None:
+    world = World(span(MONTH_START, ODD, state=SpanState.DRAFT), span(ODD, MONTH_END))
+    for at, units in ((NOON - 1, 3), (ODD - 1, 4), (ODD, 5)):
+        world.use(at, units)
+    for setting in (before, now):
+        world.settings = replace(SETTINGS, period_bounds=setting)
+        assert world.report(full=True).status in {Status.SENT, Status.UNCHANGED}
+
+    assert dict(world.told) == stamped
