@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 _RFC3339 = re.compile(
@@ -29,6 +30,7 @@ class Instant(NamedTuple):
         return local_text(self.seconds, self.offset, fraction)
 
 
+@lru_cache(65_536)
 def local_text(seconds: int, offset: int = 0, fraction: str = "") -> str:
     """An instant in the clock time of `offset` (seconds east of UTC)."""
     text = datetime.fromtimestamp(seconds + offset, UTC).strftime("%Y-%m-%dT%H:%M:%S") + fraction
@@ -38,6 +40,7 @@ def local_text(seconds: int, offset: int = 0, fraction: str = "") -> str:
     return f"{text}{sign}{minutes // 60:02d}:{minutes % 60:02d}"
 
 
+@lru_cache(65_536)
 def parse(text: str) -> Instant:
     """Read an RFC 3339 date-time. Raises ValueError."""
     match = _RFC3339.fullmatch(text)

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json import dumps as dump
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, cast
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import stripe
+from stripe._encode import _api_encode
+from stripe._util import get_api_mode
 
 from sandbox.memory_table import MemoryTable
 from sandbox.openmeter import OpenMeterSandbox, Problem
@@ -133,7 +135,7 @@ class SimulatedContainer(Container):
     def __post_init__(self) -> None:
         """Wire the parts."""
         settings, wire = self.settings, self.process
-        api = StripeApi(self.credentials, api_base=URL, http_client=StripeWire(wire))
+        api = _StripeApi(self.credentials, wire)
         ledger = Ledger(self.table)
         self.billing = Billing(api, settings, self.clock)
         openmeter = _OpenMeter(settings, self.credentials, wire)
@@ -163,6 +165,39 @@ class _Reporter(Reporter):
         strikes = frozenset(kind for _, kind in shared.trouble.struck[shared.since :])
         shared.reports.extend(Reported(shared.clock(), report, strikes) for report in reports)
         return reports
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    body: str
+
+
+class _StripeApi(StripeApi):
+    """Its requests go to the stand-in in the official client's encoding, and its errors are the client's own;
+    the client itself would parse each answer once more, and describe the machine in each request.
+    """
+
+    def __init__(self, credentials: Credentials, process: Process) -> None:
+        self._wire = StripeWire(process)
+        super().__init__(credentials, api_base=URL, http_client=self._wire)
+
+    async def _request(
+        self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
+    ) -> stripe.StripeResponse:
+        key = self._credentials.current().stripe_api_key
+        headers = {"Authorization": f"Bearer {key}", "Stripe-Version": options["stripe_version"]}
+        if "idempotency_key" in options:
+            headers["Idempotency-Key"] = options["idempotency_key"]
+        url, encoded = f"{URL}{path}", urlencode(list(_api_encode(dict(params))))
+        if method == "post":
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        elif encoded:
+            url = f"{url}?{encoded}"
+        body, status, named = await self._wire.request_async(method, url, headers, encoded)
+        if 200 <= status < 300:
+            return cast("stripe.StripeResponse", _Answered(body.decode()))
+        mode = get_api_mode(path)
+        return self._client_for(key)._requestor._interpret_response(body, status, named, mode)
 
 
 class _OpenMeter(OpenMeter):

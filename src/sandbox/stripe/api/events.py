@@ -32,18 +32,16 @@ def _list_events(call: Call) -> Json:
     if "type" in params and "types" in params:
         raise malformed("You may only specify one of type and types.", "type")
     wanted = params.get("types") or [params.get("type", "*")]
+    exact = {type_ for type_ in wanted if not type_.endswith("*")}
+    prefixes = tuple(type_[:-1] for type_ in wanted if type_.endswith("*"))
     rows = [
         event
         for event in call.stripe.events.kept()
-        if any(_is_of(event.type, type_) for type_ in wanted)
+        if (event.type in exact or event.type.startswith(prefixes))
         and in_range(event.created, params.get("created"))
         and params.get("delivery_success") in (None, not event.waiting and not event.failed)
     ]
     return call.page(call.stripe.events.table, rows)
-
-
-def _is_of(type_: str, wanted: str) -> bool:
-    return type_.startswith(wanted[:-1]) if wanted.endswith("*") else type_ == wanted
 
 
 def _retrieve_event(call: Call) -> Json:
