@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -453,3 +454,64 @@ def test_a_quarter_is_longer_than_reports_go_back(world: World) -> None:
 
     assert (line["verdict"], line["end"] - line["start"]) == ("exact", 92 * DAY)
     assert line["quantity"] == 1 + 31 + 61 + 92
+
+
+@pytest.mark.parametrize(
+    ("billed", "verdict"),
+    [("4", "exact"), ("11.25", "exact"), ("3", "short"), ("5", "not_judged"), ("12", "over")],
+)
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_billing_threshold_bills_some_of_a_period_before_its_end(
+    world: World, counted: dict[str, float], billed: str, verdict: str, goes_on: bool
+) -> None:
+    """The invoice of the period then has the rest, or all of it beside a credit: Stripe shows both."""
+    id_, customer = subscribed(world)
+    world.travel(START + 3 * HOUR)
+    world.tick()
+    stripe = world.stripe
+    subscription = stripe.account.subscriptions.get(id_)
+    [item] = subscription.items
+    made = stripe.books.invoices.item_line(subscription, item, world.clock())
+    line = replace(made, invoice_item=None, period_end=item.period_end if goes_on else made.period_end)
+    stripe.books.invoices.draft(subscription, [line], "subscription_threshold", period_start=START)
+    world.travel(world.clock() + 15 * MINUTE)
+    world.tick("closing")
+    world.travel(world.clock() + HOUR)
+    world.inbox.clear()
+    closed(world)
+    [cycle] = [one for one in stripe.account.invoices if one.billing_reason == "subscription_cycle"]
+    [of_period] = cycle.lines
+    assert of_period.quantity == Decimal("11.25")
+    of_period.quantity = Decimal(billed)
+
+    world.deliver()
+    world.travel(world.clock() + 15 * MINUTE)
+    world.tick("closing")
+
+    [one] = [one for one in verdicts(world) if one["quantity"] == Decimal(billed)]
+    assert one["verdict"] == verdict
+    assert "VerdictShort" not in counted or verdict == "short"
+    assert "Late" not in counted
+    assert "Unbillable" not in counted
+    assert world.held(customer, START, END) == Decimal("11.25")
+
+
+def test_the_invoice_of_a_billing_threshold_is_not_judged_by_itself(
+    world: World, counted: dict[str, float]
+) -> None:
+    id_, _ = subscribed(world)
+    world.travel(START + 3 * HOUR)
+    world.tick()
+    stripe = world.stripe
+    subscription = stripe.account.subscriptions.get(id_)
+    [item] = subscription.items
+    line = replace(stripe.books.invoices.item_line(subscription, item, world.clock()), invoice_item=None)
+    stripe.books.invoices.draft(subscription, [line], "subscription_threshold", period_start=START)
+    world.travel(world.clock() + HOUR + MINUTE)
+
+    world.deliver()
+
+    [one] = verdicts(world)
+    assert (one["verdict"], one["quantity"]) == ("not_judged", Decimal("7.25"))
+    assert "judged with the period's own" in one["reason"]
+    assert set(counted) & {"Late", "Unbillable", "VerdictShort"} == set()

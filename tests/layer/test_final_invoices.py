@@ -99,6 +99,28 @@ def test_an_invoice_that_waited_for_nothing(reason: str, seconds: int, at_once: 
     assert [one.is_at_once for one in billed_lines(made)] == [at_once]
 
 
+def test_a_threshold_bills_in_the_course_of_a_period() -> None:
+    """Stripe does not say whether such a line ends where the period does, or where the invoice was made."""
+    middle = (MONTH_START + MONTH_END) // 2
+    changes = {
+        "billing_reason": "subscription_threshold",
+        "created": middle,
+        "status_transitions": {"finalized_at": middle + HOUR},
+    }
+    so_far = line("3", period={"start": MONTH_START, "end": middle})
+
+    for one in (so_far, line("3")):
+        [found] = billed_lines(invoice(one, **changes))
+        assert (found.quantity, found.is_of_threshold) == (Decimal(3), True)
+    assert [one.is_of_threshold for one in billed_lines(invoice(line()))] == [False]
+
+
+def test_what_was_billed_before_is_no_usage() -> None:
+    credit = line("3", amount=-30, description="Amount previously billed")
+
+    assert [one.quantity for one in billed_lines(invoice(line("5"), credit))] == [5]
+
+
 @pytest.mark.parametrize(
     ("changes", "price", "is_free"),
     [

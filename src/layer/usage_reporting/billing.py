@@ -29,7 +29,14 @@ from usage_reporting.errors import (
     RejectedError,
     StripeUnavailableError,
 )
-from usage_reporting.invoices import draft_span, has_line, item_and_price, subscription_of, with_invoice
+from usage_reporting.invoices import (
+    draft_span,
+    has_line,
+    is_of_threshold,
+    item_and_price,
+    subscription_of,
+    with_invoice,
+)
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
 from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
@@ -368,7 +375,7 @@ class Billing:
 
     async def _of_draft(self, invoice: Json) -> list[CustomerMeter]:
         subscription_id = subscription_of(invoice)
-        if not subscription_id or await self._is_too_old(invoice):
+        if not subscription_id or is_of_threshold(invoice) or await self._is_too_old(invoice):
             return []
         try:
             subscription = await self.subscription(subscription_id)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from usage_reporting.customer_meters import id_of
+from usage_reporting.invoices import is_of_threshold
 from usage_reporting.windows import MINUTE
 
 Json = dict[str, Any]
@@ -31,6 +32,8 @@ class BilledLine:
     final_at: int
     is_at_once: bool = False
     """Whether Stripe billed what it held, and waited for nothing."""
+    is_of_threshold: bool = False
+    """Whether a billing threshold made its invoice, in the course of a period."""
     is_unpriced: bool = False
     """Whether the line itself charges nothing for a unit."""
 
@@ -53,17 +56,21 @@ def is_final(invoice: Json) -> bool:
 def billed_lines(invoice: Json) -> list[BilledLine]:
     """The lines with a price whose period is over, those of one item and period as one.
 
-    Tiers of one price are lines of their own (API reference, "The Invoice Line Item object"). Raises
-    KeyError, TypeError, ValueError or ArithmeticError where Stripe's answer is not as documented.
+    Tiers of one price are lines of their own (API reference, "The Invoice Line Item object"). What a billing
+    threshold billed before may be taken off again by a line of a negative amount, which is no usage, and
+    the period of its own lines may go on ("Set up thresholds"). Raises KeyError, TypeError, ValueError or
+    ArithmeticError where Stripe's answer is not as documented.
     """
+    by_threshold = is_of_threshold(invoice)
     final_at = (invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"]
     is_renewal = invoice.get("billing_reason") == RENEWAL
     was_at_once = not is_renewal and final_at - invoice["created"] <= AT_ONCE
     found: dict[tuple[str, str, str, int, int], BilledLine] = {}
     for line in (invoice.get("lines") or {}).get("data", []):
         one = _billed(line, final_at, was_at_once=was_at_once)
-        if one is None or one.end <= one.start or one.end > final_at:
+        if one is None or one.end <= one.start or (one.end > final_at and not by_threshold):
             continue
+        one = replace(one, is_of_threshold=by_threshold)
         key = (one.subscription, one.item, one.price, one.start, one.end)
         before = found.get(key)
         found[key] = replace(one, quantity=one.quantity + before.quantity) if before else one
@@ -76,7 +83,8 @@ def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | Non
     details = of_item or parent.get("invoice_item_details") or {}
     price = id_of(((line.get("pricing") or {}).get("price_details") or {}).get("price"))
     subscription = id_of(details.get("subscription"))
-    if not price or not subscription or details.get("proration"):
+    is_credit = (line.get("amount") or 0) < 0
+    if not price or not subscription or details.get("proration") or is_credit:
         return None
     unit_amount = (line.get("pricing") or {}).get("unit_amount_decimal")
     says_trial = str(line.get("description") or "").startswith("Free trial")

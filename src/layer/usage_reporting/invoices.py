@@ -16,6 +16,14 @@ KEPT_OPEN = "usage_reporter_kept_open"
 """Key in the metadata of a draft that we keep open: when it would have been final, and who waits."""
 
 
+THRESHOLD = "subscription_threshold"
+
+
+def is_of_threshold(invoice: Json) -> bool:
+    """Whether a billing threshold made it: it bills what Stripe has received so far ("Set up thresholds")."""
+    return bool(invoice.get("billing_reason") == THRESHOLD)
+
+
 def subscription_of(invoice: Json) -> str:
     """The invoice's subscription; since API 2025-03-31.basil it stands under `parent`."""
     details = (invoice.get("parent") or {}).get("subscription_details") or {}
@@ -56,7 +64,12 @@ def has_line(lines: Iterable[Json], span: Span) -> bool:
 
 
 def with_invoice(span: Span, invoice: Json) -> Span:
-    """An ended span as its invoice has it; one that was final at once billed what Stripe held."""
+    """An ended span as its invoice has it; one that was final at once billed what Stripe held.
+
+    So did one that a threshold made, though it is a draft: no usage is added to it ("Set up thresholds").
+    """
+    if is_of_threshold(invoice):
+        return replace(span, state=SpanState.BILLED)
     if invoice.get("status") != "draft":
         finalized_at = (invoice.get("status_transitions") or {}).get("finalized_at")
         never_waited = isinstance(finalized_at, int) and finalized_at - invoice["created"] < MINUTE

@@ -30,6 +30,7 @@ from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, 
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts
 from usage_reporting.reporter import Reporter
+from usage_reporting.thresholds import NOT_BY_ITSELF, beside, billed_before
 from usage_reporting.verdict import (
     VERDICT,
     Cause,
@@ -106,7 +107,7 @@ class _Case:
     @property
     def is_reported(self) -> bool:
         """Whether its span is read once more; an invoice item's was looked at when Stripe made it."""
-        return bool(self.billed.item)
+        return bool(self.billed.item) and not self.billed.is_of_threshold
 
     @property
     def meter(self) -> str:
@@ -305,6 +306,8 @@ class Judge:
             quantity=billed.quantity,
             finding=Finding.NOT_JUDGED,
         )
+        if billed.is_of_threshold:
+            return replace(line, reason=NOT_BY_ITSELF)
         if case.price.get("transform_quantity"):
             return replace(line, reason="the price divides quantities (transform_quantity)")
         until = billed.final_at if billed.is_at_once else None
@@ -322,6 +325,8 @@ class Judge:
             )
         except RefusedError as error:
             found = replace(line, reason=error.reason)
+        if found.finding is Finding.SHORT and billed.item:
+            found = beside(found, await billed_before(self.billing, billed), known)
         is_free = billed.is_free(case.price) and found.finding is not Finding.EXACT
         return replace(found, finding=Finding.FREE, causes={}, reason="") if is_free else found
 
