@@ -438,3 +438,30 @@ def test_another_total_than_the_refused_one_is_told(world: World) -> None:
     assert statuses(world) == [Status.SENT]
 
     assert [event["value"] for event in world.meter_events(customer)] == [7]
+
+
+def test_doubts_of_a_subscription_that_is_over_are_settled_by_the_walk_over_recent_endings(
+    world: World,
+) -> None:
+    price, _ = world.metered_price()
+    subscription = world.subscription(price)
+    refuse_late(world, samples=0)
+    world.use(str(subscription.customer), NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.stripe.validation.refuse_next("timestamp_in_future")
+    world.tick()
+    world.client.v1.subscriptions.cancel(subscription.id)
+    assert told(world) == [(200, "doubted")]
+
+    def states() -> list[str]:
+        table = world.container().table
+        keys = [(item["pk"]["S"], item["sk"]["S"]) for item in world.ledger() if item["sk"]["S"][:2] == "20"]
+        return [send["state"] for item in table.get(keys) for send in item["sends"].values()]
+
+    seen = []
+    for hour in (1, 2):
+        world.travel(NOON + (2 + hour) * HOUR + 2 * MINUTE)
+        world.tick()
+        seen += states()
+
+    assert seen == ["doubted", "discarded"]
