@@ -1,0 +1,261 @@
+"""What Stripe's invoices, summaries and events say of a span: its state, its usage, its price."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.layer.builders import MONTH_START, NOON, D, span
+from tests.layer.test_billing import METER_PATH, Stripe, draft, line
+from tests.layer.test_customer_meters import STRIPE_METER, item, price
+from usage_reporting.billing import Finalized
+from usage_reporting.errors import RejectedError, StripeUnavailableError
+from usage_reporting.model import Span, SpanState, Target
+from usage_reporting.windows import DAY, HOUR
+
+Json = dict[str, Any]
+
+SUMMARIES = f"{METER_PATH}/event_summaries"
+ENDED = span(MONTH_START, NOON, state=SpanState.ENDED)
+LATER = NOON + HOUR
+
+
+def state_of(asked: Span, *invoices: Json, now: int = LATER) -> SpanState:
+    stripe = Stripe()
+    stripe.api.lists["/v1/invoices"] = [list(invoices)]
+    found = stripe.run(stripe.billing.state_of(asked, now))
+    assert replace(found, state=asked.state, deadline=None) == asked
+    return found.state
+
+
+def final(*lines: Json, **other: Any) -> Json:
+    return draft(
+        *lines,
+        status="open",
+        status_transitions={"finalized_at": NOON + HOUR},
+        billing_reason="subscription_cycle",
+        **other,
+    )
+
+
+# The state of an ended span
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "expected"),
+    [
+        (SpanState.ENDED, 73 * HOUR, SpanState.CURRENT),
+        (SpanState.ENDED, 73 * HOUR + 1, SpanState.FINAL),
+        (SpanState.CANCELED, HOUR, SpanState.DROPPED),
+    ],
+)
+def test_without_an_invoice_time_decides(state: SpanState, age: int, expected: SpanState) -> None:
+    assert state_of(replace(ENDED, state=state), now=NOON + age) is expected
+
+
+@pytest.mark.parametrize("state", [SpanState.CURRENT, SpanState.DRAFT, SpanState.BILLED])
+def test_what_is_known_is_not_asked(state: SpanState) -> None:
+    stripe = Stripe()
+
+    assert stripe.run(stripe.billing.state_of(replace(ENDED, state=state), LATER)).state is state
+    assert stripe.api.asked == []
+
+
+def test_the_invoice_with_the_line_decides() -> None:
+    renewal = final(line(end=NOON - 1))
+
+    assert state_of(ENDED, draft(line())) is SpanState.DRAFT
+    assert state_of(ENDED, final(line())) is SpanState.FINAL
+    assert state_of(ENDED, renewal, draft(line(), created=NOON + 5)) is SpanState.DRAFT
+    assert state_of(ENDED, draft(line(), created=NOON + 5), renewal) is SpanState.DRAFT
+
+
+def test_else_the_first_renewal_does() -> None:
+    first = final(line(end=NOON - 1))
+    second = draft(line(end=NOON - 1), created=NOON + 5, billing_reason="subscription_cycle")
+    other = draft(line(end=NOON - 1), billing_reason="subscription_update")
+
+    assert state_of(ENDED, other, second, first) is SpanState.FINAL
+    assert state_of(ENDED, other) is SpanState.CURRENT
+
+
+def test_invoices_of_before_or_of_others_say_nothing() -> None:
+    before = final(line(), created=NOON - 1)
+    others = final(line(), parent={"subscription_details": {"subscription": "sub_2"}})
+
+    assert state_of(ENDED, before, others) is SpanState.CURRENT
+    assert state_of(ENDED, {"id": "in_9", "parent": before["parent"]}) is SpanState.CURRENT
+
+
+def test_invoices_are_asked_for_from_the_end_on() -> None:
+    stripe = Stripe()
+    stripe.run(stripe.billing.state_of(ENDED, LATER))
+
+    assert stripe.asked("/v1/invoices") == [{"subscription": "sub_1", "created": {"gte": NOON}}]
+
+
+# Meters and summaries
+
+
+def test_how_a_meter_is_fed() -> None:
+    stripe = Stripe()
+    stripe.api.objects["/v1/billing/meters/mtr_2"] = STRIPE_METER | {
+        "default_aggregation": {"formula": "last"}
+    }
+
+    assert stripe.run(stripe.billing.stripe_meter("mtr_1")).event_name == "tokens"
+    assert stripe.run(stripe.billing.target_of("mtr_1")) is Target.MIRROR
+    assert stripe.run(stripe.billing.target_of("mtr_2")) is Target.LAST
+    assert stripe.run(stripe.billing.target_of("")) is Target.USAGE_RECORD
+
+
+def test_what_stripe_holds_is_the_sum_of_its_summaries() -> None:
+    stripe = Stripe()
+    pages = [["1.5", "2"], ["4"]]
+    stripe.api.lists[SUMMARIES] = [[{"aggregated_value": value} for value in page] for page in pages]
+
+    held = stripe.run(stripe.billing.usage_held("cus_1", "mtr_1", NOON + 59, NOON + 119))
+
+    assert held == D("7.5")
+    assert stripe.asked(SUMMARIES) == [{"customer": "cus_1", "start_time": NOON, "end_time": NOON + 60}]
+    stripe.api.lists.clear()
+    nothing = stripe.run(stripe.billing.usage_held("cus_1", "mtr_1", NOON, LATER))
+    assert (nothing, type(nothing)) == (D(0), Decimal)
+
+
+def test_what_stripe_holds_of_each_hour() -> None:
+    stripe = Stripe()
+    stripe.api.lists[SUMMARIES] = [
+        [{"start_time": NOON, "aggregated_value": 1.5}],
+        [{"start_time": LATER, "aggregated_value": "2"}],
+    ]
+
+    held = stripe.run(stripe.billing.hours_held("cus_1", "mtr_1", NOON, NOON + DAY))
+
+    assert held == {NOON: D("1.5"), LATER: D(2)}
+    assert all(type(value) is Decimal for value in held.values())
+    assert stripe.asked(SUMMARIES) == [
+        {
+            "customer": "cus_1",
+            "start_time": NOON,
+            "end_time": NOON + DAY,
+            "value_grouping_window": "hour",
+        }
+    ]
+
+
+def test_bounds_that_were_billed() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/invoices"] = [[draft(line()), draft(line(start=NOON, end=NOON + 2))]]
+
+    edges = stripe.run(stripe.billing.bounds_billed("cus_1", MONTH_START))
+
+    assert edges == {NOON, NOON + 2}
+    assert stripe.asked("/v1/invoices") == [{"customer": "cus_1", "created": {"gte": MONTH_START}}]
+
+
+def test_final_invoices_are_listed_by_their_events() -> None:
+    stripe = Stripe()
+
+    def event(name: str, invoice: str) -> Json:
+        return {"id": name, "livemode": True, "data": {"object": {"id": invoice, "object": "invoice"}}}
+
+    stripe.api.lists["/v1/events"] = [[event("evt_1", "in_1"), event("evt_2", "in_2")], []]
+
+    assert stripe.all(stripe.billing.finalized(NOON, "evt_0")) == [
+        Finalized("live", ["in_1", "in_2"], "evt_2")
+    ]
+    assert stripe.asked("/v1/events") == [
+        {"type": "invoice.finalized", "created": {"gte": NOON}, "starting_after": "evt_0"}
+    ]
+    stripe.all(stripe.billing.finalized(NOON))
+    assert "starting_after" not in stripe.asked("/v1/events")[1]
+
+
+# Prices that were taken off
+
+
+def updated(at: int, old: list[Json] | None, new: list[Json], subscription: str = "sub_1") -> Json:
+    previous = {} if old is None else {"items": {"data": old}}
+    current = {"id": subscription, "items": {"data": new}}
+    return {"created": at, "data": {"object": current, "previous_attributes": previous}}
+
+
+OURS = item(price=price())
+OTHERS = item(price=price(id="price_2"))
+
+
+@pytest.mark.parametrize(
+    ("event", "changed"),
+    [
+        (updated(NOON, [OURS], [OTHERS]), True),
+        (updated(NOON, [OURS], []), True),
+        (updated(NOON, [OURS], [OURS]), False),
+        (updated(NOON, [OTHERS], []), False),
+        (updated(NOON, [item(id="si_2", price=price())], []), False),
+        (updated(NOON, None, []), False),
+        (updated(NOON, [OURS], [OTHERS], "sub_2"), False),
+        ({"created": NOON}, False),
+    ],
+)
+def test_events_say_when_an_item_left_its_price(event: Json, changed: bool) -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/events"] = [[event]]
+
+    at = stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER))
+
+    assert at == (NOON if changed else LATER)
+    assert stripe.asked("/v1/events") == [
+        {"type": "customer.subscription.updated", "created": {"gte": MONTH_START}}
+    ]
+
+
+def test_a_change_of_price_lies_not_in_the_future() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/events"] = [[updated(LATER + 5, [OURS], [])]]
+
+    assert stripe.run(stripe.billing.price_changed_at(span(), NOON, LATER)) == LATER
+
+
+@pytest.mark.parametrize("pages", [9, 10])
+def test_ten_pages_of_events_are_read(pages: int) -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/events"] = [[]] * pages + [[updated(NOON, [OURS], [OTHERS])]]
+    is_read = pages < 10
+
+    changed_at = stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER))
+    found = stripe.run(stripe.billing.swaps(MONTH_START, NOON))
+
+    assert changed_at == (NOON if is_read else LATER)
+    assert [swap.at for swap in found] == ([NOON] if is_read else [])
+
+
+@pytest.mark.parametrize("error", [RejectedError("no"), StripeUnavailableError("down")])
+def test_without_events_the_change_is_now(error: Exception) -> None:
+    stripe = Stripe()
+    stripe.api.failing["/v1/events"] = error
+
+    assert stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER)) == LATER
+    with pytest.raises(type(error)):
+        stripe.run(stripe.billing.swaps(MONTH_START, NOON))
+
+
+def test_one_reading_of_swaps_serves_all_that_were_seen_before_it() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/events"] = [[updated(NOON, [OURS], [OTHERS])]]
+
+    def swapped(since: int, seen_at: int) -> int:
+        assert [swap.at for swap in stripe.run(stripe.billing.swaps(since, seen_at))] == [NOON]
+        return len(stripe.asked("/v1/events"))
+
+    assert swapped(NOON - 90, NOON) == 1
+    assert stripe.asked("/v1/events")[0]["created"] == {"gte": NOON - HOUR}
+    assert swapped(NOON - HOUR, NOON) == 1
+    assert swapped(NOON - HOUR - 1, NOON) == 2
+    assert swapped(NOON, NOON + 1) == 3, "seen after it was read"
+    swapped(NOON - DAY - 1, NOON)
+    midnight = NOON - NOON % DAY
+    assert stripe.asked("/v1/events")[-1]["created"] == {"gte": midnight - DAY}
