@@ -10,9 +10,10 @@ import pytest
 
 from tests.layer.builders import MONTH_START, NOON, D, span
 from tests.layer.test_billing import METER_PATH, Stripe, draft, line
-from tests.layer.test_customer_meters import STRIPE_METER, item, price
+from tests.layer.test_customer_meters import STRIPE_METER, item, price, subscription
 from usage_reporting.billing import Finalized
 from usage_reporting.errors import RejectedError, StripeUnavailableError
+from usage_reporting.invoices import draft_span, subscription_of
 from usage_reporting.model import Span, SpanState, Target
 from usage_reporting.windows import DAY, HOUR
 
@@ -95,6 +96,60 @@ def test_invoices_are_asked_for_from_the_end_on() -> None:
     stripe.run(stripe.billing.state_of(ENDED, LATER))
 
     assert stripe.asked("/v1/invoices") == [{"subscription": "sub_1", "created": {"gte": NOON}}]
+
+
+@pytest.mark.parametrize(
+    ("finalized_at", "state"),
+    [
+        (NOON, SpanState.BILLED),
+        (NOON + 59, SpanState.BILLED),
+        (NOON + 60, SpanState.FINAL),
+        (None, SpanState.FINAL),
+    ],
+)
+def test_an_invoice_that_never_waited_billed_what_stripe_held(
+    finalized_at: int | None, state: SpanState
+) -> None:
+    transitions = {"finalized_at": finalized_at}
+
+    assert state_of(ENDED, draft(line(), status="paid", status_transitions=transitions)) is state
+    assert state_of(ENDED, draft(line(), status="paid", status_transitions=None)) is SpanState.FINAL
+
+
+def test_one_line_among_others_is_enough_and_a_proration_is_none() -> None:
+    proration = line()
+    proration["parent"]["subscription_item_details"]["proration"] = True
+
+    assert state_of(ENDED, draft(line(item="si_2"), line())) is SpanState.DRAFT
+    assert state_of(ENDED, draft(proration)) is SpanState.CURRENT
+
+
+def test_the_deadline_is_that_of_the_draft() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/invoices"] = [[draft(line(), automatically_finalizes_at=LATER)]]
+
+    assert stripe.run(stripe.billing.state_of(ENDED, LATER)).deadline == LATER
+
+
+def test_where_an_invoice_names_its_subscription() -> None:
+    old: Json = {"parent": None, "subscription": {"id": "sub_1"}}
+
+    assert subscription_of(draft()) == subscription_of(old) == "sub_1"
+    assert subscription_of({}) == ""
+
+
+def test_a_draft_span_of_an_item_that_came_in_during_the_period() -> None:
+    def of(created: int, **invoice: Any) -> Span:
+        added = item(created=created, current_period_start=MONTH_START)
+        of_2 = subscription(start_date=MONTH_START - DAY, created=MONTH_START - 3 * DAY)
+        return draft_span(draft(**invoice), line(start=NOON - DAY), of_2, added)
+
+    assert of(NOON - DAY).first
+    assert not of(NOON - DAY - 1).first
+    assert not of(NOON).is_kept_open
+    assert of(NOON, metadata={"usage_reporter_kept_open": "yes"}).is_kept_open
+    over = draft_span(draft(), line(), subscription(cancel_at=NOON), item())
+    assert (over.last, of(NOON).last) == (True, False)
 
 
 # Meters and summaries
