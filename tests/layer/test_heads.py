@@ -26,6 +26,7 @@ from usage_reporting.errors import HeldError, LostRaceError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.swaps import Swap
 from usage_reporting.windows import DAY, HOUR
 
 LATER = NOON + HOUR
@@ -40,10 +41,15 @@ class FakeBilling:
     held: Decimal = Decimal(0)
     changed_at: int | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    changes: list[Swap] = field(default_factory=list)
 
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         self.asked.append((customer, meter, start, end))
         return self.held
+
+    async def swaps(self, since: int, seen_at: int) -> list[Swap]:
+        self.asked.append(("swaps", since, seen_at))
+        return self.changes
 
     async def price_changed_at(self, one: Span, since: int, now: int) -> int:
         self.asked.append((one.item, one.price, since, now))

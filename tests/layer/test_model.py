@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,3 +183,35 @@ def test_a_slice_lies_in_one_hour() -> None:
 
 def test_stripes_default_keys_of_a_payload() -> None:
     assert (METER.customer_key, METER.value_key) == ("stripe_customer_id", "value")
+
+
+def test_merging_keeps_what_either_shows() -> None:
+    one = customer_meter(closing=True, partial=True, read_until=NOON, is_deleted=True)
+    other = customer_meter(read_until=NOON + 1)
+
+    both = one.merged_with(other)
+    assert (both.closing, both.partial, both.read_until, both.is_deleted) == (True, False, NOON + 1, True)
+    assert one.merged_with(one) == one
+    assert other.merged_with(replace(one, refusal="no")).refusal == "no"
+    assert one.merged_with(customer_meter()).read_until is None
+
+
+def test_what_was_dropped_is_neither_billed_nor_lacking() -> None:
+    dropped = reading(5, 8, dropped=3, undelivered=0, state=SpanState.BILLED)
+
+    assert (dropped.accounted, dropped.is_over, dropped.uncounted) == (D(5), False, D(0))
+    taking = reading(5, 8, dropped=3, undelivered=1)
+    assert (taking.uncounted, reading(5, 8, dropped=3, undelivered=4).uncounted) == (D(2), D(0))
+    assert reading(5, 9, dropped=3, state=SpanState.BILLED).is_over
+    assert not reading(5, 5).is_over
+
+
+def test_what_is_rejected_is_undelivered() -> None:
+    assert [status for status in Status if status.is_undelivered] == [
+        Status.DOUBTED,
+        Status.REFUSED,
+        Status.HELD,
+        Status.REJECTED,
+        Status.HANDED_OVER,
+        Status.UNKNOWN,
+    ]

@@ -122,3 +122,30 @@ def test_nothing_goes_on_after_a_removal_or_into_a_new_period() -> None:
     assert parts(span(), [swap(NOON, new="")]) == billed
     assert parts(span(), [swap(NOON, begins=NOON)]) == billed
     assert parts(span(), []) == []
+
+
+def test_a_swap_in_the_first_second_of_a_span_is_that_which_began_it() -> None:
+    began, later = swap(MONTH_START), swap(MONTH_START + 1)
+
+    assert within(span(), [began, later], MONTH_START - DAY) == [later]
+    assert within(span(), [began, later], MONTH_START + 2) == []
+
+
+def test_two_swaps_in_one_second_leave_no_empty_part() -> None:
+    draft = span(deadline=NOON, state=SpanState.ENDED)
+    found = parts(draft, [swap(NOON), swap(NOON, "price_2", "price_3")])
+
+    assert [(one.start, one.end, one.price) for one in found] == [
+        (MONTH_START, NOON, "price_1"),
+        (NOON, MONTH_END, "price_3"),
+    ]
+    assert [(one.deadline, one.state) for one in found] == [
+        (None, SpanState.BILLED),
+        (None, SpanState.CURRENT),
+    ]
+
+
+def test_an_item_that_kept_its_price_hides_no_other() -> None:
+    both = event([item("price_1"), item("price_1", "si_2")], [item("price_1"), item("price_2", "si_2")])
+
+    assert [one.item for one in swaps_of(both)] == ["si_2"]

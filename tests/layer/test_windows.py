@@ -17,6 +17,10 @@ from usage_reporting.windows import (
     LONGEST_QUERY,
     MINUTE,
     Slice,
+    block_of,
+    block_start,
+    blocks,
+    ceil_minute,
     cut,
     day_of,
     days_between,
@@ -213,3 +217,83 @@ def test_instants_are_written_as_in_the_log_lines() -> None:
     assert rfc3339(1_686_171_600) == "2023-06-07T21:00:00Z"
     assert day_of(NOON + 12 * HOUR - 1) == "2026-07-15"
     assert day_of(NOON + 12 * HOUR) == "2026-07-16"
+
+
+# Where bounds are rounded: an hour of noon, whose bound at 12:37:42 is cut at 12:00, or at 10:00
+
+BOUND = NOON + 37 * MINUTE + 42
+
+
+def test_slices_beside_a_rounded_bound() -> None:
+    assert list(cut(NOON - HOUR, NOON + HOUR, {BOUND: NOON})) == [
+        Slice(NOON - HOUR, NOON),
+        Slice(NOON, NOON + HOUR, shift=BOUND - NOON),
+    ]
+    later = BOUND + MINUTE
+    assert list(cut(NOON, NOON + HOUR, {BOUND: later})) == [
+        Slice(NOON, later, early=MINUTE),
+        Slice(later, NOON + HOUR, shift=BOUND - later),
+    ]
+    assert list(cut(NOON, NOON + HOUR, {BOUND: NOON + HOUR})) == [
+        Slice(NOON, NOON + HOUR, early=NOON + HOUR - BOUND)
+    ]
+    assert list(cut(NOON, NOON + HOUR, {NOON + 2 * HOUR: NOON + HOUR})) == [Slice(NOON, NOON + HOUR)]
+    assert list(cut(NOON, NOON + HOUR, {BOUND: NOON + 2 * HOUR, BOUND + 9: NOON + 2 * HOUR})) == [
+        Slice(NOON, NOON + HOUR, early=NOON + HOUR - BOUND)
+    ]
+    unordered = {BOUND + MINUTE: BOUND + MINUTE, BOUND: BOUND}
+    assert [one.start for one in cut(NOON, NOON + HOUR, unordered)] == [NOON, BOUND, BOUND + MINUTE]
+
+
+@pytest.mark.parametrize("instant", [NOON - 2 * HOUR, NOON - 1, NOON, BOUND, NOON + HOUR - 1])
+def test_a_block_reaches_to_the_end_of_the_hour_of_its_bound(instant: int) -> None:
+    block = block_of(instant, {BOUND: NOON - 2 * HOUR + 5})
+
+    assert (block.start, block.end) == (NOON - 2 * HOUR, NOON + HOUR)
+    assert block.slices[-1] == Slice(NOON - 2 * HOUR + 5, NOON + HOUR, shift=BOUND - NOON + 2 * HOUR - 5)
+
+
+@pytest.mark.parametrize(
+    ("instant", "start"), [(NOON - 2 * HOUR - 1, NOON - 3 * HOUR), (NOON + HOUR, NOON + HOUR)]
+)
+def test_the_hours_beside_a_block_stand_alone(instant: int, start: int) -> None:
+    block = block_of(instant, {BOUND: NOON - 2 * HOUR + 5})
+
+    assert (block.start, block.end) == (start, start + HOUR)
+
+
+def test_a_bound_in_its_own_hour_makes_no_longer_block() -> None:
+    for cuts in ({BOUND: BOUND}, {BOUND: NOON}, {NOON + HOUR: NOON + HOUR}, {}):
+        block = block_of(BOUND, cuts)
+        assert (block.start, block.end) == (NOON, NOON + HOUR)
+    chained = {NOON + HOUR + 5: NOON - 5, NOON - 5: NOON - HOUR - 5}
+    assert block_start(NOON + HOUR, chained) == NOON - 2 * HOUR
+    assert block_of(NOON - 2 * HOUR, {NOON: NOON - HOUR - 5}).end == NOON + HOUR
+    assert [one.start for one in blocks(NOON - HOUR, NOON + HOUR, {})] == [NOON - HOUR, NOON]
+
+
+def test_a_slice_beside_a_bound_is_read_when_both_have_passed() -> None:
+    early = Slice(NOON, NOON + HOUR, early=10 * MINUTE)
+    assert read_until(early, NOON + HOUR - 1) == NOON + HOUR - 2 * MINUTE
+    assert read_until(early, NOON + HOUR) == NOON + HOUR
+    waiting = Slice(NOON, BOUND, early=-20 * MINUTE)
+    assert read_until(waiting, BOUND + 19 * MINUTE) == BOUND
+    shifted = Slice(NOON, NOON + HOUR, shift=BOUND - NOON)
+    assert read_until(shifted, BOUND + MINUTE) is None
+    assert read_until(shifted, BOUND + 2 * MINUTE) == NOON + 38 * MINUTE
+    before = Slice(BOUND, NOON + HOUR, shift=NOON - BOUND)
+    assert read_until(before, BOUND + MINUTE) is None
+
+
+def test_stamps_beside_a_bound() -> None:
+    early = Slice(NOON, NOON + HOUR, early=10 * MINUTE)
+    assert stamp_of(early, NOON + HOUR) == NOON + 50 * MINUTE - 1
+    assert stamp_of(early, NOON + 55 * MINUTE) == NOON + 50 * MINUTE - 1
+    assert stamp_of(early, NOON + 40 * MINUTE) == NOON + 40 * MINUTE - 1
+    late = Slice(NOON, NOON + 40 * MINUTE, early=-10 * MINUTE)
+    assert stamp_of(late, NOON + 40 * MINUTE) == NOON + 50 * MINUTE - 1
+    assert stamp_of(late, NOON + 30 * MINUTE) == NOON + 30 * MINUTE - 1
+
+
+def test_full_minutes() -> None:
+    assert [ceil_minute(NOON + seconds) for seconds in (-59, 0, 1)] == [NOON, NOON, NOON + MINUTE]
