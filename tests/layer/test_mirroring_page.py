@@ -18,10 +18,11 @@ from tests.layer.test_totalling import RacedTable
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
+from usage_reporting.doubts import Doubts
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.mirroring import Mirroring
-from usage_reporting.model import CustomerMeter, Report, Span, SpanState, Status
+from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.sender import Sender
@@ -216,6 +217,23 @@ def test_at_first_sight_usage_older_than_stripe_takes_is_counted_once() -> None:
     assert world.report(full=True).status is Status.UNCHANGED
 
 
+def test_at_first_sight_without_older_usage_nothing_is_lost() -> None:
+    world = World(LONG, span(item="si_2"))
+    world.use(NOON, 5)
+
+    assert world.report().status is Status.SENT
+    newcomer = World(CURRENT)
+    newcomer.use(MONTH_START - HOUR, 3)
+    assert newcomer.report().unbillable == 0
+
+
+def test_the_earliest_span_says_what_is_too_old() -> None:
+    world = World(CURRENT, LONG)
+    world.use(NOON - 50 * DAY, 3)
+
+    assert world.report().unbillable == 3
+
+
 def test_a_look_at_what_ended_counts_nothing_as_too_old() -> None:
     world = World(LONG)
     world.use(NOON - 50 * DAY, 3)
@@ -309,6 +327,44 @@ def test_a_send_confirmed_after_the_time_was_billed_is_late() -> None:
     assert (report.status, report.late) == (Status.LATE, D(5))
 
 
+def test_a_send_confirmed_while_its_time_is_open_is_not_late() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+    world.report()
+    world.stripe.otherwise = Behaviour.OK
+
+    report = world.report()
+
+    assert (report.status, report.late) == (Status.SENT, D(0))
+
+
+def test_what_stripe_took_and_discarded_waits_for_a_person() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.report()
+    [made] = world.entry().sends.values()
+    discarded = world.entry().discarding({made.identifier: "meter_event_invalid_value"})
+    world.table.items[(discarded.pk, discarded.sk)] = discarded.to_item(AT)
+
+    report = world.report()
+
+    assert report.status is Status.REJECTED
+    assert report.reason.startswith("Stripe took 5 units of 2026-07-15T12:00:00Z, and discarded them")
+    assert world.report(accept=True).status is Status.SENT
+
+
+def test_refusals_of_unknown_sends_put_those_of_their_time_in_doubt() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.report()
+    doubts = Doubts(world.customer_meter().meter_pk).with_window("evt_1", AT - MINUTE, AT, AT)
+    world.table.items[(doubts.pk, "doubts")] = doubts.to_item(AT)
+
+    assert world.report().status is Status.DOUBTED
+    assert [one.state for one in world.entry().sends.values()] == [SendState.DOUBTED]
+
+
 # Who goes on
 
 
@@ -338,6 +394,35 @@ def test_who_lost_a_race_reads_again() -> None:
 
     assert world.report().status is Status.SENT
     assert world.told == [(NOON + HOUR - 1, D(5))]
+
+
+def test_who_lost_a_race_sends_what_is_there_now() -> None:
+    world = World()
+    world.use(NOON, 5)
+    world.table.lost = {"entry": 1}
+    world.table.on_loss = lambda: world.use(NOON, 2)
+
+    assert world.report().status is Status.SENT
+    assert world.told == [(NOON + HOUR - 1, D(7))]
+
+
+def test_time_may_run_out_between_two_days_or_two_hours() -> None:
+    world = World()
+    world.use(NOON - DAY, 2)
+    world.use(NOON, 5)
+    late = Budget(50.0, lambda: 100.0 if world.stripe.calls else 0.0)
+
+    assert world.report(late).status is Status.HANDED_OVER
+    assert world.told == [(NOON - DAY + HOUR - 1, D(2))]
+
+    bounds = frozenset({MONTH_START, MONTH_END, ODD, ODD + HOUR})
+    other = World(now=NOON + 3 * HOUR)
+    other.other = {"bounds": bounds}
+    other.use(ODD, 2)
+    other.use(ODD + HOUR, 5)
+    late = Budget(50.0, lambda: 100.0 if other.openmeter.exactly else 0.0)
+    assert other.report(late).status is Status.HANDED_OVER
+    assert len(other.openmeter.exactly) == 2, "those of the first hour"
 
 
 # What is remembered
@@ -378,7 +463,7 @@ def test_a_reading_that_another_writer_outran_does_no_harm() -> None:
     world = World()
     world.report()
     world.other = {"seen_at": AT}
-    world.table.lost = {"head": 1}
+    world.table.lost = {"head": 100}
 
     assert world.report(full=True).status is Status.UNCHANGED
 
@@ -391,6 +476,7 @@ def test_an_hour_that_was_read_exactly_is_not_asked_again() -> None:
         world.openmeter.exactly.clear()
         world.report()
         assert len(world.openmeter.exactly) == asked
+    assert world.entry().version == 3, "two writes of a send, and one that remembers the hour"
     assert world.told == [(NOON + HOUR - 1, D(5))]
 
 
