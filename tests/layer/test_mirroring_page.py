@@ -24,7 +24,6 @@ from usage_reporting.ledger import Entry, Head
 from usage_reporting.mirroring import Mirroring
 from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
-from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.sender import Sender
 from usage_reporting.windows import DAY, HOUR, MINUTE, floor_hour
 
@@ -423,82 +422,3 @@ def test_time_may_run_out_between_two_days_or_two_hours() -> None:
     late = Budget(50.0, lambda: 100.0 if other.openmeter.exactly else 0.0)
     assert other.report(late).status is Status.HANDED_OVER
     assert len(other.openmeter.exactly) == 2, "those of the first hour"
-
-
-# What is remembered
-
-
-def test_readings_are_remembered_seldom() -> None:
-    world = World()
-    world.use(NOON, 5)
-    world.report()
-    assert (world.head.full_read_at, world.head.read_at) == (AT, AT)
-
-    world.clock.now = AT + 3 * HOUR - 1
-    world.report()
-    assert world.head.read_at == AT
-    world.clock.now += 1
-    world.report()
-    assert (world.head.full_read_at, world.head.read_at) == (AT, AT + 3 * HOUR)
-    world.clock.now += MINUTE
-    world.report(full=True)
-    assert world.head.full_read_at == world.clock()
-
-
-@pytest.mark.parametrize(("held", "read_at"), [(True, AT + 3 * HOUR), (False, AT)])
-def test_an_unknown_forgets_the_reading_and_what_is_held_does_not(held: bool, read_at: int) -> None:
-    world = World()
-    world.use(NOON, 5)
-    world.report()
-    world.clock.now += 3 * HOUR
-    world.use(NOON, -1 if held else 1)
-    if not held:
-        world.stripe.otherwise = Behaviour.NEVER_ARRIVED
-
-    assert world.report(full=True).status is (Status.HELD if held else Status.UNKNOWN)
-    assert (world.head.full_read_at, world.head.read_at) == (AT, read_at)
-
-
-def test_a_reading_that_another_writer_outran_does_no_harm() -> None:
-    world = World()
-    world.report()
-    world.other = {"seen_at": AT}
-    world.table.lost = {"head": 100}
-
-    assert world.report(full=True).status is Status.UNCHANGED
-
-
-def test_an_hour_that_was_read_exactly_is_not_asked_again() -> None:
-    world = World(span(ODD, MONTH_END))
-    world.use(ODD - 1, 9)
-    world.use(ODD, 5)
-    for asked in (1, 1, 0):
-        world.openmeter.exactly.clear()
-        world.report()
-        assert len(world.openmeter.exactly) == asked
-    assert world.entry().version == 3, "two writes of a send, and one that remembers the hour"
-    assert world.told == [(NOON + HOUR - 1, D(5))]
-
-
-# Rounded bounds
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "stamped"),
-    [
-        (PeriodBounds.HOUR, PeriodBounds.HOUR, {NOON - 1: 3, NOON + HOUR - 1: 9}),
-        (PeriodBounds.HOUR, PeriodBounds.EXACT, {NOON - 1: 3, NOON + HOUR - 1: 9}),
-        (PeriodBounds.EXACT, PeriodBounds.HOUR, {NOON - 1: 3, ODD - 1: 4, NOON + HOUR - 1: 5}),
-    ],
-)
-def test_usage_stays_in_the_period_in_which_it_was_told(
-    before: PeriodBounds, now: PeriodBounds, stamped: dict[int, int]
-) -> None:
-    world = World(span(MONTH_START, ODD, state=SpanState.DRAFT), span(ODD, MONTH_END))
-    for at, units in ((NOON - 1, 3), (ODD - 1, 4), (ODD, 5)):
-        world.use(at, units)
-    for setting in (before, now):
-        world.settings = replace(SETTINGS, period_bounds=setting)
-        assert world.report(full=True).status in {Status.SENT, Status.UNCHANGED}
-
-    assert dict(world.told) == stamped

@@ -31,6 +31,7 @@ from tests.layer.protocol import (
 from usage_reporting.budget import Budget
 from usage_reporting.errors import HeldError, LostRaceError
 from usage_reporting.model import Report, SendState
+from usage_reporting.sender import REPEATED_FOR
 from usage_reporting.targets import mirror
 from usage_reporting.windows import HOUR, Slice, read_until, stamp_of
 
@@ -104,6 +105,8 @@ class Mirroring(RuleBasedStateMachine):
         world = self.world
         report = Report(world.customer_meter)
         entry = (await world.ledger.entries([world.key]))[world.key]
+        if any(world.clock() - one.intended_at > REPEATED_FOR for one in entry.intents):
+            raise HeldError("too old to be repeated: it is doubted, and settled by summaries")
         entry = await world.sender.repeat_intents(report, entry, Budget())
         if entry.intents:
             return report
