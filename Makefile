@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 UV ?= $(shell command -v uv || echo .venv/bin/uv)
-PYTEST_ARGS ?= -n auto --dist loadscope -q
+PYTEST_ARGS ?= -n auto --dist worksteal -q
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.13 --no-annotate \
 	--custom-compile-command 'make lock'
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 \

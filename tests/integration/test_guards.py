@@ -304,7 +304,7 @@ def test_a_worker_without_time_puts_its_page_back_and_succeeds(world: World, cus
 
 def test_a_listing_without_time_goes_on_by_its_cursor(world: World) -> None:
     price, _ = world.metered_price()
-    customers = [str(world.subscription(price).customer) for _ in range(130)]
+    customers = [str(world.subscription(price).customer) for _ in range(105)]
     for customer in customers[:3] + customers[-3:]:
         world.use(customer, NOON + MINUTE, 5)
     world.travel(NOON + 2 * HOUR)
