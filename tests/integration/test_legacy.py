@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import boto3
+
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.model import CustomerMeter, Report
 
@@ -128,3 +130,23 @@ def test_an_empty_answer_in_the_draft_hour_is_held_and_notes_nothing(world: Worl
     assert [report.status for report in made.run(report())] == ["unchanged"]
     world.travel(end + 2 * HOUR)
     assert world.billed(subscription)[-1][1] == Decimal(5)
+
+
+def test_a_lost_ledger_sets_an_earlier_total_again(world: World) -> None:
+    """Its sequence begins anew, and Stripe would answer an equal request of this day from memory."""
+    world.settings["allow_decrease"] = True
+    _, item, customer = legacy_subscription(world)
+    for hours, value in ((1, 5), (3, -2)):
+        world.use(customer, NOON + hours * HOUR - 30 * MINUTE, value)
+        world.travel(NOON + hours * HOUR + 2 * MINUTE)
+        world.tick()
+    assert world.usage_records(item) == {NOON + 1: 3}
+
+    for stored in world.ledger():
+        key = {name: stored[name] for name in ("pk", "sk")}
+        boto3.client("dynamodb").delete_item(TableName="ledger", Key=key)
+    world.use(customer, NOON + 4 * HOUR, 2)
+    world.travel(NOON + 5 * HOUR + 2 * MINUTE)
+    world.tick()
+
+    assert world.usage_records(item) == {NOON + 1: 5}

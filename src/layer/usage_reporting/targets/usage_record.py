@@ -80,11 +80,15 @@ def send(
     rounding: str,
     now: int,
 ) -> Send:
-    """The usage record that sets the period's quantity. Raises RefusedError for a total below zero."""
+    """The usage record that sets the period's quantity. Raises RefusedError for a total below zero.
+
+    The instant is part of the fact: Stripe would answer an earlier record of the same value from memory, if
+    a lost ledger began its sequence anew (Idempotent requests).
+    """
     quantity = Decimal(round_whole(total, rounding))
     stamp = stamp_of(span)
-    fact = "|".join([customer_meter.pk, str(span.start), str(sequence), str(stamp), to_wire(quantity)])
-    digest = hashlib.sha256(fact.encode()).hexdigest()[:16]
+    numbers = [str(span.start), str(sequence), str(stamp), to_wire(quantity), str(now)]
+    digest = hashlib.sha256("|".join([customer_meter.pk, *numbers]).encode()).hexdigest()[:16]
     return Send(
         identifier=f"{span.item}.{span.start}.{sequence}.{digest}",
         slice_start=span.start,
