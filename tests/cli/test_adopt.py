@@ -344,3 +344,30 @@ def test_the_values_of_two_periods_are_told_apart(run: Run, world: World, stack:
     assert adopted_slices(world) == {ODD - 30 * DAY: 7, ODD: 5}
     assert run("report", "--stack", stack, "--json").json["summary"]["reported"] == 0
     assert values(world, customer) == [7, 5]
+
+
+def test_what_a_canceled_subscription_was_billed_is_not_counted_again(
+    run: Run, world: World, stack: str
+) -> None:
+    world.travel(ODD)
+    customer = world.customer()
+    price = world.metered_price(formula="last")[0]
+    canceled = world.subscription(price, customer).id
+    world.use(customer, ODD + 2 * MINUTE, 5)
+    world.travel(NOON + 3 * HOUR)
+    run("report", "--stack", stack)
+    world.client.v1.subscriptions.cancel(canceled, {"invoice_now": True, "prorate": True})
+    world.travel(NOON + 4 * HOUR)
+    world.subscription(price, customer)
+    world.travel(NOON + 5 * HOUR)
+    run("report", "--stack", stack)
+    head = next(item for item in world.ledger() if item["sk"]["S"] == "head")
+    boto3.client("dynamodb").put_item(TableName="ledger", Item={**head, "table": {"S": "1"}})
+    assert run("report", "--stack", stack).code == 1
+
+    run("adopt", "--stack", stack, "--customer", customer, "--yes")
+    world.travel(NOON + 6 * HOUR)
+    after = run("report", "--stack", stack, "--json").json["summary"]
+
+    assert world.billed(canceled)[-1][1] == 5
+    assert [after[name] for name in ("unbillable_units", "late_units", "held")] == ["0", "0", 0]
