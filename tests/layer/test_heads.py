@@ -22,7 +22,7 @@ from tests.layer.builders import (
     span,
 )
 from usage_reporting.billing import Billing
-from usage_reporting.errors import HeldError, LostRaceError
+from usage_reporting.errors import HeldError, LostRaceError, StripeUnavailableError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState
@@ -41,7 +41,8 @@ class FakeBilling:
     held: Decimal = Decimal(0)
     changed_at: int | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
-    changes: list[Swap] = field(default_factory=list)
+    changes: list[Swap] | None = field(default_factory=list)
+    """None: the key may not read events."""
 
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         self.asked.append((customer, meter, start, end))
@@ -49,6 +50,8 @@ class FakeBilling:
 
     async def swaps(self, since: int, seen_at: int) -> list[Swap]:
         self.asked.append(("swaps", since, seen_at))
+        if self.changes is None:
+            raise StripeUnavailableError("events cannot be read")
         return self.changes
 
     async def price_changed_at(self, one: Span, since: int, now: int) -> int:
@@ -104,7 +107,7 @@ def test_a_customer_meter_that_stripe_holds_nothing_of_is_begun(held: str) -> No
     assert head.spans == (span(),)
     assert head.bounds == {MONTH_START, MONTH_END}
     assert (head.seen_at, head.full_read_at) == (NOON, 0)
-    assert world.billing.asked == [("cus_1", METER.id, NOON - 35 * DAY, NOON)]
+    assert world.billing.asked[0] == ("cus_1", METER.id, NOON - 35 * DAY, NOON)
 
 
 @pytest.mark.parametrize("held", ["1", "0.001", "-1"])
@@ -364,3 +367,25 @@ def test_a_third_price_is_billed_from_the_second_swap_on(world: World) -> None:
     head = world.check(seen(span(price="price_3"), at=LATER + HOUR))
 
     assert head.spans[-1] == span(LATER + 100, price="price_3")
+
+
+def test_a_price_that_was_swapped_before_anything_was_reported_keeps_its_part() -> None:
+    world = World()
+    running = span(NOON - HOUR, NOON + DAY)
+    swap = Swap(NOON, running.subscription, running.item, "price_old", running.price)
+    world.billing.changes = [swap]
+
+    head = world.check(seen(running))
+
+    assert [(one.start, one.end, one.price, one.state) for one in head.spans] == [
+        (NOON - HOUR, NOON, "price_old", SpanState.BILLED),
+        (NOON, NOON + DAY, running.price, SpanState.CURRENT),
+    ]
+
+
+def test_a_key_that_may_not_read_events_stops_nobody_at_first_sight() -> None:
+    world = World()
+    world.billing.changes = None
+    running = span(NOON - HOUR, NOON + DAY)
+
+    assert [one.start for one in world.check(seen(running)).spans] == [NOON - HOUR]

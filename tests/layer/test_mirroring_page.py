@@ -25,6 +25,7 @@ from usage_reporting.mirroring import Mirroring
 from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.sender import Sender
+from usage_reporting.swaps import Swap
 from usage_reporting.windows import DAY, HOUR, MINUTE, floor_hour
 
 AT = NOON + HOUR + 30 * MINUTE
@@ -70,6 +71,9 @@ class FakeBilling:
     """What Stripe says of ended spans."""
 
     state: SpanState = SpanState.DRAFT
+
+    async def swaps(self, since: int, seen_at: int) -> list[Swap]:
+        return []
 
     async def state_of(self, asked: Span, now: int) -> Span:
         is_open = asked.state in {SpanState.ENDED, SpanState.CANCELED}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
-from usage_reporting.errors import HeldError, LostRaceError, RefusedError
+from usage_reporting.errors import HeldError, LostRaceError, RefusedError, StripeUnavailableError
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState, Target
 from usage_reporting.side_by_side import RACES
@@ -123,9 +123,26 @@ class Heads:
             table=table,
             seen_at=customer_meter.seen_at,
             bounds=frozenset(span.start for span in customer_meter.spans),
+            spans=await self._left_unseen(customer_meter),
             known_from=now,
         ).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
+
+    async def _left_unseen(self, customer_meter: CustomerMeter) -> tuple[Span, ...]:
+        """The parts of running periods under prices that were swapped before anything was reported of them.
+
+        A total has its parts told apart when it is sent.
+        """
+        left: list[Span] = []
+        for span in customer_meter.spans:
+            if customer_meter.target is not Target.MIRROR or span.state is not SpanState.CURRENT:
+                continue
+            try:
+                swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
+            except StripeUnavailableError:
+                break  # a key that may not read events must not stop anything
+            left += parts(span, within(span, swaps, span.start))[:-1]
+        return tuple(left)
 
     async def _with_price_changes(self, customer_meter: CustomerMeter, head: Head) -> Head:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
