@@ -116,6 +116,21 @@ def test_an_hour_that_comes_back_empty_is_held() -> None:
     assert planned(reading(0, 5)).held
 
 
+def test_an_hour_that_is_missing_is_held_even_where_hours_may_fall() -> None:
+    """Events that take usage back leave a row of zero; nothing at all is an answer not to be believed."""
+    gone = replace(reading(0, 5), is_missing=True)
+
+    assert planned(gone, may_fall=True).held
+    assert values(planned(reading(0, 5), may_fall=True)) == [(NOON, "-5")]
+    assert plan(customer_meter(), [gone], may_fall=False, accepted=True, now=NOW).sends
+
+
+def test_what_moves_to_another_slice_of_the_hour_is_not_missing() -> None:
+    moved = replace(reading(0, 5, piece=FIRST), is_missing=True)
+
+    assert values(planned(moved, reading(5, 0, piece=SECOND))) == [(FIRST.start, "-5"), (SECOND.start, "5")]
+
+
 def test_a_held_hour_does_not_stop_the_others() -> None:
     later = Slice(NOON + HOUR, NOON + 2 * HOUR)
     result = planned(reading(3, 5), reading(7, 1, piece=later))

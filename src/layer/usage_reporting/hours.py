@@ -203,8 +203,11 @@ class Case:
             if bound != at and bound <= self.now and day_of(bound) == day
         }
 
-    def reading(self, piece: Slice, value: Decimal) -> Reading | None:
-        """What was read of a slice beside what the ledger says; None when it is too early to send."""
+    def reading(self, piece: Slice, value: Decimal | None) -> Reading | None:
+        """What was read of a slice beside what the ledger says; None when it is too early to send.
+
+        Without a `value` OpenMeter has no row of it.
+        """
         entry = self.entry_of(piece)
         until = read_until(piece, self.now, eager=self.options.eager)
         newest = entry.newest_stamp(piece)
@@ -218,7 +221,7 @@ class Case:
             return None
         return Reading(
             piece=piece,
-            value=round_units(value),
+            value=ZERO if value is None else round_units(value),
             mirrored=entry.mirrored(piece),
             undelivered=entry.undelivered.get(piece.start, ZERO),
             sequence=entry.sequence(piece),
@@ -226,6 +229,7 @@ class Case:
             state=state,
             dropped=self.dropped(piece),
             discarded_as=entry.discarded_as(piece),
+            is_missing=value is None,
         )
 
     def settled_hours(self) -> dict[int, HourRead]:
@@ -236,12 +240,13 @@ class Case:
     def with_state(self, asked: Span, answer: Span) -> None:
         """Put what Stripe says of an ended span in place of what was not known."""
         self.spans = tuple(answer if span == asked else span for span in self.spans)
-        self.readings = [
+        known = [
             replace(reading, state=self.state_at(reading.stamp) or reading.state)
             if reading.stamp is not None
             else reading
             for reading in self.readings
         ]
+        self.readings = [reading for reading in known if reading.state is not SpanState.FREE]
 
     def canceled(self) -> list[Span]:
         """Spans in the range that a cancellation cut short: whether they are billed decides what is read."""
@@ -315,8 +320,9 @@ async def read_block(case: Case, openmeter: OpenMeter, block: Block) -> None:
     if not pieces:
         return
     total = finite(sum((case.hours.get(hour, ZERO) for hour in hours), ZERO))
+    values: Mapping[Slice, Decimal | None]
     if len(block.slices) == 1:
-        values = {pieces[0]: total}
+        values = {pieces[0]: total if any(hour in case.hours for hour in hours) else None}
     elif _covers(case, block, pieces) and _as_known(case, block, pieces, total):
         values = {piece: _accounted(case, piece) for piece in pieces}
     else:
@@ -350,20 +356,21 @@ def _as_known(case: Case, block: Block, pieces: list[Slice], total: Decimal) -> 
 
 async def _exactly(
     case: Case, openmeter: OpenMeter, block: Block, pieces: list[Slice], total: Decimal
-) -> dict[Slice, Decimal]:
+) -> dict[Slice, Decimal | None]:
     """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
     answers lags: usage of the ended period would then be billed in the next."""
-    values = {piece: finite(await _exact(case, openmeter, piece)) for piece in pieces}
-    lags = tuple(pieces) == block.slices and not is_same(total, sum(values.values(), ZERO))
+    values = {piece: await _exact(case, openmeter, piece) for piece in pieces}
+    parts = sum((value for value in values.values() if value is not None), ZERO)
+    lags = tuple(pieces) == block.slices and not is_same(total, parts)
     if block.end <= case.until and not case.customer_meter.partial and not lags:
         case.exact_hours[block.start] = HourRead(total, frozenset(pieces))
     return values
 
 
-async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal:
+async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal | None:
     until = read_until(piece, case.now, eager=case.options.eager) or piece.start
     if until <= piece.start:
         return ZERO
     subject = case.head.subject
     found = await openmeter.totals(case.head.openmeter_meter, [subject], piece.start, until)
-    return finite(found.get(subject, ZERO))
+    return finite(found[subject]) if subject in found else None

@@ -330,6 +330,8 @@ class Reading:
     """The part of `mirrored` that Stripe dropped: it is on no invoice."""
     discarded_as: str = ""
     """Stripe's code, if the newest send of the slice was taken and discarded for it."""
+    is_missing: bool = False
+    """OpenMeter has no row of it at all: events that take usage back would leave one."""
 
     @property
     def difference(self) -> Decimal:
