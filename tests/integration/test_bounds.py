@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from usage_reporting.heads import Options
+from usage_reporting.model import Status
 
 START = NOON - 22 * MINUTE - 18
 END = START + 31 * DAY
@@ -40,6 +42,24 @@ def test_an_hour_with_a_bound_is_not_asked_exactly_again_and_again(world: World)
         queries.append(len(world.openmeter.calls.queries))
 
     assert queries == [2, 2, 1, 1]
+
+
+def test_a_trial_that_is_over_and_invoiced_needs_no_correction(world: World) -> None:
+    world.clock.set(START)
+    world.settings["allow_decrease"] = True
+    price, _ = world.metered_price()
+    subscription = world.subscription(price, trial_end=START + 10 * DAY)
+    customer = str(subscription.customer)
+    world.use(customer, NOON + HOUR, 5)
+    world.travel(NOON + 3 * HOUR)
+    world.tick()
+    world.use(customer, NOON + HOUR, -2)
+    world.use(customer, NOON + 2 * HOUR, 4)
+    world.travel(START + 10 * DAY + 3 * HOUR)
+    reports = world.report_all(Options(full=True))
+
+    assert [(report.status, report.reasons) for report in reports] == [(Status.UNCHANGED, [])]
+    assert world.billed(subscription.id)[-1][2] == "paid"
 
 
 def test_usage_in_a_trial_is_not_billed_and_after_it_is(world: World) -> None:

@@ -52,6 +52,7 @@ CACHED_FOR = 10 * MINUTE
 """So that metadata given to a product is seen soon, though a process may live for hours."""
 
 _EVENT_PAGES = 10
+_TAKES_USAGE = frozenset({SpanState.CURRENT, SpanState.DRAFT})
 
 
 @dataclass(slots=True)
@@ -218,12 +219,15 @@ class Billing:
             return span
         invoice = await self._invoice_of(span)
         if invoice is not None:
-            return with_invoice(span, invoice)
-        if span.state is SpanState.CANCELED:
-            return replace(span, state=SpanState.DROPPED)
-        if now - span.end > LONGEST_DRAFT:
-            return replace(span, state=SpanState.FINAL)
-        return replace(span, state=SpanState.CURRENT)
+            found = with_invoice(span, invoice)
+        elif span.state is SpanState.CANCELED:
+            found = replace(span, state=SpanState.DROPPED)
+        elif now - span.end > LONGEST_DRAFT:
+            found = replace(span, state=SpanState.FINAL)
+        else:
+            found = replace(span, state=SpanState.CURRENT)
+        is_free = span.when_left is SpanState.FREE and found.state not in _TAKES_USAGE
+        return replace(found, state=SpanState.FREE) if is_free else found
 
     async def _invoice_of(self, span: Span) -> Json | None:
         """The invoice that bills an ended span: the one with its line, else the renewal's first."""

@@ -88,6 +88,8 @@ class _Case:
         line = self.billed
         state = SpanState.BILLED if line.is_at_once else SpanState.FINAL
         span = Span(line.start, line.end, line.subscription, line.item, line.price, state)
+        if line.is_free(self.price):
+            span = replace(span, state=SpanState.FREE, when_left=SpanState.FREE)
         known = self.head.spans if self.head else ()
         shown = self.mapped.spans if self.mapped else ()
         same = [other for other in (*known, *shown) if other.key == span.key]

@@ -74,7 +74,8 @@ def cuts_of(
     # What goes on at another price in the same second did not start there.
     went_on = {(span.item, span.end) for span in known if span.state in _LEFT}
     starts = {span.start for span in known if span.first and (span.item, span.start) not in went_on}
-    starts.update(span.end for span in known if span.state is SpanState.FREE)
+    pauses = [one for one in known if one.state is SpanState.FREE and one.when_left is not SpanState.FREE]
+    starts.update(span.end for span in pauses)
     ends = {span.end for span in known if span.last or span.state in _LEFT}
     kept = kept or {}
     cuts: dict[int, int] = {}

@@ -183,6 +183,8 @@ class Totalling:
         if total.changed or read.repeated or total.span.state is SpanState.CANCELED:
             read.spans = [await self.billing.state_of(span, now) for span in read.spans]
             total = case.total(read, now)
+        if total.span.state is SpanState.FREE:
+            return
         # A part that Stripe billed at once is neither told nor counted with the rest.
         may_be_parted = total.takes_usage or total.span.state is SpanState.FINAL
         is_due = total.changed or (total.takes_usage and total.span.end <= now)
