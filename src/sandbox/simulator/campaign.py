@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,7 +15,7 @@ from sandbox.simulator.generate import history_of
 from sandbox.simulator.history import History
 from sandbox.simulator.shrink import as_test, shrunk
 from sandbox.simulator.trouble import KINDS
-from sandbox.simulator.verdict import Verdict, judge
+from sandbox.simulator.verdict import Verdict, Wrong, judge
 from sandbox.simulator.world import World
 
 _AHEAD: Final = 4
@@ -142,7 +143,12 @@ def _shown(played: Played, kinds: Sequence[str], *, in_full: bool) -> dict[str, 
         "what": [str(wrong) for wrong in played.verdict.wrong],
     }
     if in_full:
-        short = shrunk(history, lambda one: bool(play_history(one).verdict.wrong))
+        whats = {_what_alone(wrong) for wrong in played.verdict.wrong}
+
+        def fails_alike(history: History) -> bool:
+            return any(_what_alone(wrong) in whats for wrong in play_history(history).verdict.wrong)
+
+        short = shrunk(history, fails_alike)
         shown["shortest"] = {
             "contracts": len(short.contracts),
             "usage": len(short.usage),
@@ -152,3 +158,8 @@ def _shown(played: Played, kinds: Sequence[str], *, in_full: bool) -> dict[str, 
         }
         shown["test"] = as_test(short)
     return shown
+
+
+def _what_alone(wrong: Wrong) -> str:
+    """What is wrong without who, when and how much: less history must not fail for another reason."""
+    return re.sub(r"\d+(\.\d+)?|\b(cus|mtr|si|sub)_\w+", "", wrong.what)

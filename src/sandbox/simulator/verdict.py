@@ -11,7 +11,7 @@ from sandbox.simulator.aggregations import aggregated
 from sandbox.simulator.bills import Measures, quantity
 from sandbox.simulator.history import History, Usage
 from sandbox.simulator.looks import RENEWAL_DELAY, Looks, holder_of
-from sandbox.simulator.oracle import Segment, running, segments
+from sandbox.simulator.oracle import NEVER, Segment, running, segments
 from sandbox.simulator.outcome import Line, Outcome, Received
 from sandbox.simulator.processes import Reported
 from sandbox.simulator.totals import door_of, seen_from, seen_in_course
@@ -90,6 +90,11 @@ class _Judge:
         self.with_running = [*self.segments, *running(history, RENEWAL_DELAY)]
         self.measures = Measures(history.bounds, self.with_running)
         self.followed = {(one.contract, one.place, one.start): one.item for one in self.segments}
+        self.swapped_at = {
+            (one.contract, one.place, one.end)
+            for one in self.segments
+            if one.how in {"dropped", "received"} and not one.is_whole
+        }
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
@@ -103,8 +108,8 @@ class _Judge:
         lines = dict(self.lines)
         for segment in sorted(self.segments, key=lambda one: (one.contract, one.start)):
             line = lines.pop((segment.contract, segment.item, segment.start, segment.end), None)
-            if segment.closes > self.history.end:
-                continue  # a draft that a webhook still holds
+            if segment.closes > self.history.end or (line is None and self._is_pending(segment)):
+                continue  # a draft that a webhook still holds, or an invoice item without an invoice yet
             if segment.has_line:
                 self.found.periods += 1
             if line is None and segment.has_line:
@@ -114,6 +119,17 @@ class _Judge:
         self._rest(lines.values())
         self._reports()
         return self.found
+
+    def _is_pending(self, segment: Segment) -> bool:
+        """Whether what a price had billed when it left waits for the subscription's next invoice."""
+        return (
+            segment.how == "received"
+            and segment.contract not in self.over_at
+            and not any(
+                other.contract == segment.contract and other.end > segment.end and other.has_line
+                for other in self.segments
+            )
+        )
 
     def _segment(self, segment: Segment, line: Line | None) -> None:
         if segment.how == "paused":
@@ -126,7 +142,7 @@ class _Judge:
             self._total(segment, line)
 
     def _mirror(self, segment: Segment, line: Line | None) -> None:
-        sums = self._sums(segment)
+        sums = self._sums(segment, line)
         if line is not None:
             self._finality(segment, line)
             if not _same(line.quantity, max(sums.in_time, ZERO)):
@@ -139,7 +155,7 @@ class _Judge:
         elif self._swapped_to_another(segment):
             rest = max(sums.wanted - _known(segment, sums), ZERO)
             self.moved[segment.contract, segment.place, segment.end] = rest
-        elif segment.how != "dropped" and not self._accounted(segment, sums, known, most):
+        elif segment.how not in {"dropped", "free"} and not self._accounted(segment, sums, known, most):
             self._short(
                 segment,
                 f"billed {sums.in_time} of {sums.wanted} used, {sums.counted} counted as on no invoice",
@@ -156,7 +172,7 @@ class _Judge:
         elif segment.how in {"draft", "received"} and not _same(sums.in_time, sums.truth):
             self.found.predicted += 1
 
-    def _sums(self, segment: Segment) -> _Sums:
+    def _sums(self, segment: Segment, line: Line | None) -> _Sums:
         meter = segment.item.meter
         used = self.measures.usage(segment, self.usage[segment.customer, meter])
         taken = [
@@ -165,12 +181,16 @@ class _Judge:
             if segment.start <= event.stamp < segment.end
         ]
         truth = aggregated(used)
+        # In the second in which the quantity is fixed, the line alone tells what came before that.
+        until = segment.closes
+        if line is not None and _same(line.quantity, max(_sum(taken, until - 1), ZERO)):
+            until -= 1
         return _Sums(
             used=used,
             truth=truth,
             wanted=truth + self.moved.pop((segment.contract, segment.place, segment.start), ZERO),
-            in_time=sum((event.value for event in taken if event.at <= segment.closes), ZERO),
-            too_late=sum((event.value for event in taken if event.at > segment.closes), ZERO),
+            in_time=_sum(taken, until),
+            too_late=_sum(taken, NEVER) - _sum(taken, until),
             counted=self._counted(segment.customer, segment.item.holder, *self.measures.of(segment)),
             is_shared=self._shared(segment),
             last_at=max((event.at for event in taken), default=0),
@@ -189,6 +209,12 @@ class _Judge:
         """
         if _same(known, sums.wanted) or sums.wanted < known <= most:
             return True
+        if (segment.contract, segment.place, segment.start) in self.swapped_at:
+            # Late usage of a swap's hour is counted with all of that hour.
+            hour = segment.start - segment.start % HOUR
+            with_hour = known + self._counted(segment.customer, segment.item.holder, hour, segment.start)
+            if _same(with_hour, sums.wanted):
+                return True
         if sums.is_shared and segment.how == "received" and known < sums.wanted:
             return True  # the rest of its last hour was stamped behind it, and is the other price's to bill
         looked_at = aggregated(use for use in sums.used if self._was_looked_at(segment, use))
@@ -230,11 +256,13 @@ class _Judge:
         if not any(_same(line.quantity, one) for one in seen):
             tell = self._over if line.quantity > truth else self._short
             tell(segment, f"billed {line.quantity} of {truth} used, which nobody could see then")
+        if segment.how == "free":
+            return  # nothing of it is ever charged, so that nothing has to be counted
         until = int(min(segment.closes, self.looks.forgotten_at(segment)))
         if not any(_same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, until)):
             what = f"billed {line.quantity} of {truth} used, {counted} counted as on no invoice"
             self._short(segment, what)
-        self.found.predicted += not _same(line.quantity, truth) and segment.how != "free"
+        self.found.predicted += not _same(line.quantity, truth)
 
     def _last_received(self, segment: Segment) -> Decimal:
         """The value with the newest stamp in the segment that Stripe had in time (Configure meters)."""
@@ -343,6 +371,10 @@ def _known(segment: Segment, sums: _Sums) -> Decimal:
         # moved across a bound for its sake is not more.
         known += max(min(sums.too_late, sums.wanted - known), ZERO)
     return known
+
+
+def _sum(taken: Iterable[Received], until: int) -> Decimal:
+    return sum((event.value for event in taken if event.at <= until), ZERO)
 
 
 def _is_taken_back(use: Usage) -> bool:
