@@ -127,9 +127,17 @@ def test_what_ran_before_a_pause_takes_more_while_its_invoice_is_a_draft() -> No
 
 
 def test_a_trial_that_ended_in_a_pause_was_free() -> None:
-    trial = {"trial_start": MONTH_START, "trial_end": NOON, "status": "paused"}
+    trial = {"trial_start": MONTH_START, "trial_end": NOON + 1, "status": "paused"}
 
-    assert {state for _, _, state in found(stage(**trial), paused())} <= {SpanState.FREE}
+    assert found(stage(**trial), paused()) == [(MONTH_START, NOON, SpanState.FREE)]
+
+
+@pytest.mark.parametrize(("early", "is_over"), [(AHEAD, True), (AHEAD + 1, False)])
+def test_a_removal_that_lies_ahead_of_our_clock_is_left_alone(early: int, is_over: bool) -> None:
+    stripe = stage()
+    stripe.clock.now = NOON - early
+
+    assert (of(stripe, removal()) is not None) is is_over
 
 
 def test_a_pause_is_free() -> None:

@@ -374,3 +374,37 @@ def test_a_renewal_that_turned_out_to_be_the_end_leaves_nothing_to_a_next_period
     _, end = usage_record.measured_span(ended, setting, kept=kept)
     assert end == max(early - early % MINUTE, kept[BOUND])
     assert usage_record.measured_span(replace(ended, last=False), setting, kept=kept)[1] == kept[BOUND]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "cut"),
+    [
+        (NOON - 1, NOON),
+        (NOON, NOON + MINUTE),
+        (NOON + MINUTE - 1, NOON + MINUTE),
+        (NOON + MINUTE, NOON + 2 * MINUTE),
+    ],
+)
+def test_a_renewal_is_cut_at_the_next_full_minute_after_what_was_told(stamp: int, cut: int) -> None:
+    bound = NOON + 37 * MINUTE + 42
+    found = cuts_of([bound], [span(end=bound), span(bound)], PeriodBounds.HOUR, stamps=[stamp])
+
+    assert found == {bound: cut}
+
+
+@pytest.mark.parametrize(
+    ("state", "cut"), [(SpanState.CURRENT, NOON + 38 * MINUTE), (SpanState.BILLED, NOON + 37 * MINUTE)]
+)
+def test_what_goes_on_at_another_price_did_not_start_there(state: SpanState, cut: int) -> None:
+    bound = NOON + 37 * MINUTE + 42
+    spans = [span(end=bound, state=state), span(bound, price="price_2", first=True)]
+
+    assert cuts_of([bound], iter(spans), PeriodBounds.HOUR)[bound] == cut
+
+
+def test_what_was_told_up_to_a_last_end_stays() -> None:
+    bound = NOON + 37 * MINUTE + 42
+    spans = [span(end=bound, last=True)]
+
+    assert cuts_of([bound], spans, PeriodBounds.HOUR) == {bound: NOON + 37 * MINUTE}
+    assert cuts_of([bound], spans, PeriodBounds.HOUR, kept={bound: bound}) == {bound: bound}

@@ -27,8 +27,8 @@ SENT_AT = NOON + HOUR + MINUTE
 SETTLED = SENT_AT + SUMMARIES_LAG
 
 
-def made(name: str, value: str | int, state: SendState = SendState.DOUBTED, **other: Any) -> Send:
-    one = send(name, value, intended_at=SENT_AT, state=state)
+def made(name: str, value: str | int | Decimal, state: SendState = SendState.DOUBTED, **other: Any) -> Send:
+    one = replace(send(name, intended_at=SENT_AT, state=state), value=Decimal(value))
     return replace(one, **{"sent_at": SENT_AT, **other})
 
 

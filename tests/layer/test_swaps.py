@@ -149,3 +149,12 @@ def test_an_item_that_kept_its_price_hides_no_other() -> None:
     both = event([item("price_1"), item("price_1", "si_2")], [item("price_1"), item("price_2", "si_2")])
 
     assert [one.item for one in swaps_of(both)] == ["si_2"]
+
+
+def test_an_event_without_names_is_of_nothing() -> None:
+    nameless: Json = {
+        "created": NOON,
+        "data": {"object": {}, "previous_attributes": {"items": {"data": [{"price": None}]}}},
+    }
+
+    assert swaps_of(nameless) == [Swap(NOON, "", "", "", "")]

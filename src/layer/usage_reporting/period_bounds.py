@@ -103,9 +103,9 @@ def measured(span: Span, cuts: Cuts) -> tuple[int, int]:
 
 def _beside_stamps(bound: int, at: int, stamps: Sequence[int]) -> int:
     """A cut that separates what is stamped before its bound from what is stamped after it."""
-    if at > bound and bisect_left(stamps, at) > bisect_left(stamps, bound):
+    if bisect_left(stamps, at) > bisect_left(stamps, bound):
         at = floor_minute(bound)
     earlier = bisect_left(stamps, bound)
-    if at < bound and earlier and stamps[earlier - 1] >= at:
+    if earlier and stamps[earlier - 1] >= at:
         return min(ceil_minute(stamps[earlier - 1] + 1), bound)
     return at
