@@ -46,7 +46,8 @@ ON_REQUEST = {
     "verdict",
 }
 """Mutated when they are named. All other modules, also future ones, decide what is billed."""
-TESTS = ("tests/layer", "tests/ledger", "tests/integration")
+TESTS = ("tests/layer", "tests/ledger")
+"""What only tests/integration notice is not pinned down, and takes too long to find."""
 AT_LEAST = 90.0
 
 

@@ -18,6 +18,9 @@ Hits = frozenset[tuple[str, int]]
 """File and line."""
 
 
+type Cache = functools._lru_cache_wrapper[object]
+
+
 def functions_in(paths: Collection[str]) -> Iterator[FunctionType]:
     """All live functions whose source is in these files, whatever decorates or copied them."""
     for found in gc.get_objects():
@@ -25,7 +28,7 @@ def functions_in(paths: Collection[str]) -> Iterator[FunctionType]:
             yield found
 
 
-def caches_of(functions: Collection[FunctionType]) -> Iterator[functools._lru_cache_wrapper[object]]:
+def caches_of(functions: Collection[FunctionType]) -> Iterator[Cache]:
     """What remembers answers of these functions, from before a change."""
     for found in gc.get_objects():
         if isinstance(found, functools._lru_cache_wrapper) and found.__wrapped__ in functions:

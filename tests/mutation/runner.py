@@ -29,7 +29,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.mutation.coverage import Hits, Recorder, caches_of, functions_in
+from tests.mutation.coverage import Cache, Hits, Recorder, caches_of, functions_in
 from tests.mutation.mutants import Mutant
 
 OURS = {"cli", "sandbox", "tests", "usage_reporting"}
@@ -102,18 +102,19 @@ class Runner:
         items = {item.nodeid: item for item in session.items}
         paths = {str(mutant.path) for mutant in self.mutants}
         watched = paths | {path for lines in self.uses.values() for path, _ in lines}
-        self.baseline = _measured(session.items, watched, self.jobs)
+        functions = list(functions_in(paths))
+        caches = list(caches_of(functions))
+        self.baseline = _measured(session.items, watched, caches, self.jobs)
         broken = [name for name, test in self.baseline.items() if not test.passed]
         if broken:
             self.problem = f"without mutants these tests fail: {broken}"
             return True
-        functions = list(functions_in(paths))
         gc.freeze()  # or each fork would copy all of the memory that its collector looks at
-        _Forks(self.jobs).run(self._children(items, functions))
+        _Forks(self.jobs).run(self._children(items, functions, caches))
         return True
 
     def _children(
-        self, items: dict[str, pytest.Item], functions: list[FunctionType]
+        self, items: dict[str, pytest.Item], functions: list[FunctionType], caches: list[Cache]
     ) -> Iterator[tuple[Child, Ended]]:
         for mutant in self.mutants:
             tests = self._tests(mutant)
@@ -124,7 +125,7 @@ class Runner:
             def child(pipe: int, mutant: Mutant = mutant, tests: list[str] = tests) -> NoReturn:
                 watch = _Watch(self.baseline, pipe)
                 if mutant.function:
-                    _replace_code(mutant, functions)
+                    _replace_code(mutant, functions, caches)
                     _run([items[test] for test in tests], watch)
                 _run_anew(mutant, tests, watch)
 
@@ -301,7 +302,7 @@ def _compiled(mutant: Mutant) -> CodeType:
         os._exit(NO_PYTHON)
 
 
-def _replace_code(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
+def _replace_code(mutant: Mutant, functions: Sequence[FunctionType], caches: Sequence[Cache]) -> None:
     """Put the changed function's code into every function that has the original's."""
     changed = next(_named(_compiled(mutant), mutant.function))
     path = str(mutant.path)
@@ -316,7 +317,7 @@ def _replace_code(mutant: Mutant, functions: Sequence[FunctionType]) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         for function in replaced:
             function.__code__ = changed
-    for kept in caches_of(functions):
+    for kept in caches:
         kept.cache_clear()
 
 
@@ -331,13 +332,15 @@ def _named(code: CodeType, qualified: str) -> Iterator[CodeType]:
 # Without mutants
 
 
-def _measured(items: Sequence[pytest.Item], paths: set[str], jobs: int) -> dict[str, Baseline]:
+def _measured(
+    items: Sequence[pytest.Item], paths: set[str], caches: Sequence[Cache], jobs: int
+) -> dict[str, Baseline]:
     """Run all tests as they are, in as many processes as there may be: time, lines, outcome of each."""
     measured: dict[str, Baseline] = {}
 
     def share(part: Sequence[pytest.Item]) -> Child:
         def child(pipe: int) -> NoReturn:
-            found = _Measure(Recorder(paths)).run(part)
+            found = _Measure(Recorder(paths), caches).run(part)
             with os.fdopen(pipe, "wb") as output:
                 pickle.dump(found, output)
             os._exit(0)
@@ -358,6 +361,7 @@ def _measured(items: Sequence[pytest.Item], paths: set[str], jobs: int) -> dict[
 @dataclass(slots=True, eq=False)
 class _Measure:
     recorder: Recorder
+    caches: Sequence[Cache]
     failed: set[str] = field(default_factory=set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -370,6 +374,8 @@ class _Measure:
         found = {}
         for item, following in zip(items, [*items[1:], None], strict=True):
             self.recorder.take()
+            for cache in self.caches:
+                cache.cache_clear()  # what an earlier test made it remember, this one may need, too
             begun = time.process_time()  # other work on the machine must not change what is chosen
             config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             seconds = time.process_time() - begun

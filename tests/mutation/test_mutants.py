@@ -249,3 +249,30 @@ def test_count():
 
 def test_what_is_no_python_is_no_mutant(tmp_path: Path) -> None:
     assert "n = 0 => pass: no python" in run_mutants(tmp_path, TESTS + COUNTED, PACKAGE + NONLOCAL)
+
+
+CACHED = """
+
+import functools
+
+
+@functools.cache
+def one():
+    n = 0
+    return n + 1
+"""
+
+KNOWN = """
+
+from usage_reporting.thing import one
+
+KNOWN = one()
+
+
+def test_one():
+    assert one() == 1
+"""
+
+
+def test_what_was_remembered_before_a_change_is_forgotten(tmp_path: Path) -> None:
+    assert "n + 1 => n - 1: killed" in run_mutants(tmp_path, TESTS + KNOWN, PACKAGE + CACHED)
