@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, span
+from tests.layer.test_billing import Stripe, draft, line, subscribed
+from usage_reporting.errors import RejectedError
+from usage_reporting.final_invoices import BilledLine
 from usage_reporting.invoices import with_invoice
 from usage_reporting.model import SpanState
-from usage_reporting.thresholds import beside
+from usage_reporting.thresholds import beside, billed_before
 from usage_reporting.verdict import Cause, Finding, JudgedLine, Known
 
 
@@ -78,3 +82,67 @@ def test_an_invoice_of_a_threshold_takes_no_more_usage(status: str) -> None:
 
     assert with_invoice(ended, made).state is SpanState.BILLED
     assert with_invoice(ended, {**made, "billing_reason": "subscription_cycle"}).state is not SpanState.BILLED
+
+
+# What was billed before
+
+
+OWN = BilledLine("sub_1", "si_1", "price_1", MONTH_START, MONTH_END, D(5), MONTH_END)
+
+
+def of_threshold(name: str, *quantities: str, status: str = "paid", **other: Any) -> dict[str, Any]:
+    lines = [
+        {**line(**other), "quantity": quantity, "quantity_decimal": quantity, "id": f"il_{number}"}
+        for number, quantity in enumerate(quantities)
+    ]
+    for one in lines:
+        one["parent"]["subscription_item_details"]["subscription"] = "sub_1"
+    return draft(*lines, id=name, status=status, billing_reason="subscription_threshold")
+
+
+def before(*invoices: dict[str, Any]) -> Decimal:
+    stripe = Stripe()
+    stripe.api.lists["/v1/invoices"] = [[one] for one in invoices]
+    for one in invoices:
+        stripe.api.objects[f"/v1/invoices/{one['id']}"] = one
+    found = stripe.run(billed_before(stripe.billing, OWN))
+    assert stripe.asked("/v1/invoices") == [
+        {"subscription": "sub_1", "created": {"gte": MONTH_START, "lt": MONTH_END}}
+    ]
+    return found
+
+
+def test_what_thresholds_billed_of_the_period_adds_up() -> None:
+    assert before() == 0
+    assert before(of_threshold("in_1", "3", "1.5"), of_threshold("in_2", "2")) == D("6.5")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_threshold("in_1", "3", status="draft"),
+        of_threshold("in_1", "3", status="void"),
+        {**of_threshold("in_1", "3"), "billing_reason": "subscription_cycle"},
+        of_threshold("in_1", "3", item="si_2"),
+        of_threshold("in_1", "3", price="price_2"),
+        of_threshold("in_1", "3", start=MONTH_START - 9, end=MONTH_START),
+    ],
+)
+def test_other_lines_and_invoices_are_left_out(other: dict[str, Any]) -> None:
+    assert before(other, of_threshold("in_2", "2")) == 2
+
+
+def test_an_invoice_that_cannot_be_read_is_said() -> None:
+    with pytest.raises(RejectedError, match=r"^invoice in_1 lacks or misshapes something: "):
+        before(of_threshold("in_1", "a lot"))
+
+
+def test_drafts_of_thresholds_take_no_usage() -> None:
+    stripe = Stripe()
+    stripe.api.objects["/v1/subscriptions/sub_1"] = subscribed()
+    of_period = draft(line())
+
+    assert stripe.run(stripe.billing.billed_on(of_period)) != []
+    assert (
+        stripe.run(stripe.billing.billed_on({**of_period, "billing_reason": "subscription_threshold"})) == []
+    )

@@ -23,7 +23,7 @@ from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanSt
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.sender import Sender
 from usage_reporting.swaps import Swap
-from usage_reporting.totalling import KEPT_SENDS, Totalling
+from usage_reporting.totalling import Totalling
 from usage_reporting.windows import DAY, HOUR, MINUTE
 
 AT = NOON + 30 * MINUTE
@@ -214,13 +214,13 @@ def test_a_total_that_cannot_be_billed_stops_no_other_period() -> None:
 
 def test_an_entry_keeps_the_newest_sends() -> None:
     world = World()
-    for total in range(1, KEPT_SENDS + 10):
+    for total in range(1, 60):
         world.report(str(total))
         world.clock.now += MINUTE
 
     kept = [send.value for send in world.entry().sends.values()]
-    assert len(kept) == KEPT_SENDS + 1
-    assert max(kept) == KEPT_SENDS + 9
+    assert len(kept) == 51, "50, and the new one"
+    assert max(kept) == 59
     assert min(kept) == 9
 
 

@@ -57,5 +57,10 @@ def test_what_stripe_discarded_waits_for_a_person() -> None:
     report = world.report("5")
 
     assert (report.status, len(world.told)) == (Status.REJECTED, 1)
-    assert "meter_event_invalid_value" in report.reason
+    assert report.reason.startswith(
+        f"Stripe took the total of 5 {SINCE}, and discarded it afterwards as meter_event_invalid_value: "
+    )
+    assert report.reason.endswith(
+        ". `usage-reporter report --stack NAME --customer cus_1 --accept` sends it once more"
+    )
     assert world.report("5", accept=True).status is Status.SENT
