@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 
 from sandbox.simulator.generate import history_of
 from sandbox.simulator.history import Contract, Fault, History, Item, Usage
@@ -23,15 +22,15 @@ END = START + 36 * HOUR + 3000
 
 
 def worlds(kind: str, first: int, count: int) -> Iterator[History]:
-    """The worlds of a kind, from the recorded one on: `crash` and `overtaken` are written down, all others
-    are the generator's, with just this kind of fault; `pages`: with short pages of Stripe's lists."""
+    """The worlds of a kind, from the recorded one on: `crash`, `overtaken` and `pages` are written down, all
+    others are the generator's, with just this kind of fault."""
     for number in range(first, first + count):
         if kind in {"crash", "overtaken"}:
             yield written_down(kind, number)
-            continue
-        kinds = tuple(one for one in KINDS if one == kind)
-        made = history_of(f"planted.{number}", kinds, PLAIN)
-        yield replace(made, page_size=2) if kind == "pages" else made
+        elif kind == "pages":
+            yield in_short_pages(number)
+        else:
+            yield history_of(f"planted.{number}", [one for one in KINDS if one == kind], PLAIN)
 
 
 def written_down(kind: str, skip: int) -> History:
@@ -46,6 +45,17 @@ def written_down(kind: str, skip: int) -> History:
     contract = Contract("s0", "c0", END - 24 * HOUR, "day", (Item(),))
     faults = (Fault(fault, at, skip, seconds=60 if kind == "overtaken" else 0),)
     return History(f"{kind}.{skip}", START, END + 5 * HOUR, (contract,), tuple(used), faults=faults)
+
+
+def in_short_pages(number: int) -> History:
+    """Customers on several of Stripe's list pages; no webhook comes after their usage can be seen."""
+    customers = [f"c{place}" for place in range(number, number + 5)]
+    used = tuple(Usage(customer, "m1", END - 600, "2", END + 1500) for customer in customers)
+    contracts = tuple(
+        Contract(f"{customer}s0", customer, END - 24 * HOUR + place, "day", (Item(),))
+        for place, customer in enumerate(customers)
+    )
+    return History(f"pages.{number}", START, END + 5 * HOUR, contracts, used, page_size=2)
 
 
 def main() -> None:

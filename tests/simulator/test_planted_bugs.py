@@ -74,7 +74,6 @@ BUGS = {
         "            if page or not page:\n",
         "SHORT",
         kind="pages",
-        recorded=3,
     ),
     "the intent not written": Bug(
         "sender.py",
