@@ -126,11 +126,12 @@ def test_the_same_total_is_not_sent_again() -> None:
     assert len(world.stripe.calls) == 1
 
 
-def test_no_usage_yet_is_nothing_to_send() -> None:
+def test_no_usage_is_said_once_of_a_period_that_the_ledger_may_have_forgotten() -> None:
+    """A lost or restored ledger does not know what Stripe was told: that is set anew, even to zero."""
     world = World()
 
-    assert world.report(None).status is Status.UNCHANGED
-    assert world.stripe.calls == []
+    assert [world.report(None).status for _ in range(3)] == [Status.SENT, Status.UNCHANGED, Status.UNCHANGED]
+    assert len(world.stripe.calls) == 1
 
 
 def test_a_total_that_comes_back_is_sent_again() -> None:

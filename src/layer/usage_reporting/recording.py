@@ -119,7 +119,7 @@ class Recording:
         at = max([now, *(one.intended_at + 1 for one in entry.sends.values())])
         send = usage_record.send(report.customer_meter, span, total, sequence, rounding=rounding, now=at)
         held = _held(entry)
-        if is_same(send.value, held):
+        if is_same(send.value, held) and (span.end <= now or _knows(head, span, entry)):
             return None
         if span.end <= head.known_from:
             return None  # the ledger cannot know what Stripe was told
@@ -165,6 +165,12 @@ def _held(entry: Entry) -> Decimal:
     """What Stripe was told last."""
     sent = [send for send in entry.sends.values() if send.counts]
     return max(sent, key=lambda send: send.intended_at).value if sent else ZERO
+
+
+def _knows(head: Head, span: Span, entry: Entry) -> bool:
+    """Whether the ledger can know what Stripe holds of a period: one that was lost or restored may not."""
+    told = max((send.intended_at for send in entry.sends.values()), default=0)
+    return max(span.start, told) >= head.known_from
 
 
 def _newest_only(entry: Entry) -> Entry:
