@@ -44,6 +44,27 @@ def test_an_hour_with_a_bound_is_not_asked_exactly_again_and_again(world: World)
     assert queries == [2, 2, 1, 1]
 
 
+def test_what_moves_across_a_bound_is_seen_though_the_hour_stays_equal(world: World) -> None:
+    """Where events take usage back: one of the wrong time is voided, and comes again on the other side."""
+    world.clock.set(START)
+    world.settings["allow_decrease"] = True
+    price, _ = world.metered_price()
+    subscription = world.subscription(price)
+    customer = str(subscription.customer)
+    world.use(customer, END - 2, 5)
+    world.travel(END + MINUTE)
+    world.tick("closing")
+    world.use(customer, END - 2, -5)
+    world.use(customer, END + 2, 5)
+    world.travel(END + 50 * MINUTE)
+    world.tick("closing")
+    world.travel(END + 3 * HOUR)
+    world.tick()
+
+    assert world.billed(subscription.id)[-1][1] == 0
+    assert world.held(customer, END - END % MINUTE + MINUTE, END + DAY) == 5
+
+
 def test_a_trial_that_is_over_and_invoiced_needs_no_correction(world: World) -> None:
     world.clock.set(START)
     world.settings["allow_decrease"] = True

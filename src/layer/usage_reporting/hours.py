@@ -62,6 +62,8 @@ class Case:
     now: int
     options: Options
     setting: PeriodBounds = PeriodBounds.EXACT
+    events_fall: bool = False
+    """Whether events take usage back, so that what one slice gains another of its hour may lose."""
     spans: tuple[Span, ...] = ()
     cuts: Cuts = field(default_factory=dict)
     """Where usage is cut for each bound."""
@@ -344,6 +346,8 @@ def _accounted(case: Case, piece: Slice) -> Decimal:
 
 def _as_known(case: Case, block: Block, pieces: list[Slice], total: Decimal) -> bool:
     """Whether nothing changed in a block since just these slices of it were looked at."""
+    if case.events_fall and case.is_full:
+        return False
     entry = case.entry_of(pieces[0])
     read = entry.hours.get(block.start)
     if read is not None and read.slices.issuperset(pieces) and is_same(total, read.total):

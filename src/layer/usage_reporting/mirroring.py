@@ -136,7 +136,7 @@ class Mirroring:
             )
         head = await self.heads.settled(customer_meter, stored, options)
         setting = self.settings.period_bounds
-        case = Case(report=report, head=head, now=self.clock(), options=options, setting=setting)
+        case = Case(report, head, self.clock(), options, setting, events_fall=self.settings.allow_decrease)
         for span in case.canceled():
             case.with_state(span, await self.billing.state_of(span, case.now))
         return case
