@@ -111,9 +111,9 @@ async def _plan_totals(
     for start, span in sorted(spans.items()):
         entry = before[(customer_meter.pk, str(start))]
         held[start], stamp = await _newest(billing, *whose, span, now)
-        # What a span that is over holds counts as told in time: it may have been billed at its end.
-        told = min(now, span.end - 1)
-        sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], told, SendState.SENT)]
+        # It was told at its stamp at the earliest: so it counts where the span turns out to have been billed
+        # before now.
+        sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], stamp, SendState.SENT)]
         if held[start] or entry.version:
             adopted = _entry(entry, sends if held[start] else [], now)
             own_cuts = {edge: cuts[edge] for edge in (span.start, span.end)}

@@ -98,6 +98,7 @@ class _Judge:
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
+        self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
         self.over_at = {
             one.contract: one.end
             for one in sorted(self.segments, key=lambda one: one.end)
@@ -223,10 +224,14 @@ class _Judge:
     def _was_looked_at(self, segment: Segment, use: Usage) -> bool:
         """Whether something certainly looked at a segment after the usage could be seen."""
         forgotten = self.looks.forgotten_at(segment)
-        until = min(self.over_at.get(segment.contract, self.history.end), forgotten)
+        over = min(
+            self.over_at.get(segment.contract, self.history.end),
+            self.gone_at.get((segment.contract, segment.place), self.history.end),
+        )
+        until = min(over, forgotten)
         if self._was_due(segment, use) or self.looks.saw_after(use, until):
             return True
-        if segment.end != self.over_at.get(segment.contract):
+        if segment.end != over:
             return False  # its last periods are all that the end of a subscription makes anybody look at
         told = self.outcome.told_of_end.get(segment.contract, 0)
         return self.looks.saw_ended(segment, use) or use.seen_at < told < forgotten
