@@ -340,10 +340,17 @@ class _Judge:
         if status in {"late", "unbillable"}:
             return True  # counted against the truth, to the unit
         if status in {"unknown", "handed_over"}:
-            return bool(one.strikes)
+            return bool(one.strikes) or self._repeats_stored_error(one)
         if status == "held":
             return "openmeter_empty" in one.strikes or self.looks.is_held(one)
         return status == "refused" and self._is_refused(one.report.customer_meter.customer)
+
+    def _repeats_stored_error(self, one: Reported) -> bool:
+        """Whether what a crash left open is answered as before, for a day (Idempotent requests)."""
+        return "answered 500" in one.report.reason and any(
+            kind == "stripe_500_stored" and one.at - 24 * HOUR <= at <= one.at
+            for at, kind in self.outcome.struck
+        )
 
     def _is_refused(self, customer: str) -> bool:
         """Whether a customer has a period of a legacy price under two hours."""
