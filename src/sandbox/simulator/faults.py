@@ -83,7 +83,7 @@ class Faults:
 
     def _apart(self, start: int, end: int) -> int:
         """Now and then near an end; mostly so far before the next one that all is mended by then."""
-        if self.dice.random() < 0.2:
+        if self.dice.random() < 0.1:
             return self._near(start, end)
         at = self.dice.randrange(start, end)
         for _ in range(20):

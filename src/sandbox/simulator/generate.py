@@ -75,7 +75,7 @@ class _Generator:
         base = start + HOUR + self._odd_second()
         bounds: Bounds = dice.choice(("minute", "hour", "day")) if self._may("bounds", 0.12) else "exact"
         endings = self.endings if bounds == "exact" else self.endings - _UNFORESEEN
-        stories = Stories(dice, endings, interval)
+        stories = Stories(dice, endings, interval, in_time=bounds != "exact")
         contracts = [
             contract
             for number in range(dice.randint(3, 7))

@@ -44,12 +44,18 @@ _WATCHED: dict[Interval, int] = {"day": 3, "week": 2, "month": 1}
 
 
 class Stories:
-    """Draws the contracts of one customer; what happens to them goes to `acts`."""
+    """Draws the contracts of one customer; what happens to them goes to `acts`.
 
-    def __init__(self, dice: random.Random, endings: frozenset[str], interval: Interval) -> None:
+    `in_time`: nothing is arranged in the last hours of a period, where a rounded end would not be foreseen.
+    """
+
+    def __init__(
+        self, dice: random.Random, endings: frozenset[str], interval: Interval, *, in_time: bool = False
+    ) -> None:
         self.dice = dice
         self.endings = endings
         self.interval = interval
+        self.in_time = in_time
         self.acts: list[Act] = []
 
     def customer(self, name: str, base: int) -> Iterator[Contract]:
@@ -212,7 +218,10 @@ class Stories:
         first = one.at + one.trial_days * DAY
         number = dice.randrange(_WATCHED[one.interval])
         start, stop = moved(first, one.interval, number), moved(first, one.interval, number + 1)
-        at = dice.choice((start + 120, dice.randrange(start + 60, stop - 30), stop - 40, stop - 40 * MINUTE))
+        course = dice.randrange(start + 60, stop - 30)
+        at = dice.choice((start + 120, course, stop - 40, stop - 40 * MINUTE))
+        if self.in_time:
+            at = min(at, stop - 2 * HOUR)
         # Nothing that a merchant does happens in the very second of a tick.
         at = at + 7 if at % MINUTE == 0 else at
         return at if at > after and not self._is_at_an_end(one, at) else None

@@ -96,7 +96,7 @@ class Usages:
         seen_at = time + dice.choice((0, 1, 2, 3)) + lag
         if self._strikes("late_usage", 0.1):
             seen_at = max(seen_at, time + dice.randint(2, 55) * MINUTE)
-        elif self._strikes("usage_after_final", 0.05):
+        elif self._strikes("usage_after_final", 0.025):
             seen_at = max(seen_at, stretch.closes + dice.randint(1, 600) * MINUTE)
         return Usage(stretch.customer, stretch.item.meter, time, dice.choice(_VALUES), seen_at)
 

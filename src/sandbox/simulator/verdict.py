@@ -20,6 +20,8 @@ MINUTE = 60
 HOUR = 3600
 ZERO = Decimal(0)
 _EXPECTED = {"unchanged", "sent"}
+_LEAVES_OPEN = {"crash", "slow_call", "dynamodb_throttle", "dynamodb_lost_answer"}
+"""Faults after which it is not written down what Stripe answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +349,9 @@ class _Judge:
 
     def _repeats_stored_error(self, one: Reported) -> bool:
         """Whether what a crash left open is answered as before, for a day (Idempotent requests)."""
-        return "answered 500" in one.report.reason and any(
-            kind == "stripe_500_stored" and one.at - 24 * HOUR <= at <= one.at
-            for at, kind in self.outcome.struck
-        )
+        lately = {kind for at, kind in self.outcome.struck if one.at - 24 * HOUR <= at <= one.at}
+        was_cut_off = bool(lately & _LEAVES_OPEN)
+        return was_cut_off and "stripe_500_stored" in lately and "answered 500" in one.report.reason
 
     def _is_refused(self, customer: str) -> bool:
         """Whether a customer has a period of a legacy price under two hours."""
