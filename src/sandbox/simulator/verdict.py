@@ -20,7 +20,14 @@ MINUTE = 60
 HOUR = 3600
 ZERO = Decimal(0)
 _EXPECTED = {"unchanged", "sent"}
-_LEAVES_OPEN = {"crash", "slow_call", "dynamodb_throttle", "dynamodb_lost_answer"}
+_LEAVES_OPEN = {
+    "crash",
+    "slow_call",
+    "dynamodb_throttle",
+    "dynamodb_lost_answer",
+    "stripe_timeout",
+    "stripe_lost_answer",
+}
 """Faults after which it is not written down what Stripe answered."""
 
 
