@@ -52,7 +52,6 @@ CACHED_FOR = 10 * MINUTE
 """So that metadata given to a product is seen soon, though a process may live for hours."""
 
 _EVENT_PAGES = 10
-_TAKES_USAGE = frozenset({SpanState.CURRENT, SpanState.DRAFT})
 
 
 @dataclass(slots=True)
@@ -226,7 +225,7 @@ class Billing:
             found = replace(span, state=SpanState.FINAL)
         else:
             found = replace(span, state=SpanState.CURRENT)
-        is_free = span.when_left is SpanState.FREE and found.state not in _TAKES_USAGE
+        is_free = span.when_left is SpanState.FREE and not found.state.takes_usage
         return replace(found, state=SpanState.FREE) if is_free else found
 
     async def _invoice_of(self, span: Span) -> Json | None:

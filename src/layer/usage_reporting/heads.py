@@ -133,9 +133,11 @@ class Heads:
 
         A total has its parts told apart when it is sent.
         """
+        if customer_meter.target is not Target.MIRROR:
+            return ()
         left: list[Span] = []
         for span in customer_meter.spans:
-            if customer_meter.target is not Target.MIRROR or span.state is not SpanState.CURRENT:
+            if span.state is not SpanState.CURRENT:
                 continue
             try:
                 swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)

@@ -160,7 +160,7 @@ class Case:
         """The most open state of the spans that hold an instant; None where nothing is billed."""
         states = [span.state for span in self.spans if span.holds(instant)]
         state = min(states, key=OPENNESS.__getitem__, default=None)
-        if self.customer_meter.is_deleted and state in {SpanState.CURRENT, SpanState.DRAFT}:
+        if self.customer_meter.is_deleted and state is not None and state.takes_usage:
             return SpanState.BILLED  # Stripe refuses what is sent for a deleted customer
         return state
 

@@ -280,9 +280,8 @@ class Entry:
 
     def discarded_as(self, piece: Slice) -> str:
         """Stripe's code, if it discarded the newest send of a slice for one; else empty."""
-        tried = [send for send in self.sends.values() if send.uses_identifier and holds(piece, send)]
-        newest = max(tried, key=lambda send: (send.intended_at, send.stamp), default=None)
-        return newest.code if newest is not None and newest.state is SendState.DISCARDED else ""
+        found = newest_discarded(send for send in self.sends.values() if holds(piece, send))
+        return found.code if found else ""
 
     def newest_stamp(self, piece: Slice) -> int | None:
         """The newest stamp of the sends in a slice."""
@@ -354,6 +353,13 @@ class Entry:
             cuts={int(bound): int(at) for bound, at in item.get("cuts", {}).items()},
             looks={int(hour): Look.from_item(look) for hour, look in item.get("looks", {}).items()},
         )
+
+
+def newest_discarded(sends: Iterable[Send]) -> Send | None:
+    """The newest of the sends that used up an identifier, if Stripe discarded it."""
+    tried = [send for send in sends if send.uses_identifier]
+    newest = max(tried, key=lambda send: (send.intended_at, send.stamp), default=None)
+    return newest if newest is not None and newest.state is SendState.DISCARDED else None
 
 
 def holds(piece: Slice, send: Send) -> bool:

@@ -39,6 +39,11 @@ class SpanState(StrEnum):
     FREE = "free"
     """By Stripe's own rules it is billed neither now nor later: a pause, or a trial that was cut short."""
 
+    @property
+    def takes_usage(self) -> bool:
+        """Whether an invoice still takes what is sent."""
+        return self in {SpanState.CURRENT, SpanState.DRAFT}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -362,7 +367,7 @@ class Reading:
     @property
     def takes_usage(self) -> bool:
         """Whether an invoice still takes usage stamped there."""
-        return self.state in {SpanState.CURRENT, SpanState.DRAFT}
+        return self.state.takes_usage
 
 
 class Status(StrEnum):

@@ -105,9 +105,9 @@ def taken_off(event: Json) -> list[EndedPeriod]:
 
 def paused_at(event: Json) -> int | None:
     """When a `customer.subscription.updated` event began a pause, UTC seconds; None if it did not."""
-    is_now = _object(event).get("status") == "paused"
-    is_now = is_now and _previous(event).get("status", "paused") != "paused"
-    return _instant(event.get("created")) if is_now else None
+    was_paused = _previous(event).get("status", "paused") == "paused"
+    is_paused = _object(event).get("status") == "paused"
+    return _instant(event.get("created")) if is_paused and not was_paused else None
 
 
 def resumed_at(event: Json) -> int | None:

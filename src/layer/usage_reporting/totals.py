@@ -159,7 +159,7 @@ class TotalsCase:
     def total(self, read: SpanRead, now: int) -> last.Total:
         """What was read of a span beside what the ledger says. Raises RefusedError for no amount."""
         span, entry = read.span, read.entry
-        if self.customer_meter.is_deleted and span.state in {SpanState.CURRENT, SpanState.DRAFT}:
+        if self.customer_meter.is_deleted and span.state.takes_usage:
             span = replace(span, state=SpanState.BILLED)  # Stripe refuses what is sent for a deleted customer
         value = None if read.value is None else round_units(read.value)
         if value is not None and value < 0:

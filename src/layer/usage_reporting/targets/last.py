@@ -14,8 +14,8 @@ from decimal import Decimal
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.error_reports import Remedy, advice_for, remedy_for
-from usage_reporting.ledger import Entry
-from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
+from usage_reporting.ledger import Entry, newest_discarded
+from usage_reporting.model import CustomerMeter, Send, Span, SpanState
 from usage_reporting.windows import BOUNDS_KEPT, HOUR, MINUTE, floor_minute, rfc3339, settled_until
 
 ROOM = 10 * MINUTE
@@ -59,7 +59,7 @@ class Total:
     @property
     def takes_usage(self) -> bool:
         """Whether an invoice still takes it."""
-        return self.span.state in {SpanState.CURRENT, SpanState.DRAFT}
+        return self.span.state.takes_usage
 
     @property
     def accounted(self) -> Decimal:
@@ -167,10 +167,8 @@ def discarded_as(entry: Entry, units: Decimal) -> str:
 
     Another total, at another time, may be taken: it is told.
     """
-    tried = [send for send in entry.sends.values() if send.uses_identifier]
-    newest = max(tried, key=lambda send: (send.intended_at, send.stamp), default=None)
-    is_discarded = newest is not None and newest.state is SendState.DISCARDED
-    return newest.code if newest is not None and is_discarded and is_same(newest.value, units) else ""
+    found = newest_discarded(entry.sends.values())
+    return found.code if found is not None and is_same(found.value, units) else ""
 
 
 def plan(
