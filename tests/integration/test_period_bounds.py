@@ -219,12 +219,8 @@ def test_an_immediate_cancellation_leaves_in_its_period_what_was_sent(
     assert world.held(customer, now, 2 * END) == 0
 
 
-@every_window
-def test_an_anchor_reset_bills_nothing_twice_though_its_window_was_read(
-    old_openmeter: World, setting: PeriodBounds
-) -> None:
-    world = old_openmeter
-    subscription, customer = subscribed(world, setting)
+def reset_anchor_amid_usage(world: World, subscription: str, customer: str) -> int:
+    """13 units before the new anchor, 3 of them reported before it, and 100 after it; when that is."""
     reset = NOON + 5 * DAY + 40 * MINUTE + 17
     world.use(customer, reset - 40 * MINUTE, 1)
     world.use(customer, reset - 20 * MINUTE, 2)
@@ -234,6 +230,16 @@ def test_an_anchor_reset_bills_nothing_twice_though_its_window_was_read(
     world.travel(reset)
     world.client.v1.subscriptions.update(subscription, {"billing_cycle_anchor": "now"})
     world.use(customer, reset + MINUTE, 100)
+    return reset
+
+
+@every_window
+def test_an_anchor_reset_bills_nothing_twice_though_its_window_was_read(
+    old_openmeter: World, setting: PeriodBounds
+) -> None:
+    world = old_openmeter
+    subscription, customer = subscribed(world, setting)
+    reset = reset_anchor_amid_usage(world, subscription, customer)
     for minutes in (5, 20, 35):
         world.travel(reset + minutes * MINUTE)
         world.tick()
@@ -322,15 +328,7 @@ def test_an_anchor_reset_tells_no_usage_twice_as_a_last_value(
 ) -> None:
     world = old_openmeter
     subscription, customer = on_last(world, setting)
-    reset = NOON + 5 * DAY + 40 * MINUTE + 17
-    world.use(customer, reset - 40 * MINUTE, 1)
-    world.use(customer, reset - 20 * MINUTE, 2)
-    world.travel(reset - 10 * MINUTE)
-    world.tick()
-    world.use(customer, reset - 5 * MINUTE, 10)
-    world.travel(reset)
-    world.client.v1.subscriptions.update(subscription, {"billing_cycle_anchor": "now"})
-    world.use(customer, reset + MINUTE, 100)
+    reset = reset_anchor_amid_usage(world, subscription, customer)
     for minutes in (5, 20, 35):
         world.travel(reset + minutes * MINUTE)
         assert {report.status for report in world.report_all()} <= {"sent", "unchanged", "unbillable"}

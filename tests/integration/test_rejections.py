@@ -405,14 +405,20 @@ def test_a_refused_total_of_a_meter_of_the_last_value_is_told_anew(world: World)
     assert [quantity for _, quantity, status in world.billed(subscription.id) if status != "draft"] == [5]
 
 
-def test_a_total_that_would_be_refused_again_waits_for_a_person(world: World) -> None:
+def refused_total(world: World, code: str) -> str:
+    """A customer whose total of 5 on a meter of the last value Stripe took, and discarded with this code."""
     price, _ = world.metered_price(formula="last")
     customer = str(world.subscription(price).customer)
     world.use(customer, NOON + MINUTE, 5)
     world.travel(NOON + 2 * HOUR)
-    world.stripe.validation.refuse_next("missing_dimension_payload_keys")
+    world.stripe.validation.refuse_next(code)
     world.tick()
     assert told(world) == [(200, "rejected")]
+    return customer
+
+
+def test_a_total_that_would_be_refused_again_waits_for_a_person(world: World) -> None:
+    customer = refused_total(world, "missing_dimension_payload_keys")
 
     for hour in (3, 4):
         world.travel(NOON + hour * HOUR)
@@ -425,13 +431,7 @@ def test_a_total_that_would_be_refused_again_waits_for_a_person(world: World) ->
 
 
 def test_another_total_than_the_refused_one_is_told(world: World) -> None:
-    price, _ = world.metered_price(formula="last")
-    customer = str(world.subscription(price).customer)
-    world.use(customer, NOON + MINUTE, 5)
-    world.travel(NOON + 2 * HOUR)
-    world.stripe.validation.refuse_next("meter_event_value_too_many_digits")
-    world.tick()
-    assert told(world) == [(200, "rejected")]
+    customer = refused_total(world, "meter_event_value_too_many_digits")
     world.use(customer, NOON + 2 * HOUR + MINUTE, 2)
     world.travel(NOON + 4 * HOUR)
 
