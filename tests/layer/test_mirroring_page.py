@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, cast
 
 import pytest
 
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock, D, span
-from tests.layer.builders import customer_meter as made
-from tests.layer.protocol import Behaviour, FakeStripe, SteppedLedger, no_sleep
-from tests.layer.test_totalling import RacedTable
+from tests.layer.page_world import PageWorld
+from tests.layer.protocol import Behaviour
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
 from usage_reporting.doubts import Doubts
 from usage_reporting.heads import Heads, Options
-from usage_reporting.ledger import Entry, Head
+from usage_reporting.ledger import Entry
 from usage_reporting.mirroring import Mirroring
-from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState, Status
+from usage_reporting.model import Report, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.sender import Sender
-from usage_reporting.swaps import Swap
 from usage_reporting.windows import DAY, HOUR, MINUTE, floor_hour
 
 AT = NOON + HOUR + 30 * MINUTE
@@ -66,60 +64,18 @@ class FakeOpenMeter:
         return {one: sum(units, D(0)) for one, units in found.items() if units}
 
 
-@dataclass
-class FakeBilling:
-    """What Stripe says of ended spans."""
-
-    state: SpanState = SpanState.DRAFT
-
-    async def swaps(self, since: int, seen_at: int) -> list[Swap]:
-        return []
-
-    async def state_of(self, asked: Span, now: int) -> Span:
-        is_open = asked.state in {SpanState.ENDED, SpanState.CANCELED}
-        return replace(asked, state=self.state) if is_open else asked
-
-    async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
-        return D(0)
-
-
-class World:
+class World(PageWorld[FakeOpenMeter]):
     """One page of customer meters, and all that it is reported to."""
 
     def __init__(self, *spans: Span, settings: Settings = SETTINGS, now: int = AT) -> None:
-        self.clock = Clock(now)
-        self.stripe = FakeStripe(self.clock)
-        self.openmeter = FakeOpenMeter()
-        self.billing = FakeBilling()
-        self.table = RacedTable()
-        self.table.lost = {}
-        self.ledger = SteppedLedger(self.table)
-        self.settings = settings
-        self.shown: tuple[Span, ...] = spans or (CURRENT,)
-        self.other: dict[str, Any] = {}
-
-    def customer_meter(self, customer: str = "cus_1") -> CustomerMeter:
-        values = {"customer": customer, "subject": customer, "seen_at": self.clock(), **self.other}
-        return made(*self.shown, **values)
+        super().__init__(spans or (CURRENT,), FakeOpenMeter(), settings, now)
 
     def use(self, at: int, units: int, customer: str = "cus_1") -> None:
         events = self.openmeter.events[customer]
         events[at] = events.get(at, D(0)) + units
 
     def page(self, *customers: str, budget: Budget | None = None, **options: bool) -> list[Report]:
-        billing = cast("Billing", self.billing)
-        mirroring = Mirroring(
-            self.settings,
-            billing,
-            cast("OpenMeter", self.openmeter),
-            self.ledger,
-            Heads(billing, self.ledger, self.clock),
-            Sender(self.stripe.api, self.ledger, self.clock, no_sleep),
-            self.clock,
-        )
-        reports = [Report(self.customer_meter(customer)) for customer in customers or ("cus_1",)]
-        asyncio.run(mirroring.report(reports, Options(**options), budget or Budget()))
-        return reports
+        return self.reported(customers, budget, options)
 
     def report(self, budget: Budget | None = None, **options: bool) -> Report:
         [report] = self.page(budget=budget, **options)
@@ -127,14 +83,6 @@ class World:
 
     def entry(self, day: str = "2026-07-15") -> Entry:
         return self.ledger.stored((self.customer_meter().pk, day))
-
-    @property
-    def head(self) -> Head:
-        return Head.from_item(self.table.items[(self.customer_meter().pk, "head")])
-
-    @property
-    def told(self) -> list[tuple[int, Decimal]]:
-        return self.stripe.events
 
 
 def test_what_does_not_add_up_is_refused() -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
 import pytest
 
-from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock, D, MemoryTable, span
-from tests.layer.builders import customer_meter as made
-from tests.layer.protocol import Behaviour, FakeStripe, SteppedLedger, no_sleep
+from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, D, span
+from tests.layer.page_world import PageWorld
+from tests.layer.protocol import Behaviour
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
-from usage_reporting.errors import LostRaceError, NotFoundError
 from usage_reporting.heads import Heads, Options
-from usage_reporting.ledger import Entry, Head, Item
-from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState, Status, Target
+from usage_reporting.ledger import Entry
+from usage_reporting.model import Report, SendState, Span, SpanState, Status, Target
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.sender import Sender
 from usage_reporting.swaps import Swap
@@ -29,21 +28,6 @@ from usage_reporting.windows import DAY, HOUR, MINUTE
 AT = NOON + 30 * MINUTE
 ENDED = span(MONTH_START, NOON, state=SpanState.ENDED)
 NEXT = span(NOON, MONTH_END)
-
-
-class RacedTable(MemoryTable):
-    """Somebody else is faster for some of the writes of one kind of item."""
-
-    lost: dict[str, int]
-    on_loss: Callable[[], None] = staticmethod(lambda: None)
-
-    def put(self, item: Item, read_version: int) -> None:
-        kind = "head" if item["sk"] == "head" else "entry"
-        if self.lost.get(kind):
-            self.lost[kind] -= 1
-            self.on_loss()
-            raise LostRaceError("somebody else wrote it")
-        super().put(item, read_version)
 
 
 @dataclass
@@ -64,68 +48,20 @@ class FakeOpenMeter:
         return OpenMeterMeter(slug, self.aggregation)
 
 
-@dataclass
-class FakeBilling:
-    """What Stripe says of ended spans, price swaps and subscriptions."""
-
-    state: SpanState = SpanState.DRAFT
-    changes: list[Swap] = field(default_factory=list)
-    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked_from: list[int] = field(default_factory=list)
-
-    async def state_of(self, asked: Span, now: int) -> Span:
-        is_open = asked.state in {SpanState.ENDED, SpanState.CANCELED}
-        return replace(asked, state=self.state) if is_open else asked
-
-    async def swaps(self, start: int, end: int) -> list[Swap]:
-        self.asked_from.append(start)
-        return [swap for swap in self.changes if start <= swap.at <= end]
-
-    async def subscription(self, subscription: str) -> dict[str, Any]:
-        if subscription not in self.subscriptions:
-            raise NotFoundError("no such subscription")
-        return self.subscriptions[subscription]
-
-    async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
-        return D(0)
-
-
-class World:
+class World(PageWorld[FakeOpenMeter]):
     """One page of customer meters, and all that it is reported to."""
 
-    def __init__(self, *spans: Span, settings: Settings = SETTINGS, now: int = AT) -> None:
-        self.clock = Clock(now)
-        self.stripe = FakeStripe(self.clock)
-        self.openmeter = FakeOpenMeter()
-        self.billing = FakeBilling()
-        self.table = RacedTable()
-        self.table.lost = {}
-        self.ledger = SteppedLedger(self.table)
-        self.settings = settings
-        self.shown: tuple[Span, ...] = spans or (span(),)
-        self.other: dict[str, Any] = {}
+    target = Target.LAST
+    pipeline = Totalling
 
-    def customer_meter(self, customer: str = "cus_1") -> CustomerMeter:
-        values = {"customer": customer, "subject": customer, "seen_at": self.clock(), **self.other}
-        return made(*self.shown, target=Target.LAST, **values)
+    def __init__(self, *spans: Span, settings: Settings = SETTINGS, now: int = AT) -> None:
+        super().__init__(spans or (span(),), FakeOpenMeter(), settings, now)
 
     def page(
         self, total: str | None, *customers: str, budget: Budget | None = None, **options: bool
     ) -> list[Report]:
         self.openmeter.total = None if total is None else D(total)
-        billing = cast("Billing", self.billing)
-        totalling = Totalling(
-            self.settings,
-            billing,
-            cast("OpenMeter", self.openmeter),
-            self.ledger,
-            Heads(billing, self.ledger, self.clock),
-            Sender(self.stripe.api, self.ledger, self.clock, no_sleep),
-            self.clock,
-        )
-        reports = [Report(self.customer_meter(customer)) for customer in customers or ("cus_1",)]
-        asyncio.run(totalling.report(reports, Options(**options), budget or Budget()))
-        return reports
+        return self.reported(customers, budget, options)
 
     def report(self, total: str | None, budget: Budget | None = None, **options: bool) -> Report:
         [report] = self.page(total, budget=budget, **options)
@@ -133,14 +69,6 @@ class World:
 
     def entry(self, start: int = MONTH_START) -> Entry:
         return self.ledger.stored((self.customer_meter().pk, str(start)))
-
-    @property
-    def head(self) -> Head:
-        return Head.from_item(self.table.items[(self.customer_meter().pk, "head")])
-
-    @property
-    def told(self) -> list[tuple[int, Decimal]]:
-        return self.stripe.events
 
 
 # What is told
