@@ -70,7 +70,7 @@ async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) ->
                 "the stack is in shadow mode, so another reporter may be at work, and what that sends after "
                 "the adoption would be billed twice; stop it, wait an hour, deploy Mode=live, and adopt then"
             )
-        found = merged(await parts.customer_meters(customer))
+        found = merged(await parts.customer_meters(customer, endings=True))
         looked = await survey(parts, found, only_held=not customer)
         if customer and looked.problems:
             raise looked.problems[0][1]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import groupby
 
 from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
 from usage_reporting.heads import LONG_AGO
 from usage_reporting.hours import known_spans
-from usage_reporting.ledger import Entry, Head, Ledger
+from usage_reporting.ledger import Entry, Head, Key, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
+from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of
 from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.targets import last
@@ -57,7 +59,9 @@ class Adoption:
         await ledger.write_head(self.head, now)
 
 
-async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Adoption:
+async def plan(
+    billing: Billing, openmeter: OpenMeter, ledger: Ledger, customer_meter: CustomerMeter, now: int
+) -> Adoption:
     """Read Stripe's hours, and what the ledger would be with them; `now` in UTC seconds.
 
     Legacy prices have no hours: their usage is set, not added, so that the head alone is made anew.
@@ -82,8 +86,9 @@ async def plan(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, 
     kept = {bound: at for entry in before.values() for bound, at in entry.cuts.items()}
     stamps = [hour + HOUR - 1 for hour, units in sorted(hours.items()) if units]
     cuts = cuts_of(head.bounds, head.spans, billing.settings.period_bounds, stamps=stamps, kept=kept)
+    sources = _Sources(billing, openmeter, customer_meter, head, before)
     for block in blocks(oldest, floor_hour(now) + HOUR, cuts):
-        for piece, units in await _slices(billing, customer_meter, block, hours):
+        for piece, units in await _slices(sources, block, hours):
             if units:
                 sends[day_of(piece.start)].append(_adopted(piece, units, now))
     entries = [_entry(before[(pk, day)], sends[day], now) for _, day in keys]
@@ -178,26 +183,75 @@ def _check_settled(entries: Iterable[Entry], now: int) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Where the usage of one customer meter is asked for."""
+
+    billing: Billing
+    openmeter: OpenMeter
+    customer_meter: CustomerMeter
+    head: Head
+    entries: Mapping[Key, Entry]
+
+    async def held(self, start: int, end: int) -> Decimal:
+        """What Stripe holds of [start, end), full minutes in UTC seconds."""
+        assert self.customer_meter.meter is not None
+        return await self.billing.usage_held(
+            self.customer_meter.customer, self.customer_meter.meter.id, start, end
+        )
+
+    async def billable(self, piece: Slice) -> Decimal:
+        """What OpenMeter has of a slice beyond what was counted as on no invoice."""
+        if piece.start >= piece.end:
+            return ZERO
+        subject = self.head.subject
+        found = await self.openmeter.totals(self.head.openmeter_meter, [subject], piece.start, piece.end)
+        entry = self.entries[(self.customer_meter.pk, day_of(piece.start))]
+        return round_units(found.get(subject, ZERO)) - entry.undelivered.get(piece.start, ZERO)
+
+
 async def _slices(
-    billing: Billing, customer_meter: CustomerMeter, block: Block, hours: Mapping[int, Decimal]
+    sources: _Sources, block: Block, hours: Mapping[int, Decimal]
 ) -> list[tuple[Slice, Decimal]]:
     """The usage of a block by slice, told apart by whole minutes.
 
-    The minute of a bound belongs to the slice before it: the slice after it stamps nothing there.
+    The minute of a bound belongs to the slice before it: the slice after it stamps nothing there, unless it
+    ends in it.
     """
-    assert customer_meter.meter is not None
     held = [hours[hour] for hour in range(block.start, block.end, HOUR) if hour in hours]
     if not held:
         return []
     found: list[tuple[Slice, Decimal]] = []
     counted = ZERO
-    for piece in block.slices[:-1]:
-        end = ceil_minute(piece.closes)
-        until = await billing.usage_held(customer_meter.customer, customer_meter.meter.id, block.start, end)
-        found.append((piece, round_units(until - counted)))
+    for together in _by_minute(block.slices):
+        is_last = together[-1] is block.slices[-1]
+        end = ceil_minute(together[-1].closes)
+        until = sum(held, ZERO) if is_last else await sources.held(block.start, end)
+        found += await _apart(sources, together, round_units(until - counted))
         counted = until
-    found.append((block.slices[-1], round_units(sum(held, ZERO) - counted)))
     return found
+
+
+def _by_minute(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices that end in one minute together: a summary cannot tell them apart."""
+    return [list(some) for _, some in groupby(slices, key=lambda piece: ceil_minute(piece.closes))]
+
+
+async def _apart(sources: _Sources, together: Sequence[Slice], units: Decimal) -> list[tuple[Slice, Decimal]]:
+    """Usage of slices that end in one minute, as OpenMeter tells them apart.
+
+    Where it has another amount in all, the earlier ones have what is theirs before the later ones.
+    """
+    if len(together) == 1:
+        return [(together[0], units)]
+    left = units
+    found: list[tuple[Slice, Decimal]] = []
+    for piece in together:
+        own = min(await sources.billable(piece), left)
+        found.append((piece, own))
+        left -= own
+    first, own = found[0]
+    return [(first, own + left), *found[1:]]
 
 
 def _adopted(piece: Slice, units: Decimal, now: int) -> Send:

@@ -118,7 +118,7 @@ async def survey(parts: Operator, found: Sequence[CustomerMeter], *, only_held: 
                     if only_held and head is None and not await _is_used(parts, one):
                         result.unused += 1
                         return None
-                    return await plan(parts.billing, parts.ledger, one, parts.clock())
+                    return await plan(parts.billing, parts.openmeter, parts.ledger, one, parts.clock())
             except (CliError, UsageReportingError) as error:
                 result.problems.append((name_of(one), error))
                 return None

@@ -15,6 +15,7 @@ from usage_reporting import advice, container
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
+from usage_reporting.endings import Endings
 from usage_reporting.errors import NotConfiguredError
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter
@@ -51,8 +52,10 @@ class Operator:
     reporter: Reporter
     clock: Callable[[], int]
 
-    async def customer_meters(self, customer: str = "", *, drafts: bool = True) -> list[CustomerMeter]:
-        """Who is billed for what: on live subscriptions, and on drafts of ended periods.
+    async def customer_meters(
+        self, customer: str = "", *, drafts: bool = True, endings: bool = False
+    ) -> list[CustomerMeter]:
+        """Who is billed for what: on live subscriptions, on drafts, and what else ended of late.
 
         Raises WrongUseError for a customer of whom there is nothing to report.
         """
@@ -63,6 +66,10 @@ class Operator:
         if drafts:
             async for listing in self.billing.drafts(filters=filters):
                 found.extend(listing.customer_meters)
+        if endings:
+            async for listing in Endings(self.billing, self.clock).listings():
+                ended = listing.customer_meters
+                found.extend(one for one in ended if customer in ("", one.customer))
         if customer and not found:
             unmapped = ", ".join(self.billing.unmapped)
             why = f"its metered items ({unmapped}) name no om_meter_id" if unmapped else "check --customer"

@@ -112,6 +112,32 @@ def test_usage_around_a_bound_is_told_apart(run: Run, world: World, stack: str) 
     assert values(world, customer) == [7, 5]
 
 
+@pytest.mark.parametrize(
+    ("stamped", "adopted"),
+    [((7, 2), (7, 2)), ((7, 0), (7, 0)), ((5, 0), (5, 0)), ((0, 8), (7, 1)), ((7, 5), (10, 2))],
+)
+def test_usage_of_two_bounds_in_one_minute_is_told_apart_as_openmeter_does(
+    run: Run, world: World, stack: str, stamped: tuple[int, int], adopted: tuple[int, int]
+) -> None:
+    """Summaries have whole minutes. What is less fills the earlier period, what is more stays there."""
+    customer = world.customer()
+    price, _ = world.metered_price()
+    for start in (ODD - 30 * DAY, ODD - 30 * DAY + 10):
+        world.travel(start)
+        world.subscription(price, customer)
+    for at, used, units in ((ODD - 5, 7, stamped[0]), (ODD + 5, 2, stamped[1])):
+        world.use(customer, at, used)
+        world.travel(at + 1)
+        if units:
+            report_as_another(world, customer, at, str(units))
+    world.travel(ODD + 4 * HOUR)
+
+    run("adopt", "--stack", stack, "--customer", customer, "--yes")
+
+    told = {NOON: adopted[0], ODD: adopted[1]}
+    assert adopted_slices(world) == {start: units for start, units in told.items() if units}
+
+
 def adopted_slices(world: World) -> dict[int, Decimal]:
     """What the ledger took over, by the start of the slice."""
     sends = [send["M"] for item in world.ledger() if "sends" in item for send in item["sends"]["M"].values()]
@@ -371,3 +397,28 @@ def test_what_a_canceled_subscription_was_billed_is_not_counted_again(
 
     assert world.billed(canceled)[-1][1] == 5
     assert [after[name] for name in ("unbillable_units", "late_units", "held")] == ["0", "0", 0]
+
+
+def test_what_a_removed_item_was_told_is_adopted(run: Run, world: World, stack: str, totalled: str) -> None:
+    """Without that its usage would be counted as on no invoice, though Stripe bills it."""
+    [subscription] = world.client.v1.subscriptions.list({"customer": totalled}).data
+    [item] = subscription["items"].data
+    world.openmeter.create_meter("m2", "calls")
+    world.client.v1.subscription_items.create(
+        {
+            "subscription": subscription.id,
+            "price": world.metered_price("calls")[0],
+            "metadata": {"om_meter_id": "m2"},
+        }
+    )
+    world.use(totalled, ODD + MINUTE, 15)
+    world.travel(ODD + 5 * MINUTE)
+    report_as_another(world, totalled, ODD + 2 * MINUTE, "15")
+    world.travel(ODD + HOUR)
+    world.client.v1.subscriptions.update(subscription.id, {"items": [{"id": item.id, "deleted": True}]})
+    world.travel(ODD + 4 * HOUR)
+
+    adopted = run("adopt", "--stack", stack, "--customer", totalled, "--yes", "--json")
+
+    meters = {one["openmeter_meter"]: one["hours"] for one in adopted.json["meters"]}
+    assert meters["m1"] == [{"hour": rfc3339(ODD), "stripe": "15", "openmeter": "15"}]

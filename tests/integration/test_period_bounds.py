@@ -284,7 +284,8 @@ def test_adopt_takes_over_what_was_cut_at_a_window(old_openmeter: World, setting
     async def adopt() -> None:
         found = [one async for page in container.billing.subscriptions({}) for one in page.customer_meters]
         world.clock.advance(HOUR)
-        adopted = await plan(container.billing, container.reporter.ledger, found[0], world.clock())
+        reporter = container.reporter
+        adopted = await plan(container.billing, reporter.openmeter, reporter.ledger, found[0], world.clock())
         await adopted.carry_out(container.reporter.ledger, world.clock())
 
     container.run(adopt())

@@ -362,6 +362,15 @@ def test_what_ended_after_the_query_by_hours_is_asked_exactly(bound: int, now: i
     assert openmeter.asked == [(NOON, NOON + bound)]
 
 
+def test_a_slice_without_a_row_is_missing_unless_the_others_are_the_hour() -> None:
+    """An answer that lags must not be taken for usage that moved to the other side of a bound."""
+    for total, lags in (("3", False), ("15", True)):
+        made = swapped()
+        made.hours[NOON] = D(total)
+        read_hour(made, FakeOpenMeter({NOON: D(3)}), NOON)
+        assert [(one.value, one.is_missing) for one in made.readings] == [(D(3), False), (D(0), lags)]
+
+
 def test_no_row_is_nothing_and_what_is_no_number_is_refused() -> None:
     made = swapped()
     made.hours[NOON] = D(5)

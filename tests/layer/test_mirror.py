@@ -125,10 +125,21 @@ def test_an_hour_that_is_missing_is_held_even_where_hours_may_fall() -> None:
     assert plan(customer_meter(), [gone], may_fall=False, accepted=True, now=NOW).sends
 
 
-def test_what_moves_to_another_slice_of_the_hour_is_not_missing() -> None:
-    moved = replace(reading(0, 5, piece=FIRST), is_missing=True)
+def test_a_missing_slice_is_not_one_whose_usage_moved() -> None:
+    """The rest of the hour may have risen meanwhile by as much as the answer lacks."""
+    missing = replace(reading(0, 5, piece=FIRST), is_missing=True)
+    risen = reading(9, 2, piece=SECOND)
 
-    assert values(planned(moved, reading(5, 0, piece=SECOND))) == [(FIRST.start, "-5"), (SECOND.start, "5")]
+    assert planned(missing, risen).held
+    assert planned(missing, risen).sends == []
+    assert values(planned(reading(0, 5, piece=FIRST), risen)) == [(FIRST.start, "-5"), (SECOND.start, "7")]
+
+
+def test_only_what_falls_is_held_for_being_missing() -> None:
+    """A slice without a row of which Stripe has nothing either is one without usage."""
+    unused = replace(reading(0, 0, piece=FIRST), is_missing=True)
+
+    assert values(planned(unused, reading(5, 2, piece=SECOND))) == [(SECOND.start, "3")]
 
 
 def test_a_held_hour_does_not_stop_the_others() -> None:

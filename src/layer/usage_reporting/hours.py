@@ -365,8 +365,13 @@ async def _exactly(
     answers lags: usage of the ended period would then be billed in the next."""
     values = {piece: await _exact(case, openmeter, piece) for piece in pieces}
     parts = sum((value for value in values.values() if value is not None), ZERO)
-    lags = tuple(pieces) == block.slices and not is_same(total, parts)
-    if block.end <= case.until and not case.customer_meter.partial and not lags:
+    is_whole = tuple(pieces) == block.slices
+    if is_whole and is_same(total, parts):
+        # Together they are the hour: a slice without a row is one without usage.
+        values = {piece: ZERO if value is None else value for piece, value in values.items()}
+    elif is_whole:
+        return values  # an answer lags
+    if block.end <= case.until and not case.customer_meter.partial:
         case.exact_hours[block.start] = HourRead(total, frozenset(pieces))
     return values
 

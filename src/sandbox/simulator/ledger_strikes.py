@@ -124,11 +124,13 @@ async def _adopt(process: Process, wanted: set[str], strike: LedgerStrike) -> No
         reporter,
         container.clock,
     )
-    for one in merged(await operator.customer_meters()):
+    for one in merged(await operator.customer_meters(endings=True)):
         if one.pk not in wanted:
             continue
         try:
-            adoption = await plan(operator.billing, operator.ledger, one, operator.clock())
+            adoption = await plan(
+                operator.billing, operator.openmeter, operator.ledger, one, operator.clock()
+            )
             await adoption.carry_out(operator.ledger, operator.clock())
         except (NotDoneError, LostRaceError):
             continue

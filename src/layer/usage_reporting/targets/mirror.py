@@ -43,9 +43,10 @@ def plan(
 ) -> Plan:
     """Compare each hour's slices with what Stripe holds; `now` in UTC seconds.
 
-    An hour that holds less than Stripe does is held, unless it `may_fall` and is not missing. Usage may move
-    between two slices of an hour while both take usage. `accepted`: an operator has looked, so that what was
-    billed too much on a final invoice is noted instead of held, and what Stripe discarded is sent once more.
+    An hour that holds less than Stripe does is held unless it `may_fall`, and so is one of which OpenMeter
+    misses a part that Stripe has. Usage may move between two slices of an hour while both take usage.
+    `accepted`: an operator has looked, so that what was billed too much on a final invoice is noted instead
+    of held, and what Stripe discarded is sent once more.
     """
     result = Plan()
     ordered = sorted(readings, key=lambda reading: reading.piece)
@@ -68,9 +69,10 @@ def _held(hour: list[Reading], release: str, *, may_fall: bool, accepted: bool) 
             hour,
             f"its invoice takes no correction any more: credit the customer, then note it with {release}",
         )
-    falls = any(reading.difference < 0 and reading.takes_usage for reading in changed)
-    is_missing = any(reading.is_missing for reading in changed)
-    if falls and not accepted and (is_missing or not may_fall) and not _moves_only(hour, changed):
+    falls = [reading for reading in changed if reading.difference < 0 and reading.takes_usage]
+    is_missing = any(reading.is_missing for reading in falls)
+    is_less = falls and not may_fall and not _moves_only(hour, changed)
+    if (is_missing or is_less) and not accepted:
         return _less(hour, f"check OpenMeter, then release it with {release}")
     return ""
 
