@@ -24,17 +24,18 @@ NOW = NOON + HOUR + 30 * MINUTE
 
 @dataclass
 class FakeOpenMeter:
-    """Events at seconds; a query sums them, or gives one odd value."""
+    """Events at seconds; a query sums them, gives one odd value, or has nothing from `empty` on."""
 
     events: dict[int, Decimal] = field(default_factory=dict)
     odd: Decimal | None = None
+    empty: int | None = None
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     async def totals(self, slug: str, subjects: list[str], start: int, end: int) -> dict[str, Decimal]:
         self.asked.append((start, end))
         if self.odd is not None:
             return {subjects[0]: self.odd}
-        found = [value for at, value in self.events.items() if start <= at < end]
+        found = [value for at, value in self.events.items() if start <= at < end and start != self.empty]
         return {subjects[0]: sum(found, D(0))} if found else {}
 
 

@@ -362,13 +362,17 @@ def test_what_ended_after_the_query_by_hours_is_asked_exactly(bound: int, now: i
     assert openmeter.asked == [(NOON, NOON + bound)]
 
 
-def test_a_slice_without_a_row_is_missing_unless_the_others_are_the_hour() -> None:
+@pytest.mark.parametrize("lags", [False, True])
+def test_a_slice_without_a_row_is_missing_unless_the_others_are_the_hour(lags: bool) -> None:
     """An answer that lags must not be taken for usage that moved to the other side of a bound."""
-    for total, lags in (("3", False), ("15", True)):
-        made = swapped()
-        made.hours[NOON] = D(total)
-        read_hour(made, FakeOpenMeter({NOON: D(3)}), NOON)
-        assert [(one.value, one.is_missing) for one in made.readings] == [(D(3), False), (D(0), lags)]
+    made = told(swapped(), *SENDS)
+    made.hours[NOON] = D(18)
+    openmeter = FakeOpenMeter({NOON: D(18), BOUND: D(12)} if lags else {NOON: D(18)})
+    openmeter.empty = SECOND.start
+    read_hour(made, openmeter, NOON)
+
+    assert [(one.value, one.is_missing) for one in made.readings] == [(D(18), False), (D(0), lags)]
+    assert openmeter.asked[2:] == [(NOON, NOON + HOUR)]
 
 
 def test_no_row_is_nothing_and_what_is_no_number_is_refused() -> None:

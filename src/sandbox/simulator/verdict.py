@@ -108,6 +108,10 @@ class _Judge:
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
         self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
+        customers = {contract.name: contract.customer for contract in history.contracts}
+        self.deleted_at = {
+            customers[act.contract]: act.at for act in history.acts if act.kind == "delete_customer"
+        }
         self.over_at = {
             one.contract: one.end
             for one in sorted(self.segments, key=lambda one: one.end)
@@ -236,6 +240,7 @@ class _Judge:
         over = min(
             self.over_at.get(segment.contract, self.history.end),
             self.gone_at.get((segment.contract, segment.place), self.history.end),
+            self.deleted_at.get(segment.customer, self.history.end),
         )
         until = min(over, forgotten)
         if self._was_due(segment, use) or self.looks.saw_after(use, until):
