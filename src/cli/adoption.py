@@ -10,7 +10,7 @@ from itertools import groupby
 from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
-from usage_reporting.heads import LONG_AGO
+from usage_reporting.heads import LONG_AGO, Heads
 from usage_reporting.hours import known_spans
 from usage_reporting.ledger import Entry, Head, Key, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
@@ -68,7 +68,7 @@ async def plan(
     Raises NotDoneError while Stripe's summaries may not yet show what was sent.
     """
     pk = customer_meter.pk
-    head = await _head(ledger, customer_meter, now)
+    head = await _head(billing, ledger, customer_meter, now)
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
     billed = await billing.bounds_billed(customer_meter.customer, now - BOUNDS_KEPT)
@@ -145,8 +145,9 @@ async def _newest(billing: Billing, customer: str, meter: str, span: Span, now: 
     return round_units(value), max(min(low + MINUTE, span.end, now) - 1, span.start)
 
 
-async def _head(ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head:
+async def _head(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head:
     """The head with everything pinned as it is now; bounds that only the ledger knew are kept."""
+    left = await Heads(billing, ledger, lambda: now).left_unseen(customer_meter)
     stored = (await ledger.heads([customer_meter.pk])).get(customer_meter.pk)
     fresh = Head(pk=customer_meter.pk, subject="", openmeter_meter="", table="")
     known = stored or fresh
@@ -158,7 +159,7 @@ async def _head(ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head
             f"{customer_meter.customer} on a removed item; bill it by an invoice item"
         )
     pinned = replace(
-        known,
+        known.with_left(left),
         subject=subject,
         openmeter_meter=meter,
         table=await ledger.created_at(),

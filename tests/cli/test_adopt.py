@@ -112,6 +112,34 @@ def test_usage_around_a_bound_is_told_apart(run: Run, world: World, stack: str) 
     assert values(world, customer) == [7, 5]
 
 
+def test_a_price_that_was_swapped_before_the_adoption_takes_nothing(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """Stripe billed its part at once: what was not in it then is counted, not sent."""
+    [subscription] = world.client.v1.subscriptions.list({"customer": customer}).data
+    [item] = subscription["items"].data
+    world.use(customer, ODD + MINUTE, 5)
+    report_as_another(world, customer, ODD + MINUTE, "2")
+    world.travel(NOON + 3 * HOUR)
+    meter = item.price.recurring.meter
+    other = world.client.v1.prices.create(
+        {
+            "currency": "usd",
+            "unit_amount": 20,
+            "product": item.price.product,
+            "recurring": {"interval": "month", "usage_type": "metered", "meter": meter},
+        }
+    )
+    world.client.v1.subscriptions.update(subscription.id, {"items": [{"id": item.id, "price": other.id}]})
+    world.travel(NOON + 5 * HOUR)
+
+    assert run("adopt", "--stack", stack, "--customer", customer, "--yes").code == 0
+    report = run("report", "--stack", stack)
+
+    assert "3 units of" in report.out
+    assert values(world, customer) == [2]
+
+
 @pytest.mark.parametrize(
     ("stamped", "adopted"),
     [((7, 2), (7, 2)), ((7, 0), (7, 0)), ((5, 0), (5, 0)), ((0, 8), (7, 1)), ((7, 5), (10, 2))],

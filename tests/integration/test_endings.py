@@ -150,6 +150,31 @@ def test_a_trial_that_ends_in_a_pause_and_is_resumed(world: World, anchor: str, 
     assert by_price(world, subscription.id)[price] == 1000
 
 
+@pytest.mark.parametrize(("scope", "minutes"), [("closing", -12), ("all", 20)])
+def test_a_pause_that_is_over_just_before_the_period_ends(world: World, scope: str, minutes: int) -> None:
+    """With the webhook lost, Stripe's events alone say since when usage counts, also after the renewal."""
+    world.clock.set(START)
+    price, _ = world.metered_price()
+    pause = {"end_behavior": {"missing_payment_method": "pause"}}
+    subscription = world.subscription(price, trial_period_days=10, trial_settings=pause)
+    customer = str(subscription.customer)
+    ended = START + 10 * DAY
+    ticks(world, ended + HOUR)
+    end = ended + 31 * DAY
+    world.travel(end - 25 * MINUTE)
+    world.client.v1.subscriptions.resume(subscription.id, {"billing_cycle_anchor": "unchanged"})
+    [item] = world.client.v1.subscriptions.retrieve(subscription.id)["items"].data
+    assert item.current_period_end == end
+    world.use(customer, end - 26 * MINUTE, 100)
+    world.use(customer, end - 24 * MINUTE, 1)
+    world.travel(end + minutes * MINUTE)
+    world.tick(scope)
+    ticks(world, end + 30 * MINUTE)
+    world.travel(end + 2 * HOUR)
+
+    assert by_price(world, subscription.id)[price] == 1
+
+
 def test_a_pause_in_mid_period_bills_what_stripe_held_and_the_rest_is_unbillable(world: World) -> None:
     world.clock.set(START)
     price, _ = world.metered_price()

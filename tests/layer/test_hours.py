@@ -161,7 +161,18 @@ def test_only_what_is_billed_is_read() -> None:
     openmeter = FakeOpenMeter({NOON: D(3), BOUND: D(12)})
 
     assert read(case, openmeter) == {Slice(BOUND, NOON + HOUR): 12}
-    assert openmeter.asked == [(BOUND, NOON + HOUR)]
+
+
+@pytest.mark.parametrize("lags", [False, True])
+def test_an_empty_answer_for_the_hour_that_billing_began_in_is_asked_again(lags: bool) -> None:
+    """What was used before it was is asked for, too: only both together show that an answer lags."""
+    case = case_of(span(BOUND, MONTH_END, first=True))
+    openmeter = FakeOpenMeter({NOON: D(3), BOUND: D(12)}, empty=BOUND if lags else None)
+    case.hours[NOON] = D(15)
+    read_hour(case, openmeter, NOON)
+
+    assert [one.value for one in case.readings] == [0 if lags else 12]
+    assert list(case.exact_hours) == ([] if lags else [NOON])
 
 
 def test_a_closing_read_stops_where_it_should() -> None:

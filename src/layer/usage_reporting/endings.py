@@ -60,8 +60,9 @@ class Endings:
         subscription = await self.billing.subscription(id_)
         found = await self.billing.ended(subscription, ended)
         found += await self._taken_off(subscription, gone)
-        found += await self._before_a_pause(subscription, paused) if paused is not None else []
-        found += await self._in_a_pause(subscription, resumed) if resumed is not None else []
+        then = event["data"]["object"]
+        found += await self._before_a_pause(subscription, then, paused) if paused is not None else []
+        found += await self._in_a_pause(subscription, then, resumed) if resumed is not None else []
         return merged(found)
 
     async def listings(self, after: str = "") -> AsyncIterator[Listing]:
@@ -100,12 +101,11 @@ class Endings:
             pairs.append((item, span and replace(span, state=span.when_left)))
         return await self.billing.closing(subscription, pairs)
 
-    async def _before_a_pause(self, subscription: Json, at: int) -> list[CustomerMeter]:
-        """The part of the running periods before a pause: Stripe bills it at once ("Pause subscriptions")."""
+    async def _before_a_pause(self, subscription: Json, then: Json, at: int) -> list[CustomerMeter]:
+        """The part of the periods before a pause: Stripe bills it at once ("Pause subscriptions")."""
         pairs: list[tuple[Json, Span | None]] = []
-        for item in await self.billing.items(subscription):
-            period = period_of(subscription, item)
-            if period is not None and period[0] < at < period[1]:
+        for item, period in await self._periods(subscription, then):
+            if period[0] < at < period[1]:
                 before = {**item, "current_period_start": period[0], "current_period_end": at}
                 span = span_of(subscription, before, SpanState.ENDED)
                 pairs.append((before, span and await self._as_billed(span)))
@@ -118,13 +118,22 @@ class Endings:
         found = await self.billing.state_of(replace(span, state=SpanState.CANCELED), self.clock())
         return found if found.state is SpanState.DRAFT else replace(span, state=SpanState.BILLED)
 
-    async def _in_a_pause(self, subscription: Json, until: int) -> list[CustomerMeter]:
-        """The part of the running periods in which the subscription was paused."""
+    async def _in_a_pause(self, subscription: Json, then: Json, until: int) -> list[CustomerMeter]:
+        """The part of the periods in which the subscription was paused."""
         pairs: list[tuple[Json, Span | None]] = []
-        for item in await self.billing.items(subscription):
-            period = period_of(subscription, item)
-            if period is not None and period[0] < until < period[1]:
+        for item, period in await self._periods(subscription, then):
+            if period[0] < until < period[1]:
                 paused = {**item, "current_period_start": period[0], "current_period_end": until}
                 span = span_of(subscription, paused)
                 pairs.append((paused, span and replace(span, state=SpanState.FREE)))
         return await self.billing.closing(subscription, pairs)
+
+    async def _periods(self, subscription: Json, then: Json) -> list[tuple[Json, tuple[int, int]]]:
+        """The items, each with the period that it was in `then`: it may have renewed since."""
+        at_that_time = {one["id"]: one for one in (then.get("items") or {}).get("data", [])}
+        found = []
+        for item in await self.billing.items(subscription):
+            period = period_of(then, at_that_time.get(item["id"], item))
+            if period is not None:
+                found.append((item, period))
+        return found

@@ -77,7 +77,9 @@ class Heads:
                 f"run {advice.adopt(customer_meter.customer)} to rebuild it from Stripe"
             )
         pinned = _pinned(customer_meter, stored, options)
-        known = await self._with_price_changes(customer_meter, pinned)
+        known = await self._with_price_changes(
+            customer_meter, await self._with_pauses(customer_meter, pinned)
+        )
         seen = known.sees(customer_meter, self.clock())
         if seen == stored or options.dry_run:
             return seen
@@ -116,35 +118,51 @@ class Heads:
                     f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
                     "35 days; stop every other reporter, then run " + advice.adopt(customer_meter.customer)
                 )
-        head = Head(
+        first = Head(
             pk=customer_meter.pk,
             subject=customer_meter.subject,
             openmeter_meter=customer_meter.openmeter_meter,
             table=table,
             seen_at=customer_meter.seen_at,
             bounds=frozenset(span.start for span in customer_meter.spans),
-            spans=await self._left_unseen(customer_meter),
             known_from=now,
-        ).sees(customer_meter, now)
+        )
+        head = first.with_left(await self.left_unseen(customer_meter)).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 
-    async def _left_unseen(self, customer_meter: CustomerMeter) -> tuple[Span, ...]:
+    async def left_unseen(self, customer_meter: CustomerMeter) -> list[Span]:
         """The parts of running periods under prices that were swapped before anything was reported of them.
 
         A total has its parts told apart when it is sent.
         """
         if customer_meter.target is not Target.MIRROR:
-            return ()
+            return []
+        running = [span for span in customer_meter.spans if span.state is SpanState.CURRENT]
+        return [part for span in running for part in await self._left(span, customer_meter)]
+
+    async def _with_pauses(self, customer_meter: CustomerMeter, head: Head) -> Head:
+        """Tell apart the pause with which the period after a trial may begin ("Pause subscriptions").
+
+        Only Stripe's events say when it was over, and the webhook for that may be late.
+        """
+        trials = {(span.item, span.end) for span in head.spans if span.when_left is SpanState.FREE}
         left: list[Span] = []
         for span in customer_meter.spans:
-            if span.state is not SpanState.CURRENT:
-                continue
-            try:
-                swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
-            except StripeUnavailableError:
-                break  # a key that may not read events must not stop anything
-            left += parts(span, within(span, swaps, span.start))[:-1]
-        return tuple(left)
+            known = head.known(span)
+            is_new = known is None or (known.state is SpanState.FREE and known.end == span.end)
+            if span.state is SpanState.CURRENT and (span.item, span.start) in trials and is_new:
+                left += [
+                    part for part in await self._left(span, customer_meter) if part.state is SpanState.FREE
+                ]
+        return head.with_left(left)
+
+    async def _left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
+        """The parts of a running period that are over, by Stripe's events."""
+        try:
+            swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
+        except StripeUnavailableError:
+            return []  # a key that may not read events must not stop anything
+        return parts(span, within(span, swaps, span.start))[:-1]
 
     async def _with_price_changes(self, customer_meter: CustomerMeter, head: Head) -> Head:
         """Close what Stripe billed at once because a price was swapped or an item removed."""

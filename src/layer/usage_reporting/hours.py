@@ -362,30 +362,25 @@ async def _exactly(
     case: Case, openmeter: OpenMeter, block: Block, pieces: list[Slice], total: Decimal
 ) -> dict[Slice, Decimal | None]:
     """Each slice's own usage. The rest of the hour would do for the last one, but not when one of the
-    answers lags: usage of the ended period would then be billed in the next."""
-    values = {piece: await _exact(case, openmeter, piece) for piece in pieces}
-    parts = sum((value for value in values.values() if value is not None), ZERO)
-    lags = tuple(pieces) == block.slices and not is_same(total, parts)
-    if block.end <= case.until and not case.customer_meter.partial and not lags:
+    answers lags: usage of the ended period would then be billed in the next.
+
+    Of an hour that is over, slices that nothing is billed of are asked, too: only together with them it shows
+    that an answer lags.
+    """
+    readable = case.pieces(block) if block.end <= case.until else pieces
+    asked = {piece: await _exact(case, openmeter, piece) for piece in readable}
+    parts = sum((value for value in asked.values() if value is not None), ZERO)
+    adds_up = tuple(readable) == block.slices and is_same(total, parts)
+    if block.end <= case.until and not case.customer_meter.partial and adds_up:
         case.exact_hours[block.start] = HourRead(total, frozenset(pieces))
+    values = {piece: asked[piece] for piece in pieces}
     entry = case.entry_of(pieces[0])
-    is_odd = any(value is None and entry.mirrored(piece) for piece, value in values.items())
-    if is_odd and await _adds_up(case, openmeter, block, values):
-        # A slice without a row is one without usage: what was stamped in it is another's.
-        return {piece: ZERO if value is None else value for piece, value in values.items()}
+    if any(value is None and entry.mirrored(piece) for piece, value in values.items()):
+        whole = await _exact(case, openmeter, Slice(readable[0].start, readable[-1].end))
+        if is_same(whole or ZERO, parts):
+            # A slice without a row is one without usage: what was stamped in it is another's.
+            return {piece: value or ZERO for piece, value in values.items()}
     return values
-
-
-async def _adds_up(
-    case: Case, openmeter: OpenMeter, block: Block, values: Mapping[Slice, Decimal | None]
-) -> bool:
-    """Whether the slices of a block are, together, what one query for all of them says."""
-    slices = case.pieces(block)
-    parts = [
-        await _exact(case, openmeter, piece) if piece not in values else values[piece] for piece in slices
-    ]
-    whole = await _exact(case, openmeter, Slice(block.start, slices[-1].end))
-    return is_same(whole or ZERO, sum((part for part in parts if part is not None), ZERO))
 
 
 async def _exact(case: Case, openmeter: OpenMeter, piece: Slice) -> Decimal | None:

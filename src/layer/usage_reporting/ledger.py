@@ -168,6 +168,12 @@ class Head:
         bounds = {bound for bound in self.bounds | customer_meter.bounds if bound > oldest}
         return replace(self, spans=tuple(known.values()), bounds=frozenset(bounds))
 
+    def with_left(self, parts: Sequence[Span]) -> Head:
+        """The head with parts of running periods that are over; a pause is cut off where it ended."""
+        known = {span.key: span for span in (*self.spans, *parts)}
+        ends = {part.end for part in parts if part.state is SpanState.FREE}
+        return replace(self, spans=tuple(known.values()), bounds=self.bounds | ends)
+
     def clip(self, span: Span) -> Span:
         """A span without what was billed or dropped of it under an earlier price, or in a pause."""
         start = span.start

@@ -106,7 +106,8 @@ class _Judge:
         }
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
-        canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")}
+        still_running = {one.contract for one in self.with_running[len(self.segments) :]}
+        canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")} - still_running
         self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
         customers = {contract.name: contract.customer for contract in history.contracts}
         self.deleted_at = {
@@ -356,8 +357,20 @@ class _Judge:
         if status in {"unknown", "handed_over"}:
             return bool(one.strikes) or self._repeats_stored_error(one)
         if status == "held":
-            return "openmeter_empty" in one.strikes or self.looks.is_held(one)
+            return (
+                "openmeter_empty" in one.strikes or self.looks.is_held(one) or self._is_taken_back_late(one)
+            )
         return status == "refused" and self._is_refused(one.report.customer_meter.customer)
+
+    def _is_taken_back_late(self, one: Reported) -> bool:
+        """Whether usage was taken back of a time that Stripe had billed, or not for sure before that."""
+        name = self.outcome.names.customers.get(one.report.customer_meter.customer)
+        return "takes no correction any more" in one.report.reason and any(
+            segment.closes <= one.at and _is_taken_back(use) and not self._was_due(segment, use)
+            for segment in self.segments
+            if segment.customer == name
+            for use in self.measures.usage(segment, self.usage[segment.customer, segment.item.meter])
+        )
 
     def _repeats_stored_error(self, one: Reported) -> bool:
         """Whether what a crash left open is answered as before, for a day (Idempotent requests)."""
