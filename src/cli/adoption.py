@@ -119,11 +119,11 @@ async def _plan_totals(
         # It was told at its stamp at the earliest: so it counts where the span turns out to have been billed
         # before now.
         sends = [Send(f"{ADOPTED}.{start}", start, stamp, held[start], stamp, SendState.SENT)]
-        if held[start] or entry.version:
-            adopted = _entry(entry, sends if held[start] else [], now)
-            own_cuts = {edge: cuts[edge] for edge in (span.start, span.end)}
-            is_exact = setting is PeriodBounds.EXACT and not kept
-            entries.append(adopted if is_exact else replace(adopted, cuts=own_cuts))
+        # Written also where Stripe holds nothing: that is then known.
+        adopted = _entry(entry, sends if held[start] else [], now)
+        own_cuts = {edge: cuts[edge] for edge in (span.start, span.end)}
+        is_exact = setting is PeriodBounds.EXACT and not kept
+        entries.append(adopted if is_exact else replace(adopted, cuts=own_cuts))
     return Adoption(customer_meter, head, entries, held, own, cuts)
 
 

@@ -264,6 +264,18 @@ def test_an_ended_period_is_that_of_the_old_item_with_what_is_known_of_it_now() 
     assert (found.closing, found.partial, found.read_until) == (True, True, MONTH_START)
 
 
+@pytest.mark.parametrize(("mode", "state"), [("flexible", SpanState.BILLED), ("classic", SpanState.DROPPED)])
+def test_a_period_whose_price_left_takes_nothing_more(mode: str, state: SpanState) -> None:
+    """Flexible billing mode bills what it had received, on an invoice yet to come; classic never does."""
+    stripe = Stripe()
+    old = {"id": "si_1", "price": price(id="price_0", metadata={"om_meter_id": "m0"}), "metadata": {}}
+    periods = [EndedPeriod(MONTH_START - 30 * DAY, MONTH_START, old, price_left=True)]
+
+    [found] = stripe.run(stripe.billing.ended(subscribed(billing_mode={"type": mode}), periods))
+
+    assert spans([found]) == [(MONTH_START - 30 * DAY, MONTH_START, state)]
+
+
 def test_without_an_old_item_the_period_of_every_item_ended() -> None:
     stripe = Stripe()
     periods = [EndedPeriod(MONTH_START - 30 * DAY, MONTH_START)]

@@ -94,6 +94,33 @@ def test_an_older_renewal_that_changed_items_too_names_the_old_items() -> None:
     assert found(sent) == [("si_1", MONTH_START, MONTH_END), ("si_gone", MONTH_START, MONTH_END)]
 
 
+SWAPPED = {"price": {**item()["price"], "id": "price_2"}}
+
+
+@pytest.mark.parametrize(
+    ("start", "now_on", "left"),
+    [
+        (MONTH_START + DAY, SWAPPED, True),
+        (MONTH_START + DAY, {}, False),
+        (MONTH_END, SWAPPED, False),
+    ],
+    ids=["swapped in mid-period", "anchor reset", "swapped at the renewal"],
+)
+def test_a_price_leaves_with_a_period_that_is_cut_short(start: int, now_on: Json, left: bool) -> None:
+    on_items = event({"items": listed(old())}, item("si_1", start, NEXT_END, **now_on))
+    periods = {"current_period_start": MONTH_START, "current_period_end": MONTH_END}
+    on_subscription = event(
+        {**periods, "items": listed(item())},
+        item(**now_on),
+        current_period_start=start,
+        current_period_end=NEXT_END,
+    )
+
+    for sent in (on_items, on_subscription):
+        [period] = ended_periods(sent)
+        assert (period.end, period.price_left) == (start, left)
+
+
 def test_mixed_intervals_only_the_items_that_renewed() -> None:
     year_end = MONTH_START + 365 * DAY
     yearly = item("si_y", MONTH_START, year_end)

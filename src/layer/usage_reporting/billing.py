@@ -130,7 +130,10 @@ class Billing:
                     "current_period_start": period.start,
                     "current_period_end": period.end,
                 }
-                pairs.append((old, span_of(subscription, old, SpanState.ENDED)))
+                span = span_of(subscription, old, SpanState.ENDED)
+                if span and period.price_left:
+                    span = replace(span, state=span.when_left)
+                pairs.append((old, span))
         return await self.closing(subscription, pairs)
 
     async def last_periods(self, subscription: Json) -> list[CustomerMeter]:

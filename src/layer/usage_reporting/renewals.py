@@ -39,6 +39,8 @@ class EndedPeriod:
     start: int
     end: int
     item: Json | None = None
+    price_left: bool = False
+    """Whether its price was taken off the item before it would have ended."""
 
 
 def parse(body: bytes) -> Json:
@@ -76,9 +78,15 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
     if "current_period_start" in previous:
         old_items: list[Json | None] = list(_items(previous)) if "items" in previous else [None]
         period = _moved_period(previous, subscription)
-        return [EndedPeriod(*period, item) for item in old_items] if period else []
+        if period is None:
+            return []
+        start, end, is_cut_short = period
+        return [
+            EndedPeriod(start, end, item, is_cut_short and item is not None and _left(item, subscription))
+            for item in old_items
+        ]
     if "items" in previous:
-        return _by_items(_items(previous), _items(subscription))
+        return _by_items(_items(previous), subscription)
     return []
 
 
@@ -143,8 +151,8 @@ def _previous(event: Json) -> Json:
     return previous
 
 
-def _by_items(old_items: list[Json], new_items: list[Json]) -> list[EndedPeriod]:
-    new_starts = {item["id"]: _instant(item.get("current_period_start")) for item in new_items}
+def _by_items(old_items: list[Json], subscription: Json) -> list[EndedPeriod]:
+    new_starts = {item["id"]: _instant(item.get("current_period_start")) for item in _items(subscription)}
     ended = []
     for item in old_items:
         start = _instant(item.get("current_period_start"))
@@ -154,7 +162,8 @@ def _by_items(old_items: list[Json], new_items: list[Json]) -> list[EndedPeriod]
         # An item that left at the renewal has no new period of its own: its siblings' tells.
         moved_to = new_starts.get(item["id"]) if item["id"] in new_starts else _follower(new_starts, end)
         if moved_to is not None and moved_to > start and min(end, moved_to) > start:
-            ended.append(EndedPeriod(start, min(end, moved_to), item))
+            left = moved_to < end and _left(item, subscription)
+            ended.append(EndedPeriod(start, min(end, moved_to), item, left))
     return ended
 
 
@@ -162,14 +171,25 @@ def _follower(new_starts: dict[str, int | None], end: int) -> int | None:
     return end if end in new_starts.values() else None
 
 
-def _moved_period(previous: Json, subscription: Json) -> tuple[int, int] | None:
+def _left(old: Json, subscription: Json) -> bool:
+    """Whether an item has another price than before."""
+    prices = [price_of(item) for item in _items(subscription) if item["id"] == old["id"]]
+    return bool(prices) and price_of(old) not in {"", *prices}
+
+
+def price_of(item: Json) -> str:
+    """The id of an item's price; empty where it is not shown."""
+    return str((item.get("price") or {}).get("id", ""))
+
+
+def _moved_period(previous: Json, subscription: Json) -> tuple[int, int, bool] | None:
     start = _instant(previous.get("current_period_start"))
     new_start = _instant(subscription.get("current_period_start"))
     end = _instant(previous.get("current_period_end", new_start))
     if start is None or end is None or new_start is None or new_start <= start:
         return None
     ended_at = min(end, new_start)
-    return (start, ended_at) if ended_at > start else None
+    return (start, ended_at, new_start < end) if ended_at > start else None
 
 
 def _items(holder: Json) -> list[Json]:

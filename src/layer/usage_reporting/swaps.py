@@ -12,7 +12,7 @@ from typing import Any
 
 from usage_reporting.customer_meters import period_of
 from usage_reporting.model import Span, SpanState
-from usage_reporting.renewals import resumed_at
+from usage_reporting.renewals import price_of, resumed_at
 
 Json = dict[str, Any]
 
@@ -43,15 +43,15 @@ def swaps_of(event: Json) -> list[Swap]:
     found = []
     for old in _items(previous):
         new = now_on.get(old.get("id"))
-        if new is not None and _price(new) == _price(old):
+        if new is not None and price_of(new) == price_of(old):
             continue
         found.append(
             Swap(
                 at=int(event["created"]),
                 subscription=str(subscription.get("id", "")),
                 item=str(old.get("id", "")),
-                old=_price(old),
-                new="" if new is None else _price(new),
+                old=price_of(old),
+                new="" if new is None else price_of(new),
                 begins=None if new is None else _new_start(subscription, previous, old, new),
             )
         )
@@ -89,16 +89,12 @@ def parts(span: Span, swaps: Iterable[Swap]) -> list[Span]:
 
 
 def _resumed(event: Json, item: Json) -> Swap:
-    price, subscription = _price(item), str(event["data"]["object"]["id"])
+    price, subscription = price_of(item), str(event["data"]["object"]["id"])
     return Swap(int(event["created"]), subscription, str(item["id"]), price, price, is_resumption=True)
 
 
 def _items(holder: Json) -> list[Json]:
     return list((holder.get("items") or {}).get("data", []))
-
-
-def _price(item: Json) -> str:
-    return str((item.get("price") or {}).get("id", ""))
 
 
 def _new_start(subscription: Json, previous: Json, old: Json, new: Json) -> int | None:

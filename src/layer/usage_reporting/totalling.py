@@ -183,7 +183,7 @@ class Totalling:
         if total.changed or read.repeated or total.span.state is SpanState.CANCELED:
             read.spans = [await self.billing.state_of(span, now) for span in read.spans]
             total = case.total(read, now)
-        if total.span.state is SpanState.FREE:
+        if total.span.state is SpanState.FREE or _is_from_before(case, read, total):
             return
         # A part that Stripe billed at once is neither told nor counted with the rest.
         may_be_parted = total.takes_usage or total.span.state is SpanState.FINAL
@@ -287,6 +287,11 @@ class Totalling:
             await self.heads.was_read(case.head, case.now, is_full=True)
         except LostRaceError:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
+
+
+def _is_from_before(case: TotalsCase, read: SpanRead, total: last.Total) -> bool:
+    """Whether a span was billed before the ledger knew anything of it: what Stripe was told is not known."""
+    return not total.takes_usage and not read.entry.version and total.span.end <= case.head.known_from
 
 
 def _without_doubts(read: SpanRead, now: int) -> Entry:

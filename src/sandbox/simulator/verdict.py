@@ -106,6 +106,8 @@ class _Judge:
         }
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
+        self.moved_at_most: dict[tuple[str, int, int], Decimal] = {}
+        """The same, where what was taken back came too late to make up for it."""
         still_running = {one.contract for one in self.with_running[len(self.segments) :]}
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")} - still_running
         self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
@@ -164,12 +166,14 @@ class _Judge:
                 self._wrong(segment, f"billed {line.quantity}, but Stripe had received {sums.in_time}")
         known = _known(segment, sums)
         unseen = [u for u in sums.used if _is_taken_back(u) and not self._was_due(segment, u)]
-        most = sums.wanted - aggregated(unseen)
+        place = segment.contract, segment.place, segment.start
+        most = sums.wanted - aggregated(unseen) + self.moved_at_most.pop(place, ZERO)
         if sums.in_time > most and not _same(sums.in_time, most):
             self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
         elif self._swapped_to_another(segment):
-            rest = max(sums.wanted - _known(segment, sums), ZERO)
+            rest, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
             self.moved[segment.contract, segment.place, segment.end] = rest
+            self.moved_at_most[segment.contract, segment.place, segment.end] = at_most - rest
         elif segment.how not in {"dropped", "free"} and not self._accounted(segment, sums, known, most):
             self._short(
                 segment,
@@ -305,10 +309,23 @@ class _Judge:
         return seen_in_course(segment, used, begun if looked == segment.start else looked)
 
     def _finality(self, segment: Segment, line: Line) -> None:
-        if line.finalized_at is None:
+        if line.finalized_at is None and not self._is_still_draft(line):
             self._wrong(segment, "its invoice is not final")
-        elif segment.how in {"draft", "free"} and line.finalized_at != segment.closes:
+        elif segment.how in {"draft", "free"} and line.finalized_at not in {None, segment.closes}:
             self._wrong(segment, f"its invoice was final at {line.finalized_at}, not {segment.closes}")
+
+    def _is_still_draft(self, line: Line) -> bool:
+        """Whether an invoice was made too late to be final, or is kept a draft by a paused collection."""
+        if line.created + self.history.grace > self.history.end:
+            return True
+        before = [
+            act
+            for act in self.history.acts
+            if act.kind in {"pause_collection", "resume_collection"}
+            and (act.contract, act.at <= line.created) == (line.contract, True)
+        ]
+        newest = max(before, key=lambda act: act.at, default=None)
+        return newest is not None and (newest.kind, newest.behavior) == ("pause_collection", "keep_as_draft")
 
     def _counted(self, customer: str, holder: str, start: int, end: int) -> Decimal:
         return sum(
