@@ -85,8 +85,8 @@ def _print(summary: Summary) -> None:
     print_line(
         f"seed {summary.seed}: {summary.periods} periods in {summary.worlds} worlds, "
         f"{sum(summary.faults.values())} faults, {summary.predicted} lines short as foretold, "
-        f"{summary.over} over, {summary.under} under, {len(summary.wrong)} worlds wrong: "
-        f"{'WRONG' if summary.wrong else 'EXACT'}"
+        f"{summary.held} held, {summary.over} over, {summary.under} under, "
+        f"{len(summary.wrong)} worlds wrong: {'WRONG' if summary.wrong else 'EXACT'}"
     )
 
 

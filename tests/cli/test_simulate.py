@@ -99,7 +99,7 @@ def test_right_worlds_end_in_a_table_and_one_line(comes_to: Callable[[Summary], 
         "",
     ]
     assert last == (
-        "seed 5: 2001 periods in 30 worlds, 19 faults, 3 lines short as foretold, 0 over, 0 under, "
+        "seed 5: 2001 periods in 30 worlds, 19 faults, 3 lines short as foretold, 0 held, 0 over, 0 under, "
         "0 worlds wrong: EXACT"
     )
     assert result.stderr == ""

@@ -125,7 +125,7 @@ class Heads:
             table=table,
             seen_at=customer_meter.seen_at,
             bounds=frozenset(span.start for span in customer_meter.spans),
-            known_from=now,
+            known_from=now if customer_meter.meter is None else 0,
         )
         head = first.with_left(await self.left_unseen(customer_meter)).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)

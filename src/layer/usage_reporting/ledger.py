@@ -146,8 +146,8 @@ class Head:
     read_at: int = 0
     """When its hours were read last, but for the ticks of up to three hours since."""
     known_from: int = 0
-    """When the ledger first knew the customer meter, or was made anew: of periods that were over by then it
-    cannot say what Stripe was told."""
+    """When the ledger was made anew, or first knew a legacy item: of periods that were over by then it cannot
+    say what Stripe was told. 0: Stripe held nothing at first sight."""
     doubts_seen: int = 0
     """The number of the newest window of refusals that its sends were compared with."""
     doubtful: frozenset[str] = frozenset()

@@ -44,6 +44,7 @@ class Summary:
     over: int = 0
     under: int = 0
     held: int = 0
+    reports_held: int = 0
     predicted: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     converged_after_s: int = 0
@@ -56,6 +57,7 @@ class Summary:
         self.over += verdict.over
         self.under += verdict.under
         self.held += verdict.held
+        self.reports_held += verdict.reports_held
         self.predicted += verdict.predicted
         self.faults.update(played.faults)
         self.converged_after_s = max(self.converged_after_s, verdict.converged_after_s)
@@ -70,6 +72,7 @@ class Summary:
             "over": self.over,
             "under": self.under,
             "held": self.held,
+            "reports_held": self.reports_held,
             "predicted": self.predicted,
             "faults": dict(sorted(self.faults.items())),
             "converged_after_s": self.converged_after_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import replace
 
 from sandbox.simulator.history import Usage
@@ -14,6 +15,7 @@ from sandbox.simulator.ledger_strikes import LOST
 from sandbox.simulator.oracle import Segment
 from sandbox.simulator.outcome import Line, Loss, Outcome
 from sandbox.simulator.processes import Reported
+from usage_reporting.model import Status
 
 MINUTE = 60
 HOUR = 3600
@@ -35,6 +37,9 @@ class Looks:
         self._holds_drafts = outcome.played.hold_drafts
         self._closing = sorted(outcome.closing_ticks)
         self._full = sorted(outcome.full_ticks)
+        self._reports: dict[tuple[str, str], list[Reported]] = defaultdict(list)
+        for one in outcome.reports:
+            self._reports[outcome.names.of_key(one.report.customer_meter.pk)].append(one)
 
     def closing(self, segment: Segment, line: Line | None) -> Segment:
         """The segment with the instant at which its quantity is fixed: a draft waits for the webhook.
@@ -138,6 +143,12 @@ class Looks:
             return first >= segment.end
         is_held = self.held_by(strike, segment)
         return strike.at >= segment.closes or (is_held and mended >= segment.closes)
+
+    def was_held(self, segment: Segment) -> bool:
+        """Whether the last report before its quantity was fixed held a segment's usage."""
+        reports = self._reports[segment.customer, holder_of(segment)]
+        before = [one for one in reports if segment.start <= one.at <= segment.closes]
+        return bool(before) and before[-1].report.status is Status.HELD
 
     def is_held(self, one: Reported) -> bool:
         """Whether a loss of the ledger explains that a report was held."""

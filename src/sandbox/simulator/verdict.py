@@ -51,6 +51,9 @@ class Verdict:
     over: int = 0
     under: int = 0
     held: int = 0
+    """Lines whose usage was held when their quantity was fixed."""
+    reports_held: int = 0
+    """Reports that ended so, each time: most are released, or adopted, before that."""
     predicted: int = 0
     """Lines whose usage could not all be billed, as foretold from a fault."""
     converged_after_s: int = 0
@@ -129,6 +132,7 @@ class _Judge:
                 continue  # a draft that a webhook still holds, or an invoice item without an invoice yet
             if segment.has_line:
                 self.found.periods += 1
+                self.found.held += self.looks.was_held(segment)
             if line is None and segment.has_line:
                 self._wrong(segment, "no invoice has a line for it")
             else:
@@ -360,7 +364,7 @@ class _Judge:
             status = one.report.status.value
             if status in _EXPECTED:
                 continue
-            self.found.held += status == "held"
+            self.found.reports_held += status == "held"
             if not self._is_foretold(one, status):
                 name = self.outcome.names.customers.get(one.report.customer_meter.customer, "?")
                 self.found.wrong.append(Wrong(name, f"{status} at {one.at}: {one.report.reason}"))
