@@ -106,7 +106,7 @@ def test_a_customer_meter_that_stripe_holds_nothing_of_is_begun(held: str) -> No
     assert (head.version, head.subject, head.openmeter_meter, head.table) == (1, "cus_1", "m1", "1")
     assert head.spans == (span(),)
     assert head.bounds == {MONTH_START, MONTH_END}
-    assert (head.seen_at, head.full_read_at) == (NOON, 0)
+    assert (head.seen_at, head.full_read_at, head.known_from) == (NOON, 0, 0)
     assert world.billing.asked[0] == ("cus_1", METER.id, NOON - 35 * DAY, NOON)
 
 
@@ -123,7 +123,9 @@ def test_a_customer_meter_that_stripe_holds_usage_of_is_held(held: str, accept: 
 def test_a_legacy_price_is_begun_without_asking() -> None:
     world = World(FakeBilling(D(5)))
 
-    assert world.check(legacy()).version == 1
+    head = world.check(legacy())
+
+    assert (head.version, head.known_from) == (1, NOON)
     assert world.billing.asked == []
 
 

@@ -88,6 +88,20 @@ def test_the_total_so_far_is_told_with_a_later_stamp_each_time() -> None:
     assert world.told == [(AT - 11 * MINUTE, D(10)), (AT + 49 * MINUTE, D(12))]
 
 
+@pytest.mark.parametrize(("known_from", "late"), [(0, 10), (NOON, 0)])
+def test_what_a_period_was_told_before_the_ledger_was_made_anew_is_not_known(
+    known_from: int, late: int
+) -> None:
+    """Its usage may well be on its invoice: it is not counted as late."""
+    world = World(NEXT)
+    world.openmeter.by_start = {MONTH_START: D(10), NOON: D(5)}
+    world.report(None)
+    world.table.items[(world.customer_meter().pk, "head")]["known_from"] = known_from
+    world.shown = (replace(ENDED, state=SpanState.FINAL), NEXT)
+
+    assert world.report(None).late == late
+
+
 def test_each_period_is_told_its_own_total() -> None:
     world = World(ENDED, NEXT)
     world.openmeter.by_start = {MONTH_START: D(7), NOON: D(2)}
