@@ -57,6 +57,15 @@ class Looks:
         answered = limit if line.answered_at is None else min(line.answered_at, limit)
         return replace(segment, closes=max(segment.closes, answered))
 
+    def was_due(self, segment: Segment, use: Usage) -> bool:
+        """Whether a tick that nothing disturbed could see it before the quantity was fixed."""
+        if segment.how == "dropped":
+            return False
+        if segment.how == "received":
+            return self.saw_in_course(segment, use)
+        since = max(use.seen_at, segment.end + RENEWAL_DELAY)
+        return self.last_closing(segment, since, segment.closes) > 0
+
     def last_closing(self, segment: Segment, start: int, end: int) -> int:
         """The last look of a closing tick at a segment in [start, end); 0: there was none."""
         for tick in reversed(self._closing[: bisect_left(self._closing, end)]):

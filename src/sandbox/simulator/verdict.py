@@ -9,26 +9,16 @@ from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
 from sandbox.simulator.bills import Measures, quantity
+from sandbox.simulator.foretold import Foretold, is_taken_back
 from sandbox.simulator.history import History, Usage
 from sandbox.simulator.looks import RENEWAL_DELAY, Looks, holder_of
 from sandbox.simulator.oracle import NEVER, Segment, running, segments
 from sandbox.simulator.outcome import Line, Outcome, Received
-from sandbox.simulator.processes import Reported
 from sandbox.simulator.totals import door_of, seen_from, seen_in_course
 
 MINUTE = 60
 HOUR = 3600
 ZERO = Decimal(0)
-_EXPECTED = {"unchanged", "sent"}
-_LEAVES_OPEN = {
-    "crash",
-    "slow_call",
-    "dynamodb_throttle",
-    "dynamodb_lost_answer",
-    "stripe_timeout",
-    "stripe_lost_answer",
-}
-"""Faults after which it is not written down what Stripe answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +159,7 @@ class _Judge:
             if not _same(line.quantity, max(sums.in_time, ZERO)):
                 self._wrong(segment, f"billed {line.quantity}, but Stripe had received {sums.in_time}")
         known = _known(segment, sums)
-        unseen = [u for u in sums.used if _is_taken_back(u) and not self._was_due(segment, u)]
+        unseen = [u for u in sums.used if is_taken_back(u) and not self.looks.was_due(segment, u)]
         place = segment.contract, segment.place, segment.start
         most = sums.wanted - aggregated(unseen) + self.moved_at_most.pop(place, ZERO)
         if sums.in_time > most and not _same(sums.in_time, most):
@@ -186,7 +176,7 @@ class _Judge:
         if sums.too_late and not sums.is_shared and segment.how != "dropped":
             self._wrong(segment, f"{sums.too_late} sent after the quantity was fixed")
         # What is taken back may be seen in time or not.
-        due = aggregated(use for use in sums.used if _is_taken_back(use) or self._was_due(segment, use))
+        due = aggregated(use for use in sums.used if is_taken_back(use) or self.looks.was_due(segment, use))
         if sums.in_time < due and not _same(sums.in_time, due):
             self._short(segment, f"billed {sums.in_time}, though {due} of {sums.truth} could be seen in time")
         if segment.how == "draft" and _same(sums.in_time, sums.truth):
@@ -196,8 +186,7 @@ class _Judge:
             self.found.predicted += 1
 
     def _sums(self, segment: Segment, line: Line | None) -> _Sums:
-        meter = segment.item.meter
-        used = self.measures.usage(segment, self.usage[segment.customer, meter])
+        used = self._used(segment)
         taken = [
             event
             for event in self.taken[segment.customer, segment.item.holder]
@@ -252,27 +241,18 @@ class _Judge:
             self.deleted_at.get(segment.customer, self.history.end),
         )
         until = min(over, forgotten)
-        if self._was_due(segment, use) or self.looks.saw_after(use, until):
+        if self.looks.was_due(segment, use) or self.looks.saw_after(use, until):
             return True
         if segment.end != over:
             return False  # its last periods are all that the end of a subscription makes anybody look at
         told = self.outcome.told_of_end.get(segment.contract, 0)
         return self.looks.saw_ended(segment, use) or use.seen_at < told < forgotten
 
-    def _was_due(self, segment: Segment, use: Usage) -> bool:
-        """Whether a tick that nothing disturbed could see it before the quantity was fixed."""
-        if segment.how == "dropped":
-            return False
-        if segment.how == "received":
-            return self.looks.saw_in_course(segment, use)
-        since = max(use.seen_at, segment.end + RENEWAL_DELAY)
-        return self.looks.last_closing(segment, since, segment.closes) > 0
-
     def _total(self, segment: Segment, line: Line | None) -> None:
         """A price that is billed by a total: on a meter of the last value, or a legacy one."""
         if line is None or segment.how == "dropped":
             return
-        used = self.measures.usage(segment, self.usage[segment.customer, segment.item.meter])
+        used = self._used(segment)
         truth = quantity(segment, used)
         self._finality(segment, line)
         is_legacy = segment.item.kind == "legacy"
@@ -360,52 +340,18 @@ class _Judge:
                 self.found.wrong.append(Wrong(line.contract, what))
 
     def _reports(self) -> None:
+        foretold = Foretold(self.outcome, self.looks, self.segments, self._used)
         for one in self.outcome.reports:
             status = one.report.status.value
-            if status in _EXPECTED:
-                continue
             self.found.reports_held += status == "held"
-            if not self._is_foretold(one, status):
+            if not foretold.explains(one, status):
                 name = self.outcome.names.customers.get(one.report.customer_meter.customer, "?")
                 self.found.wrong.append(Wrong(name, f"{status} at {one.at}: {one.report.reason}"))
         for reason in self.outcome.errors:
             self.found.wrong.append(Wrong("?", reason))
 
-    def _is_foretold(self, one: Reported, status: str) -> bool:
-        """Whether a fault explains that a report was not simply done."""
-        if status in {"late", "unbillable"}:
-            return True  # counted against the truth, to the unit
-        if status in {"unknown", "handed_over"}:
-            return bool(one.strikes) or self._repeats_stored_error(one)
-        if status == "held":
-            return (
-                "openmeter_empty" in one.strikes or self.looks.is_held(one) or self._is_taken_back_late(one)
-            )
-        return status == "refused" and self._is_refused(one.report.customer_meter.customer)
-
-    def _is_taken_back_late(self, one: Reported) -> bool:
-        """Whether usage was taken back of a time that Stripe had billed, or not for sure before that."""
-        name = self.outcome.names.customers.get(one.report.customer_meter.customer)
-        return "takes no correction any more" in one.report.reason and any(
-            segment.closes <= one.at and _is_taken_back(use) and not self._was_due(segment, use)
-            for segment in self.segments
-            if segment.customer == name
-            for use in self.measures.usage(segment, self.usage[segment.customer, segment.item.meter])
-        )
-
-    def _repeats_stored_error(self, one: Reported) -> bool:
-        """Whether what a crash left open is answered as before, for a day (Idempotent requests)."""
-        lately = {kind for at, kind in self.outcome.struck if one.at - 24 * HOUR <= at <= one.at}
-        was_cut_off = bool(lately & _LEAVES_OPEN)
-        return was_cut_off and "stripe_500_stored" in lately and "answered 500" in one.report.reason
-
-    def _is_refused(self, customer: str) -> bool:
-        """Whether a customer has a period of a legacy price under two hours."""
-        name = self.outcome.names.customers.get(customer)
-        return any(
-            one.customer == name and one.item.kind == "legacy" and one.end - one.start < 2 * HOUR
-            for one in self.segments
-        )
+    def _used(self, segment: Segment) -> list[Usage]:
+        return self.measures.usage(segment, self.usage[segment.customer, segment.item.meter])
 
     def _over(self, segment: Segment, what: str) -> None:
         self.found.over += 1
@@ -434,10 +380,6 @@ def _known(segment: Segment, sums: _Sums) -> Decimal:
 
 def _sum(taken: Iterable[Received], until: int) -> Decimal:
     return sum((event.value for event in taken if event.at <= until), ZERO)
-
-
-def _is_taken_back(use: Usage) -> bool:
-    return use.value.startswith("-")
 
 
 def _same(left: Decimal, right: Decimal) -> bool:
