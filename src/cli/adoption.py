@@ -10,6 +10,7 @@ from itertools import groupby
 from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
+from usage_reporting.early_ends import cut_where_it_ended
 from usage_reporting.heads import LONG_AGO, Heads
 from usage_reporting.hours import known_spans
 from usage_reporting.ledger import Entry, Head, Key, Ledger
@@ -100,11 +101,13 @@ async def _plan_totals(
 ) -> Adoption:
     """What Stripe holds of each span of a meter that takes the last value."""
     assert customer_meter.meter is not None
-    spans = {
-        span.start: span
-        for span in known_spans(customer_meter, head, now)
-        if span.start < now and span.end > now - LONGEST_DRAFT and span.state is not SpanState.FREE
-    }
+    shown = {span.subscription for span in customer_meter.spans}
+    spans: dict[int, Span] = {}
+    for one in known_spans(customer_meter, head, now):
+        is_over = one.end <= now or one.subscription in shown
+        span = one if is_over else await cut_where_it_ended(billing, one)
+        if span.start < now and span.end > now - LONGEST_DRAFT and span.state is not SpanState.FREE:
+            spans[span.start] = span
     before = await ledger.entries([(customer_meter.pk, str(start)) for start in spans])
     _check_settled(before.values(), now)
     whose = customer_meter.customer, customer_meter.meter.id

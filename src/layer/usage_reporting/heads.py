@@ -127,16 +127,14 @@ class Heads:
             bounds=frozenset(span.start for span in customer_meter.spans),
             known_from=now if customer_meter.meter is None else 0,
         )
-        head = first.with_left(await self.left_unseen(customer_meter)).sees(customer_meter, now)
+        # A total has its parts told apart when it is sent.
+        left = await self.left_unseen(customer_meter) if customer_meter.target is Target.MIRROR else []
+        head = first.with_left(left).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 
     async def left_unseen(self, customer_meter: CustomerMeter) -> list[Span]:
-        """The parts of running periods under prices that were swapped before anything was reported of them.
-
-        A total has its parts told apart when it is sent.
-        """
-        if customer_meter.target is not Target.MIRROR:
-            return []
+        """The parts of running periods that were over before anything was known of them: under another price,
+        or in a pause."""
         running = [span for span in customer_meter.spans if span.state is SpanState.CURRENT]
         return [part for span in running for part in await self._left(span, customer_meter)]
 

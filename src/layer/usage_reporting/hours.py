@@ -292,7 +292,7 @@ def known_spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Sp
     ]
     keys = {span.key for span in shown}
     remembered = [span for span in head.spans if span.key not in keys]
-    return (*shown, *(_remembered(span, shown, now) for span in remembered))
+    return (*shown, *(_remembered(span, shown, remembered, now) for span in remembered))
 
 
 def _as_of(span: Span, now: int) -> Span:
@@ -303,11 +303,19 @@ def _as_of(span: Span, now: int) -> Span:
     return span
 
 
-def _remembered(span: Span, shown: list[Span], now: int) -> Span:
-    """A span of the ledger's, cut off where a later period of its item began before its end."""
-    restarts = [other.start for other in shown if other.item == span.item]
-    end = min([span.end, *(start for start in restarts if start > span.start)])
-    return _as_of(replace(span, end=end, last=span.last and end == span.end), now)
+def _remembered(span: Span, shown: list[Span], remembered: list[Span], now: int) -> Span:
+    """A span of the ledger's, cut off where its item went on at another price, or in a later period."""
+    later = [
+        other
+        for other in (*shown, *(one for one in remembered if one.price != span.price))
+        if other.item == span.item and span.start < other.start < span.end
+    ]
+    follower = min(later, key=lambda other: other.start, default=None)
+    if follower is None:
+        return _as_of(span, now)
+    is_left = follower.price != span.price and span.state is SpanState.CURRENT
+    state = span.when_left if is_left else span.state
+    return _as_of(replace(span, end=follower.start, last=False, state=state), now)
 
 
 def is_stamped_in(piece: Slice, span: Span) -> bool:

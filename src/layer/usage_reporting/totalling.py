@@ -10,7 +10,8 @@ from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
-from usage_reporting.errors import HeldError, LostRaceError, NotFoundError, RefusedError
+from usage_reporting.early_ends import cut_where_it_ended
+from usage_reporting.errors import HeldError, LostRaceError, RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import Report, SendState, Span, SpanState, Status
@@ -132,24 +133,11 @@ class Totalling:
             return
         known: dict[Span, Sequence[Span]] = {}
         for span in suspects.values():
-            found = span if span.subscription in shown else await self._as_it_is(span)
+            found = span if span.subscription in shown else await cut_where_it_ended(self.billing, span)
             swaps = await self.billing.swaps(found.start + 1, case.now)
             known[span] = parts(found, within(found, swaps, found.start)) or [found]
         if any([span] != better for span, better in known.items()):
             case.look_at(await self.heads.remember(case.head, known, case.options))
-
-    async def _as_it_is(self, span: Span) -> Span:
-        """A span of a subscription that was not shown, cut off where that ended."""
-        try:
-            subscription = await self.billing.subscription(span.subscription)
-        except NotFoundError:
-            return replace(span, state=SpanState.DROPPED)
-        ends = [subscription.get(name) for name in ("ended_at", "cancel_at")]
-        end = min([span.end, *(instant for instant in ends if isinstance(instant, int))])
-        if end == span.end:
-            return span
-        state = SpanState.CANCELED if subscription.get("ended_at") else span.state
-        return replace(span, end=max(end, span.start), state=state)
 
     async def _repeat_intents(self, case: TotalsCase, budget: Budget) -> None:
         """First of all, repeat what an earlier run left open; what is too old for that is told anew."""

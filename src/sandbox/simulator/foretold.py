@@ -12,6 +12,8 @@ from sandbox.simulator.outcome import Outcome
 from sandbox.simulator.processes import Reported
 
 HOUR = 3600
+SHORTEST_LEGACY_PERIOD = 2 * HOUR
+"""A shorter one of a legacy price is refused."""
 _DONE = {"unchanged", "sent"}
 _COUNTED = {"late", "unbillable"}
 """Their numbers are compared with the truth, to the unit."""
@@ -66,7 +68,9 @@ class Foretold:
         """Whether a customer has a period of a legacy price under two hours."""
         name = self.outcome.names.customers.get(customer)
         return any(
-            one.customer == name and one.item.kind == "legacy" and one.end - one.start < 2 * HOUR
+            one.customer == name
+            and one.item.kind == "legacy"
+            and one.end - one.start < SHORTEST_LEGACY_PERIOD
             for one in self.segments
         )
 

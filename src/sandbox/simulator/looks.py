@@ -21,6 +21,8 @@ MINUTE = 60
 HOUR = 3600
 RENEWAL_DELAY = 16
 """So long after a period's end a renewal was observed."""
+LISTED_BEFORE = 45 * MINUTE
+"""So long before its end the ticks that close periods list a subscription."""
 LONGEST_HOLD = 72 * HOUR
 """Unanswered, `invoice.created` holds a draft so long (Subscription webhooks)."""
 FULL_READ_EVERY = 20 * HOUR

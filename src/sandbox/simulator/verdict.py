@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,9 @@ from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
 from sandbox.simulator.bills import Measures, quantity
-from sandbox.simulator.foretold import Foretold, is_taken_back
+from sandbox.simulator.foretold import SHORTEST_LEGACY_PERIOD, Foretold, is_taken_back
 from sandbox.simulator.history import History, Usage
-from sandbox.simulator.looks import RENEWAL_DELAY, Looks, holder_of
+from sandbox.simulator.looks import LISTED_BEFORE, RENEWAL_DELAY, Looks, holder_of
 from sandbox.simulator.oracle import NEVER, Segment, running, segments
 from sandbox.simulator.outcome import Line, Outcome, Received
 from sandbox.simulator.totals import door_of, seen_from, seen_in_course
@@ -162,7 +163,7 @@ class _Judge:
         unseen = [u for u in sums.used if is_taken_back(u) and not self.looks.was_due(segment, u)]
         place = segment.contract, segment.place, segment.start
         most = sums.wanted - aggregated(unseen) + self.moved_at_most.pop(place, ZERO)
-        if sums.in_time > most and not _same(sums.in_time, most):
+        if segment.how != "dropped" and sums.in_time > most and not _same(sums.in_time, most):
             self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
         elif self._swapped_to_another(segment):
             rest, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
@@ -229,6 +230,9 @@ class _Judge:
                 return True
         if sums.is_shared and segment.how == "received" and known < sums.wanted:
             return True  # the rest of its last hour was stamped behind it, and is the other price's to bill
+        is_billed = _same(sums.in_time, sums.wanted)
+        if is_billed and sums.is_shared and self.looks.forgotten_at(segment) < math.inf:
+            return True  # the ledger knows of the other price alone, on which it may be on no invoice
         looked_at = aggregated(use for use in sums.used if self._was_looked_at(segment, use))
         return looked_at <= known <= sums.wanted or _same(looked_at, known)
 
@@ -256,6 +260,9 @@ class _Judge:
         truth = quantity(segment, used)
         self._finality(segment, line)
         is_legacy = segment.item.kind == "legacy"
+        if is_legacy and segment.end - segment.start < SHORTEST_LEGACY_PERIOD and not line.quantity:
+            self.found.predicted += truth > 0
+            return  # it is refused
         if not is_legacy and not _same(line.quantity, received := self._last_received(segment)):
             self._wrong(segment, f"billed {line.quantity}, but Stripe had received {received}")
         counted = self._counted(segment.customer, holder_of(segment), segment.start, segment.end)
@@ -286,7 +293,8 @@ class _Judge:
         """The totals that the last look before `door` may have come to, if nothing disturbed it."""
         # No list shows a subscription that ends in its course to the ticks that close periods.
         is_listed = segment.is_whole or segment.item.kind != "legacy"
-        if is_listed and (look := self.looks.last_closing(segment, over_at, door)):
+        listed_from = max(over_at, segment.end - LISTED_BEFORE)
+        if is_listed and (look := self.looks.last_closing(segment, listed_from, door)):
             return seen_from(segment, used, look)
         looked = self.looks.last_full(segment, door)
         begun, _ = self.measures.of(segment)
