@@ -450,3 +450,33 @@ def test_what_a_removed_item_was_told_is_adopted(run: Run, world: World, stack: 
 
     meters = {one["openmeter_meter"]: one["hours"] for one in adopted.json["meters"]}
     assert meters["m1"] == [{"hour": rfc3339(ODD), "stripe": "15", "openmeter": "15"}]
+
+
+def test_a_restored_ledger_does_not_know_of_a_cancellation(
+    run: Run, world: World, stack: str, totalled: str
+) -> None:
+    """The span that its copy shows as running is adopted as far as it went: a later one has its own value."""
+    world.use(totalled, ODD + MINUTE, 15)
+    world.travel(NOON + 2 * HOUR)
+    run("report", "--stack", stack)
+    world.travel(ODD + DAY)
+    [subscription] = world.client.v1.subscriptions.list({"customer": totalled}).data
+    price = subscription["items"].data[0].price.id
+    world.client.v1.subscriptions.cancel(subscription.id, {"invoice_now": True})
+    world.travel(ODD + DAY + MINUTE)
+    world.subscription(price, totalled)
+    world.use(totalled, ODD + DAY + 2 * MINUTE, 4)
+    world.travel(ODD + DAY + HOUR)
+    report_as_another(world, totalled, ODD + DAY + 3 * MINUTE, "4")
+    world.travel(ODD + 4 * DAY)
+
+    run("adopt", "--stack", stack, "--customer", totalled, "--yes")
+    told = {int(item["sk"]["S"]): sends_of(item) for item in world.ledger() if item["sk"]["S"].isdigit()}
+    after = run("report", "--stack", stack, "--json")
+
+    assert told == {ODD: [15], ODD + DAY + MINUTE: [4]}
+    assert after.json["summary"]["unchanged"] == 1
+
+
+def sends_of(item: dict[str, Any]) -> list[Decimal]:
+    return [Decimal(send["M"]["value"]["N"]) for send in item["sends"]["M"].values()]

@@ -257,6 +257,32 @@ def test_a_remembered_span_ends_where_its_item_began_anew() -> None:
     assert not not_last.last
 
 
+@pytest.mark.parametrize(
+    ("follower", "state"),
+    [
+        (span(NOON, price="price_2"), SpanState.DROPPED),
+        (span(NOON), SpanState.ENDED),
+    ],
+    ids=["another price", "another anchor"],
+)
+@pytest.mark.parametrize("is_shown", [True, False], ids=["shown", "remembered"])
+def test_where_another_price_began_a_span_was_billed_at_once(
+    follower: Span, state: SpanState, *, is_shown: bool
+) -> None:
+    """Stripe adds nothing to what it had received; a new anchor makes an invoice, which is asked for."""
+    known = replace(span(end=NOON + DAY), when_left=SpanState.DROPPED)
+    later = span(NOON + DAY, NOON + 2 * DAY, price=follower.price)
+    made = case(follower, known=(known,)) if is_shown else case(later, known=(known, follower))
+
+    [found] = [one for one in made.spans if one.start == MONTH_START]
+    if is_shown or follower.price != known.price:
+        assert (found.end, found.state) == (NOON, state)
+    else:
+        assert (found.end, found.state) == (NOON + DAY, SpanState.CURRENT)
+    closed = replace(known, state=SpanState.BILLED)
+    assert SpanState.BILLED in states(case(follower, known=(closed,)))
+
+
 def test_canceled_spans_of_the_range_are_asked_for() -> None:
     canceled = span(MONTH_START, NOON, state=SpanState.CANCELED)
     made = case(canceled, span(NOON, MONTH_END), options=Options())
