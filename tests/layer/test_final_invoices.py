@@ -129,6 +129,7 @@ def test_what_was_billed_before_is_no_usage() -> None:
         ({"amount": 0, "description": "Free trial for 5 x tokens"}, None, True),
         ({"amount": 0}, "10", False),
         ({"amount": 0, "pricing": UNPRICED}, "0", False),
+        ({"amount": 0, "pricing": UNPRICED}, None, False),
         (
             {"amount": 0, "pricing": {"price_details": {"price": "p"}, "unit_amount_decimal": None}},
             None,
@@ -143,6 +144,19 @@ def test_a_trials_line_charges_nothing_though_its_price_does(
     [found] = billed_lines(invoice(line(**changes)))
 
     assert found.is_free({"unit_amount_decimal": price}) is is_free
+
+
+@pytest.mark.parametrize("trial", ["Free trial for 5 x tokens", "5 x tokens (Tier 1 at $0.00)"])
+@pytest.mark.parametrize("first_is_paid", [True, False])
+def test_a_free_tier_beside_a_paid_one_is_no_trial(trial: str, *, first_is_paid: bool) -> None:
+    free = line("5", amount=0, pricing=UNPRICED, description=trial)
+    lines = [line("2"), free] if first_is_paid else [free, line("2")]
+
+    [found] = billed_lines(invoice(*lines))
+
+    assert found.quantity == 7
+    for price in ("10", None):
+        assert not found.is_free({"unit_amount_decimal": price})
 
 
 @pytest.mark.parametrize(

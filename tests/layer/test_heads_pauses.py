@@ -8,7 +8,7 @@ from tests.layer.builders import NOON, span
 from tests.layer.test_heads import LATER, World, seen
 from usage_reporting.model import Span, SpanState
 from usage_reporting.swaps import Swap
-from usage_reporting.windows import DAY, MINUTE
+from usage_reporting.windows import DAY, HOUR, MINUTE
 
 TRIAL = replace(span(NOON - DAY, NOON), when_left=SpanState.FREE, first=True)
 PERIOD = span(NOON, NOON + 30 * DAY)
@@ -43,6 +43,19 @@ def test_the_pause_is_cut_off_and_is_free() -> None:
     assert RESUMED in head.bounds
 
 
+def test_a_pause_may_outlast_periods_that_nobody_saw() -> None:
+    later = span(NOON + 3 * DAY, NOON + 4 * DAY)
+    world = after_a_trial(resumption(later.start + HOUR))
+    world.clock.now = later.start + 2 * HOUR
+
+    head = world.check(seen(later, at=world.clock.now))
+
+    assert parts(head.spans) == [
+        (later.start, later.start + HOUR, SpanState.FREE),
+        (later.start + HOUR, later.end, SpanState.CURRENT),
+    ]
+
+
 def test_events_are_asked_for_once() -> None:
     world = after_a_trial(resumption())
     world.check(seen(PERIOD))
@@ -53,10 +66,24 @@ def test_events_are_asked_for_once() -> None:
 
 
 def test_a_trial_without_a_pause_goes_over_into_the_period() -> None:
-    swap = replace(resumption(), old="price_old", is_resumption=False)
-    for changes in ((), (swap,)):
-        head = after_a_trial(*changes).check(seen(PERIOD))
-        assert parts(head.spans) == [(NOON, PERIOD.end, SpanState.CURRENT)]
+    head = after_a_trial().check(seen(PERIOD))
+
+    assert parts(head.spans) == [(NOON, PERIOD.end, SpanState.CURRENT)]
+
+
+def test_a_price_that_was_swapped_before_its_period_was_seen_keeps_its_part() -> None:
+    """Within the hour after a renewal no tick may have seen the period at its old price."""
+    world = World()
+    world.check(seen(span(NOON - DAY, NOON, price="price_old"), at=NOON - MINUTE))
+    world.clock.now = LATER
+    world.billing.changes = [replace(resumption(), old="price_old", is_resumption=False)]
+
+    head = world.check(seen(PERIOD))
+
+    assert [(one.start, one.end, one.price, one.state) for one in head.spans if one.start >= NOON] == [
+        (NOON, RESUMED, "price_old", SpanState.BILLED),
+        (RESUMED, PERIOD.end, PERIOD.price, SpanState.CURRENT),
+    ]
 
 
 def test_a_period_that_was_seen_paused_is_told_apart_when_it_goes_on() -> None:

@@ -25,6 +25,8 @@ Json = dict[str, Any]
         ({"billing_mode": {"type": "classic"}}, SpanState.DROPPED),
         ({"trial_end": MONTH_END, "billing_mode": {"type": "classic"}}, SpanState.FREE),
         ({"trial_end": MONTH_END - 1}, SpanState.BILLED),
+        ({"trial_start": MONTH_START, "trial_end": MONTH_END}, SpanState.FREE),
+        ({"trial_start": MONTH_START + 1, "trial_end": MONTH_END}, SpanState.BILLED),
     ],
 )
 def test_what_becomes_of_usage_whose_price_leaves(other: Json, when_left: SpanState) -> None:

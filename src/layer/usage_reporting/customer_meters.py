@@ -110,7 +110,7 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
     end = min(instant for instant in ends if isinstance(instant, int))
     if end <= start:
         return None
-    when_left = _when_left(subscription, end)
+    when_left = _when_left(subscription, start, end)
     if subscription.get("status") == "paused" and state is SpanState.CURRENT:
         state = SpanState.FREE
     elif subscription.get("ended_at") and (end < period_end or when_left is SpanState.FREE):
@@ -133,14 +133,15 @@ def is_last_end(subscription: Json, instant: int) -> bool:
     return instant in {subscription.get("ended_at"), subscription.get("cancel_at")}
 
 
-def _when_left(subscription: Json, end: int) -> SpanState:
-    """What Stripe does with usage of a span up to `end` whose price leaves in mid-period.
+def _when_left(subscription: Json, start: int, end: int) -> SpanState:
+    """What Stripe does with usage of [start, end) whose price leaves in mid-period.
 
     Flexible billing mode bills what was received, classic mode never bills it ("Manage billing setup");
     nothing is billed for a trial.
     """
-    trial_end = subscription.get("trial_end")
-    if isinstance(trial_end, int) and end <= trial_end:
+    began, trial_end = subscription.get("trial_start"), subscription.get("trial_end")
+    # A trial may be given to a subscription that was billed before.
+    if isinstance(trial_end, int) and end <= trial_end and (not isinstance(began, int) or began <= start):
         return SpanState.FREE
     mode = (subscription.get("billing_mode") or {}).get("type")
     return SpanState.DROPPED if mode == "classic" else SpanState.BILLED

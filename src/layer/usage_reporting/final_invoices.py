@@ -36,11 +36,25 @@ class BilledLine:
     """Whether a billing threshold made its invoice, in the course of a period."""
     is_unpriced: bool = False
     """Whether the line itself charges nothing for a unit."""
+    says_trial: bool = False
+    """Whether it charges nothing and says that this is for a trial."""
 
     def is_free(self, price: Json) -> bool:
-        """Whether it is a trial's: the price has an amount, and the line charges none of it."""
+        """Whether it is a trial's: it says so, or its price has an amount and it charges none of it.
+
+        A price of tiers has no amount of its own, and a tier may well be free.
+        """
         own = price.get("unit_amount_decimal")
-        return self.is_unpriced and (own is None or Decimal(own) != 0)
+        return self.says_trial or (self.is_unpriced and own is not None and Decimal(own) != 0)
+
+    def beside(self, other: BilledLine) -> BilledLine:
+        """Both as one line: tiers of one price are billed by lines of their own."""
+        return replace(
+            self,
+            quantity=self.quantity + other.quantity,
+            is_unpriced=self.is_unpriced and other.is_unpriced,
+            says_trial=self.says_trial and other.says_trial,
+        )
 
 
 def customer_of(invoice: Json) -> str:
@@ -73,7 +87,7 @@ def billed_lines(invoice: Json) -> list[BilledLine]:
         one = replace(one, is_of_threshold=by_threshold)
         key = (one.subscription, one.item, one.price, one.start, one.end)
         before = found.get(key)
-        found[key] = replace(one, quantity=one.quantity + before.quantity) if before else one
+        found[key] = one.beside(before) if before else one
     return list(found.values())
 
 
@@ -87,7 +101,7 @@ def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | Non
     if not price or not subscription or details.get("proration") or is_credit:
         return None
     unit_amount = (line.get("pricing") or {}).get("unit_amount_decimal")
-    says_trial = str(line.get("description") or "").startswith("Free trial")
+    is_unpaid = line.get("amount") == 0
     return BilledLine(
         subscription=subscription,
         item=id_of(of_item.get("subscription_item")),
@@ -97,8 +111,8 @@ def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | Non
         quantity=_quantity(line),
         final_at=final_at,
         is_at_once=was_at_once or not of_item,
-        is_unpriced=line.get("amount") == 0
-        and (says_trial or (unit_amount is not None and Decimal(unit_amount) == 0)),
+        is_unpriced=is_unpaid and unit_amount is not None and Decimal(unit_amount) == 0,
+        says_trial=is_unpaid and str(line.get("description") or "").startswith("Free trial"),
     )
 
 

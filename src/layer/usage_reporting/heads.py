@@ -78,7 +78,7 @@ class Heads:
             )
         pinned = _pinned(customer_meter, stored, options)
         known = await self._with_price_changes(
-            customer_meter, await self._with_pauses(customer_meter, pinned)
+            customer_meter, await self._with_unseen_parts(customer_meter, pinned)
         )
         seen = known.sees(customer_meter, self.clock())
         if seen == stored or options.dry_run:
@@ -138,20 +138,18 @@ class Heads:
         running = [span for span in customer_meter.spans if span.state is SpanState.CURRENT]
         return [part for span in running for part in await self._left(span, customer_meter)]
 
-    async def _with_pauses(self, customer_meter: CustomerMeter, head: Head) -> Head:
-        """Tell apart the pause with which the period after a trial may begin ("Pause subscriptions").
+    async def _with_unseen_parts(self, customer_meter: CustomerMeter, head: Head) -> Head:
+        """Tell apart what is over of a period that is seen for the first time: a pause, or another price.
 
-        Only Stripe's events say when it was over, and the webhook for that may be late.
+        A pause follows on a trial, or on more of itself of which no period was seen ("Pause subscriptions").
+        Only Stripe's events say when such a part was over, and the webhook for that may be late.
         """
-        trials = {(span.item, span.end) for span in head.spans if span.when_left is SpanState.FREE}
         left: list[Span] = []
         for span in customer_meter.spans:
             known = head.known(span)
             is_new = known is None or (known.state is SpanState.FREE and known.end == span.end)
-            if span.state is SpanState.CURRENT and (span.item, span.start) in trials and is_new:
-                left += [
-                    part for part in await self._left(span, customer_meter) if part.state is SpanState.FREE
-                ]
+            if span.state is SpanState.CURRENT and is_new and _may_hide_a_part(span, head):
+                left += await self._left(span, customer_meter)
         return head.with_left(left)
 
     async def _left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
@@ -197,6 +195,15 @@ def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head
         subject=customer_meter.subject or head.subject,
         openmeter_meter=customer_meter.openmeter_meter or head.openmeter_meter,
     )
+
+
+def _may_hide_a_part(span: Span, head: Head) -> bool:
+    """Whether something else is known last of an item than the billed period before this one at its price."""
+    own = [one for one in head.spans if one.item == span.item]
+    billed = [one for one in own if SpanState.FREE not in {one.state, one.when_left}]
+    follows = any(one.end == span.start and one.price == span.price for one in billed)
+    is_known = any(one.holds(span.start) for one in own if one.state is not SpanState.FREE)
+    return bool(own) and not follows and not is_known
 
 
 def _left_behind(span: Span, customer_meter: CustomerMeter, now: int) -> bool:

@@ -12,6 +12,7 @@ from sandbox.simulator.merchant import Merchant
 from sandbox.simulator.processes import Reported
 from sandbox.stripe import StripeSandbox
 from usage_reporting.ledger import Item as Stored
+from usage_reporting.verdict import VERDICT, Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,18 @@ class Loss:
     adopted: Mapping[tuple[str, str], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the product found of a final line when it looked last, `at` (UTC seconds)."""
+
+    customer: str
+    item: Item
+    start: int
+    end: int
+    finding: str
+    at: int
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of a history."""
@@ -106,6 +119,7 @@ class Outcome:
     """Contracts of which the webhook was told that they are over, and when it had done with it."""
     losses: list[Loss]
     dead_letters: int
+    judged: list[Judged]
     names: Names
     errors: list[str]
     """Unexpected errors inside the product."""
@@ -149,6 +163,17 @@ def undelivered_of(stored: Iterable[Stored], names: Names) -> dict[tuple[str, st
         for item in stored
         for start, units in item.get("undelivered", {}).items()
     }
+
+
+def judged_of(stored: Iterable[Stored], names: Names) -> Iterator[Judged]:
+    """The verdicts that a ledger holds."""
+    for item in stored:
+        if item["sk"] == VERDICT:
+            judgement = Judgement.from_item(item)
+            for line in judgement.lines:
+                customer, priced = names.customers[line.customer], names.merchant.items_of_price[line.price]
+                at = judgement.judged_at
+                yield Judged(customer, priced, line.start, line.end, line.finding.value, at)
 
 
 def losses_of(strikes: Iterable[LedgerStrike], names: Names) -> list[Loss]:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
 from sandbox.simulator.bills import Measures, quantity
+from sandbox.simulator.findings import Findings
 from sandbox.simulator.foretold import SHORTEST_LEGACY_PERIOD, Foretold, is_taken_back
 from sandbox.simulator.history import History, Usage
 from sandbox.simulator.looks import LISTED_BEFORE, RENEWAL_DELAY, Looks, holder_of
@@ -98,10 +99,13 @@ class _Judge:
             for one in self.segments
             if one.how in {"dropped", "received"} and not one.is_whole
         }
+        self.findings = Findings.of(outcome.judged, self._used, outcome.struck)
         self.moved: dict[tuple[str, int, int], Decimal] = {}
         """Usage before a swap that had not been received: it goes to the new price, or is counted."""
         self.moved_at_most: dict[tuple[str, int, int], Decimal] = {}
         """The same, where what was taken back came too late to make up for it."""
+        self.counted_before: dict[tuple[str, int, int], Decimal] = {}
+        """Usage of a swap's hour before the swap, where that hour is counted as a whole."""
         still_running = {one.contract for one in self.with_running[len(self.segments) :]}
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")} - still_running
         self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
@@ -128,9 +132,19 @@ class _Judge:
                 self._wrong(segment, "no invoice has a line for it")
             else:
                 self._segment(segment, line)
+                self._finding(segment, line)
         self._rest(lines.values())
         self._reports()
         return self.found
+
+    def _finding(self, segment: Segment, line: Line | None) -> None:
+        """The product's own verdict; where a price was swapped, usage may be on either side."""
+        place = segment.contract, segment.place
+        near_a_swap = {(*place, segment.start), (*place, segment.end)} & self.swapped_at
+        if line is None or line.finalized_at is None or segment.how not in {"draft", "free"} or near_a_swap:
+            return
+        if wrong := self.findings.wrong(segment, line):
+            self._wrong(segment, wrong)
 
     def _is_pending(self, segment: Segment) -> bool:
         """Whether what a price had billed when it left waits for the subscription's next invoice."""
@@ -168,6 +182,10 @@ class _Judge:
         elif self._swapped_to_another(segment):
             rest, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
             self.moved[segment.contract, segment.place, segment.end] = rest
+            hour = segment.end - segment.end % HOUR
+            of_hour = self._counted(segment.customer, segment.item.holder, hour, segment.end)
+            unbilled = sums.wanted - sums.in_time - (sums.counted - of_hour)
+            self.counted_before[segment.contract, segment.place, segment.end] = max(unbilled, rest) - rest
             self.moved_at_most[segment.contract, segment.place, segment.end] = at_most - rest
         elif segment.how not in {"dropped", "free"} and not self._accounted(segment, sums, known, most):
             self._short(
@@ -222,11 +240,12 @@ class _Judge:
         """
         if _same(known, sums.wanted) or sums.wanted < known <= most:
             return True
-        if (segment.contract, segment.place, segment.start) in self.swapped_at:
+        place = segment.contract, segment.place, segment.start
+        if place in self.swapped_at:
             # Late usage of a swap's hour is counted with all of that hour.
             hour = segment.start - segment.start % HOUR
             with_hour = known + self._counted(segment.customer, segment.item.holder, hour, segment.start)
-            if _same(with_hour, sums.wanted):
+            if any(_same(with_hour, one) for one in (sums.wanted, sums.wanted + self.counted_before[place])):
                 return True
         if sums.is_shared and segment.how == "received" and known < sums.wanted:
             return True  # the rest of its last hour was stamped behind it, and is the other price's to bill

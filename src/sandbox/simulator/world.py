@@ -26,6 +26,7 @@ from sandbox.simulator.outcome import (
     Names,
     Outcome,
     Undelivered,
+    judged_of,
     lines_of,
     losses_of,
     received_of,
@@ -357,6 +358,7 @@ class World:
             told_of_end=told_of_end(self.stripe, names.contracts),
             losses=losses_of(self.strikes.strikes, names),
             dead_letters=len(self.queue.dead),
+            judged=list(judged_of(self.table.items(), names)),
             names=names,
             errors=[
                 reason
