@@ -72,7 +72,7 @@ async def plan(
     head = await _head(billing, ledger, customer_meter, now)
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
-    billed = await billing.bounds_billed(customer_meter.customer, now - BOUNDS_KEPT)
+    billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT)
     head = replace(head, bounds=head.bounds | {bound for bound in billed if bound < now})
     if customer_meter.target is Target.LAST:
         return await _plan_totals(billing, ledger, customer_meter, head, now)

@@ -204,11 +204,17 @@ def test_what_stripe_holds_of_each_hour() -> None:
 
 def test_bounds_that_were_billed() -> None:
     stripe = Stripe()
-    stripe.api.lists["/v1/invoices"] = [[draft(line()), draft(line(start=NOON, end=NOON + 2))]]
+    other = line(price="price_other", start=NOON + 3, end=NOON + 4)
+    credit = {"period": {"start": NOON + 5, "end": NOON + 6}}
+    found = [draft(line()), draft(line(start=NOON, end=NOON + 2), other, credit)]
+    stripe.api.lists["/v1/invoices"] = [found]
+    for name, meter in (("price_1", "mtr_1"), ("price_other", "mtr_other")):
+        recurring = {"usage_type": "metered", "meter": meter}
+        stripe.api.objects[f"/v1/prices/{name}"] = price(id=name, recurring=recurring)
 
-    edges = stripe.run(stripe.billing.bounds_billed("cus_1", MONTH_START))
+    edges = stripe.run(stripe.billing.bounds_billed("cus_1", "mtr_1", MONTH_START))
 
-    assert edges == {NOON, NOON + 2}
+    assert edges == {NOON, NOON + 2}, "what another meter's prices bill does not cut this one's usage"
     assert stripe.asked("/v1/invoices") == [{"customer": "cus_1", "created": {"gte": MONTH_START}}]
 
 

@@ -28,7 +28,7 @@ from usage_reporting.config import Mode, Settings
 from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry
-from usage_reporting.model import CustomerMeter, Report, SendState, Status
+from usage_reporting.model import CustomerMeter, Report, SendState, SpanState, Status
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
@@ -204,6 +204,17 @@ def test_what_may_fall_falls(aggregation: str, allow: bool, status: Status) -> N
     world.report("10")
 
     assert world.report("7").status is status
+
+
+def test_of_a_canceled_period_nothing_is_held() -> None:
+    """Its end moved, and with it what is measured; Stripe bills nothing of it."""
+    world = World()
+    world.report("10")
+    [running] = world.customer_meter.spans
+    canceled = replace(running, end=NOON, state=SpanState.CANCELED)
+    world.customer_meter = replace(world.customer_meter, spans=(canceled,))
+
+    assert world.report(None).status is Status.UNCHANGED
 
 
 @pytest.mark.parametrize("after_its_end", [False, True])

@@ -12,6 +12,7 @@ from usage_reporting.config import Settings
 from usage_reporting.customer_meters import (
     OM_METER_ID,
     Facts,
+    as_of,
     customer_meter,
     is_metered,
     merged,
@@ -34,6 +35,7 @@ from usage_reporting.invoices import (
     has_line,
     is_of_threshold,
     item_and_price,
+    price_of_line,
     subscription_of,
     with_invoice,
 )
@@ -96,16 +98,16 @@ class Billing:
         query = {**filters, **({"starting_after": cursor} if cursor else {})}
         if self.settings.subject_metadata_key:
             query["expand"] = ["data.customer"]
-        async for page in self.api.pages("/v1/subscriptions", query):
-            yield await self._listing(page, self.customer_meters)
+        async for listing in self._listings("/v1/subscriptions", query, self.customer_meters):
+            yield listing
 
     async def drafts(
         self, cursor: str = "", filters: Mapping[str, Any] | None = None
     ) -> AsyncIterator[Listing]:
         """Customer meters of draft invoices whose lines' periods have ended."""
         query = {**(filters or {}), "status": "draft", **({"starting_after": cursor} if cursor else {})}
-        async for page in self.api.pages("/v1/invoices", query):
-            yield await self._listing(page, self._of_draft)
+        async for listing in self._listings("/v1/invoices", query, self._of_draft):
+            yield listing
 
     async def subscription(self, subscription: str) -> Json:
         """One subscription as it is now. Raises NotFoundError."""
@@ -292,6 +294,16 @@ class Billing:
                 break
         return found
 
+    async def _listings(
+        self, path: str, query: Json, read: Callable[[Json], Awaitable[list[CustomerMeter]]]
+    ) -> AsyncIterator[Listing]:
+        """List pages as of when they were asked for: reading one takes time, in which much may change."""
+        asked_at = self.clock()
+        async for page in self.api.pages(path, query):
+            listing = await self._listing(page, read)
+            yield replace(listing, customer_meters=as_of(asked_at, listing.customer_meters))
+            asked_at = self.clock()
+
     async def _listing(
         self, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]
     ) -> Listing:
@@ -407,17 +419,22 @@ class Billing:
             return False
         return all(line["period"]["end"] < self.clock() - OLDEST_SLICE for line in await self._lines(invoice))
 
-    async def bounds_billed(self, customer: str, since: int) -> frozenset[int]:
-        """Where the periods on a customer's invoices made since an instant begin and end, UTC seconds."""
+    async def bounds_billed(self, customer: str, meter: str, since: int) -> frozenset[int]:
+        """Where periods of a meter's prices begin and end, by a customer's invoices; UTC seconds."""
         query = {"customer": customer, "created": {"gte": since}}
         edges = {
             int(line["period"][edge])
             async for page in self.api.pages("/v1/invoices", query)
             for invoice in page
             for line in await self._lines(invoice)
+            if await self._is_on(line, meter)
             for edge in ("start", "end")
         }
         return frozenset(edge for edge in edges if edge > since)
+
+    async def _is_on(self, line: Json, meter: str) -> bool:
+        price = price_of_line(line)
+        return bool(price) and meter_id_of(await self.price(price)) == meter
 
     async def _lines(self, invoice: Json) -> list[Json]:
         listed = invoice.get("lines") or {}

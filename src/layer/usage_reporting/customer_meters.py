@@ -259,6 +259,11 @@ def _legacy_refusal(item: str, spans: Sequence[Span]) -> str | None:
     return None
 
 
+def as_of(instant: int, found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
+    """Customer meters that Stripe showed no later than at an instant, UTC seconds."""
+    return [replace(one, seen_at=min(one.seen_at, instant)) for one in found]
+
+
 def merged(found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
     """One customer meter for each ledger key; two OpenMeter meters or subjects on one are refused."""
     by_key: dict[str, CustomerMeter] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from usage_reporting.billing import Billing, Listing
-from usage_reporting.customer_meters import merged, period_of, span_of
+from usage_reporting.customer_meters import as_of, merged, period_of, span_of
 from usage_reporting.errors import BadRequestError, NotFoundError, RejectedError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter, Span, SpanState
 from usage_reporting.renewals import (
@@ -48,9 +48,10 @@ class Endings:
         The event is a hint: the subscription is asked for. Raises BadRequestError, NotFoundError,
         RejectedError or StripeUnavailableError.
         """
-        id_ = subscription_id(event)
+        id_, asked_at = subscription_id(event), self.clock()
         if event["type"] == DELETED:
-            return await self.billing.last_periods(await self.billing.subscription(id_))
+            over = await self.billing.last_periods(await self.billing.subscription(id_))
+            return as_of(asked_at, over)
         latest = self.clock() + AHEAD
         ended = [period for period in ended_periods(event) if period.end <= latest]
         gone = [period for period in taken_off(event) if period.end <= latest]
@@ -63,7 +64,7 @@ class Endings:
         then = event["data"]["object"]
         found += await self._before_a_pause(subscription, then, paused) if paused is not None else []
         found += await self._in_a_pause(subscription, then, resumed) if resumed is not None else []
-        return merged(found)
+        return as_of(asked_at, merged(found))
 
     async def listings(self, after: str = "") -> AsyncIterator[Listing]:
         """Customer meters of what ended of late without a draft that would show it, newest first.

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from usage_reporting.customer_meters import id_of
-from usage_reporting.invoices import is_of_threshold
+from usage_reporting.invoices import is_of_threshold, price_of_line
 from usage_reporting.windows import MINUTE
 
 Json = dict[str, Any]
@@ -95,7 +95,7 @@ def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | Non
     parent = line.get("parent") or {}
     of_item = parent.get("subscription_item_details") or {}
     details = of_item or parent.get("invoice_item_details") or {}
-    price = id_of(((line.get("pricing") or {}).get("price_details") or {}).get("price"))
+    price = price_of_line(line)
     subscription = id_of(details.get("subscription"))
     is_credit = (line.get("amount") or 0) < 0
     if not price or not subscription or details.get("proration") or is_credit:

@@ -33,10 +33,14 @@ def subscription_of(invoice: Json) -> str:
 def item_and_price(line: Json) -> tuple[str, str]:
     """The subscription item and price of a line; empty for other lines and for prorations."""
     details = (line.get("parent") or {}).get("subscription_item_details") or {}
-    price = ((line.get("pricing") or {}).get("price_details") or {}).get("price")
     if details.get("proration"):
         return "", ""
-    return id_of(details.get("subscription_item")), id_of(price)
+    return id_of(details.get("subscription_item")), price_of_line(line)
+
+
+def price_of_line(line: Json) -> str:
+    """The id of a line's price; empty for what has none."""
+    return id_of(((line.get("pricing") or {}).get("price_details") or {}).get("price"))
 
 
 def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:

@@ -12,7 +12,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
-from usage_reporting.model import Line, Report, Send, SendState, Span, Status
+from usage_reporting.model import Line, Report, Send, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.sender import Sender
@@ -97,12 +97,14 @@ class Recording:
             return None
         found = await self.openmeter.totals(head.openmeter_meter, [head.subject], start, until)
         if held and head.subject not in found and not options.accept_empty:
-            report.note(
-                Status.HELD,
-                f"OpenMeter has nothing of the period from {rfc3339(span.start)}, but Stripe holds "
-                f"{to_wire(held)}; check OpenMeter, then release it with "
-                + advice.accept_empty(report.customer_meter.customer),
-            )
+            # A cancellation moves the end of what is measured, and its usage is dropped.
+            if span.state is not SpanState.CANCELED:
+                report.note(
+                    Status.HELD,
+                    f"OpenMeter has nothing of the period from {rfc3339(span.start)}, but Stripe holds "
+                    f"{to_wire(held)}; check OpenMeter, then release it with "
+                    + advice.accept_empty(report.customer_meter.customer),
+                )
             return None
         total = round_units(found.get(head.subject, ZERO))
         customer = report.customer_meter.customer

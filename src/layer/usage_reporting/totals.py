@@ -20,7 +20,7 @@ from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of, measured
 from usage_reporting.sender import REPEATED_FOR
 from usage_reporting.side_by_side import is_stopped, together
 from usage_reporting.targets import last
-from usage_reporting.windows import HOUR, ceil_minute, rfc3339
+from usage_reporting.windows import HOUR, rfc3339
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class TotalsCase:
         for (_, start), entry in sorted(entries.items()):
             kept.update(last.cuts_kept(entry, [span for span in self.spans if str(span.start) == start]))
         told = sorted(
-            max(last.told_until(entry) - 1, ceil_minute(int(start)))
+            max(last.told_until(entry) - 1, int(start))
             for (_, start), entry in entries.items()
             if entry.sends
         )

@@ -42,7 +42,11 @@ class Findings:
         What was used around a swapped price may be on either side: of such a segment do not ask.
         """
         one = self.judged.get((segment.customer, segment.item, segment.start, segment.end))
-        if one is None or any(abs(one.at - at) <= _BESIDE for at in self.emptied):
+        if (
+            one is None
+            or one.finding == "not_judged"
+            or any(abs(one.at - at) <= _BESIDE for at in self.emptied)
+        ):
             return ""
         # Clocks are askew, and a function takes its time.
         right = {self._finding(segment, line, one.at + seconds) for seconds in (-MINUTE, 0, MINUTE)}

@@ -149,9 +149,9 @@ class Looks:
         mended = self.mended_at(strike, segment)
         if segment.item.kind == "legacy":
             # What was set before the ledger knew of a period is in it no more, so nothing is counted late.
-            ticks = (tick for tick in (*self._closing, *self._full) if tick >= strike.at)
-            first = min(ticks, default=math.inf) if strike.kind == LOST else mended
-            return first >= segment.end
+            since = strike.at if strike.kind == LOST else mended
+            ticks = (tick for tick in (*self._closing, *self._full) if tick >= since)
+            return min(ticks, default=math.inf) >= segment.end
         is_held = self.held_by(strike, segment)
         return strike.at >= segment.closes or (is_held and mended >= segment.closes)
 
