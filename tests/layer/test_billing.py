@@ -172,6 +172,24 @@ def test_subscriptions_are_listed_page_by_page() -> None:
     assert stripe.asked("/v1/subscriptions")[1] == {}
 
 
+def test_a_page_is_seen_when_it_was_asked_for() -> None:
+    """Reading it takes time, in which a newer look may come: that knows better."""
+    stripe = Stripe()
+    stripe.api.lists["/v1/subscriptions"] = [[subscribed()], [subscribed(id="sub_2", customer="cus_2")]]
+    asked_at = stripe.clock()
+    answer = stripe.billing.customer_meters
+
+    async def slowly(listed: Json) -> list[CustomerMeter]:
+        stripe.clock.now += 40
+        return await answer(listed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Billing, "customer_meters", lambda _self, listed: slowly(listed))
+        pages = stripe.all(stripe.billing.subscriptions({}))
+
+    assert [one.seen_at for page in pages for one in page.customer_meters] == [asked_at, asked_at + 40]
+
+
 def test_two_subscriptions_of_a_customer_on_one_page_are_one_customer_meter() -> None:
     stripe = Stripe()
     stripe.api.lists["/v1/subscriptions"] = [[subscribed(), subscribed(id="sub_2")]]

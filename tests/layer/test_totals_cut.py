@@ -50,6 +50,20 @@ def test_a_span_begins_where_the_one_before_was_cut(before: Settings, now: Setti
     assert measured_from(world, now, span(ODD, MONTH_END)) == start
 
 
+def test_what_was_told_of_an_earlier_window_does_not_move_the_end() -> None:
+    """A span from 11:59:01 bills the hour from 11:00: it was told before that hour's end was a minute old."""
+    start = NOON - 59
+    world = World(now=NOON + 3 * MINUTE)
+    one = span(start, start + HOUR)
+
+    assert measured_from(world, BY_HOUR, one) == NOON - HOUR
+    world.clock.now += 2 * HOUR
+    world.shown = (replace(one, state=SpanState.ENDED),)
+    world.report("10")
+
+    assert [asked[2:] for asked in world.openmeter.asked] == [(NOON - HOUR, NOON)] * 2
+
+
 def test_a_renewal_nobody_foresaw_is_not_cut_into_what_was_told() -> None:
     world = World(now=ODD - 5 * MINUTE)
     measured_from(world, BY_HOUR, span())
