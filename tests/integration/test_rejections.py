@@ -49,9 +49,9 @@ def statuses(world: World, options: Options | None = None) -> list[Status]:
 
 
 def settle(world: World) -> None:
-    """Ticks for two hours and a half: time for the summaries, and for two looks at them."""
+    """Ticks for two looks at the summaries, and others when they are believed whatever they lack."""
     start = world.clock()
-    for minutes in range(10, 160, 15):
+    for minutes in (*range(10, 160, 15), 25 * 60, 25 * 60 + 15):
         world.travel(start + minutes * MINUTE)
         world.tick()
 
@@ -272,6 +272,7 @@ def test_a_summary_that_explains_nothing_is_held_with_both_numbers(world: World)
 
 
 def test_a_draft_waits_until_it_is_certain_what_stripe_counts(world: World) -> None:
+    world.stripe.change_settings(finalization_grace=26 * HOUR)
     price, _ = world.metered_price()
     customer = world.customer()
     subscription = world.client.v1.subscriptions.create(
@@ -295,8 +296,10 @@ def test_a_draft_waits_until_it_is_certain_what_stripe_counts(world: World) -> N
     world.travel(END + 45 * MINUTE)
     assert answered() == (503, "doubted")
     world.travel(END + 56 * MINUTE)
+    assert answered() == (503, "doubted"), "the summary may only be late"
+    world.travel(END + DAY)
     assert answered() == (200, "sent")
-    world.travel(END + 3 * HOUR)
+    world.travel(END + DAY + 3 * HOUR)
     assert [quantity for _, quantity, status in world.billed(subscription.id) if status != "draft"] == [5]
 
 
@@ -459,9 +462,33 @@ def test_doubts_of_a_subscription_that_is_over_are_settled_by_the_walk_over_rece
         return [send["state"] for item in table.get(keys) for send in item["sends"].values()]
 
     seen = []
-    for hour in (1, 2):
+    for hour in (1, 2, 24):
         world.travel(NOON + (2 + hour) * HOUR + 2 * MINUTE)
         world.tick()
         seen += states()
 
-    assert seen == ["doubted", "discarded"]
+    assert seen == ["doubted", "doubted", "discarded"]
+
+
+@pytest.mark.parametrize("uses_more", [False, True])
+def test_summaries_that_are_late_bill_nothing_twice(world: World, *, uses_more: bool) -> None:
+    """Stripe promises no freshness: that one lacks usage counts a day later, or where it shows later usage."""
+    price, _ = world.metered_price()
+    refused, taken = (str(world.subscription(price).customer) for _ in range(2))
+    refuse_late(world, samples=0)
+    world.stripe.change_settings(aggregation_delay=2 * HOUR + 30 * MINUTE)
+    world.travel(NOON + 3 * HOUR)
+    for customer in (refused, taken):
+        world.use(customer, NOON + MINUTE, 5)
+    world.stripe.validation.refuse_next("timestamp_in_future", customer=refused)
+    world.tick()
+    assert told(world) == [(200, "doubted")]
+    more = NOON + 3 * HOUR + 30 * MINUTE
+    world.travel(NOON + 5 * HOUR)
+    if uses_more:
+        world.use(refused, more, 1)
+    settle(world)
+
+    found = [world.held(customer, NOON, NOON + HOUR) for customer in (refused, taken)]
+    assert found == [5, 5]
+    assert [event["value"] for event in world.meter_events(taken)] == [5]

@@ -17,7 +17,14 @@ from usage_reporting.heads import LONG_AGO, Options
 from usage_reporting.hours import Case
 from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Report, Send, SendState, Status
-from usage_reporting.settlement import LOOKS_APART, MOST_DOUBTED, SUMMARIES_LAG, Settlement, explanation
+from usage_reporting.settlement import (
+    LOOKS_APART,
+    MOST_DOUBTED,
+    SUMMARIES_LAG,
+    SUMMARIES_SURE,
+    Settlement,
+    explanation,
+)
 from usage_reporting.windows import DAY, HOUR, MINUTE, Slice
 
 ONE = customer_meter()
@@ -182,12 +189,29 @@ def test_two_looks_ten_minutes_apart_settle_it() -> None:
     assert world.head.doubtful == {DAY_OF}
     assert world.settle(SETTLED + LOOKS_APART - 1).status is Status.DOUBTED
     assert len(world.summaries.asked) == 1
-    assert world.settle(SETTLED + LOOKS_APART).status is Status.UNCHANGED
+    assert world.settle(SETTLED + LOOKS_APART).status is Status.DOUBTED, "the summary may only be late"
+    assert world.settle(SENT_AT + SUMMARIES_SURE - 1).status is Status.DOUBTED
+    assert world.settle(SENT_AT + SUMMARIES_SURE).status is Status.UNCHANGED
 
     assert world.states == ["sent", "sent", "discarded"]
     assert world.entry.looks == {}
     assert world.entry.hours == {}, "the hour is to be asked again"
     assert (world.head.doubtful, world.head.full_read_at) == (frozenset(), LONG_AGO)
+
+
+@pytest.mark.parametrize(
+    ("later_by", "shown", "status"),
+    [(1, 2, Status.UNCHANGED), (1, 0, Status.DOUBTED), (0, 2, Status.DOUBTED), (-1, 2, Status.DOUBTED)],
+)
+def test_a_summary_that_shows_what_was_sent_later_is_fresh(later_by: int, shown: int, status: Status) -> None:
+    at = SENT_AT + later_by
+    later = made(
+        "later", 2, SendState.SENT, stamp=NOON - 1, slice_start=NOON - HOUR, intended_at=at, sent_at=at
+    )
+    world = World([*doubted(3), later], held={NOON: D(0), NOON - HOUR: D(shown)})
+
+    world.settle(SETTLED)
+    assert world.settle(SETTLED + LOOKS_APART).status is status
 
 
 def test_what_is_found_to_count_has_nothing_read_again() -> None:
@@ -229,7 +253,8 @@ def test_a_second_look_that_differs_is_a_first_one(change: str) -> None:
         world.held[NOON] = D(6)
 
     assert world.settle(SETTLED + LOOKS_APART).status is Status.DOUBTED
-    assert world.settle(SETTLED + 2 * LOOKS_APART).status is Status.UNCHANGED
+    world.settle(SETTLED + 2 * LOOKS_APART)
+    assert world.settle(SENT_AT + SUMMARIES_SURE).status is Status.UNCHANGED
     assert world.states[1] == ("sent" if change == "summary" else "discarded")
 
 

@@ -62,7 +62,7 @@ def test_each_hour_has_a_summary_of_its_own() -> None:
     for at in (SETTLED + HOUR, AGAIN + HOUR):
         world.settle(at)
     assert world.states == ["sent", "sent"]
-    assert world.summaries.asked == [(NOON + HOUR, NOON + 2 * HOUR)] * 2
+    assert world.summaries.asked == [(NOON, NOON + 2 * HOUR)] * 2, "with the hour of what is known"
 
 
 def test_hours_are_looked_at_and_told_in_order() -> None:

@@ -3,13 +3,14 @@
 Doubted is a send that lies in a window in which Stripe refused some events, and an intent of which no
 answer came for so long that its identifier may not be recognised any more. Stripe's summary of its hour must
 equal the sum of the other sends with it, or without it: twice the same, at least ten minutes apart, and not
-before the summary had time to catch up. Anything else is for a person.
+before the summary had time to catch up. That it lacks a send is believed only where Stripe shows what it took
+later, or after a day. Anything else is for a person.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -22,10 +23,13 @@ from usage_reporting.hours import Case
 from usage_reporting.ledger import Entry, Key, Ledger
 from usage_reporting.model import Send, SendState, Status
 from usage_reporting.sender import REPEATED_FOR
-from usage_reporting.windows import HOUR, MINUTE, floor_hour, rfc3339
+from usage_reporting.windows import DAY, HOUR, MINUTE, floor_hour, rfc3339
 
 SUMMARIES_LAG = HOUR
 """For so long after a send Stripe's summaries may not show it: they come with no promise."""
+
+SUMMARIES_SURE = DAY
+"""After so long a summary is believed that lacks a send, even where nothing shows that it is fresh."""
 
 LOOKS_APART = 10 * MINUTE
 
@@ -123,9 +127,11 @@ class Settlement:
         now = self.clock()
         hours = sorted({floor_hour(send.stamp) for send in entry.doubted})
         due = [hour for hour in hours if _is_due(entry, hour, now)]
-        held = await self._held(case, due) if due else {}
+        later = _newest_known(case)
+        held = await self._held(case, [*due, *([floor_hour(later.stamp)] if later else [])]) if due else {}
         for hour in due:
-            entry = _looked(entry, hour, held.get(hour, ZERO), now)
+            fresh = later is not None and _shows(case, later, held) and _is_later(later, entry, hour)
+            entry = _looked(entry, hour, held.get(hour, ZERO), now, is_fresh=fresh)
         if entry != before:
             entry = await self.ledger.write_entry(entry, now)
         _note_all(case, entry)
@@ -135,7 +141,7 @@ class Settlement:
         meter = case.customer_meter.meter
         assert meter is not None
         return await self.billing.hours_held(
-            case.customer_meter.customer, meter.id, hours[0], hours[-1] + HOUR
+            case.customer_meter.customer, meter.id, min(hours), max(hours) + HOUR
         )
 
 
@@ -154,7 +160,7 @@ def _of_hour(entry: Entry, hour: int) -> list[Send]:
 def _is_due(entry: Entry, hour: int, now: int) -> bool:
     """Whether the summary of an hour is complete by now, and the last look long enough ago."""
     sends = _of_hour(entry, hour)
-    newest = max(max(send.intended_at, send.sent_at) for send in sends)
+    newest = max(_told_at(send) for send in sends)
     look = entry.looks.get(hour)
     return (
         now >= hour + HOUR
@@ -164,8 +170,38 @@ def _is_due(entry: Entry, hour: int, now: int) -> bool:
     )
 
 
-def _looked(entry: Entry, hour: int, held: Decimal, now: int) -> Entry:
-    """The entry after a look at the summary of an hour: a second like the first settles it."""
+def _told_at(send: Send) -> int:
+    return max(send.intended_at, send.sent_at)
+
+
+def _newest_known(case: Case) -> Send | None:
+    """The send that Stripe took last for certain, in an hour without doubted ones."""
+    everything = [send for entry in case.entries.values() for send in entry.sends.values()]
+    odd = {floor_hour(send.stamp) for send in everything if send.counts and send.state is not SendState.SENT}
+    known = [
+        send for send in everything if send.state is SendState.SENT and floor_hour(send.stamp) not in odd
+    ]
+    return max(known, key=_told_at, default=None)
+
+
+def _shows(case: Case, later: Send, held: Mapping[int, Decimal]) -> bool:
+    """Whether the summary of its hour holds a send with all others of that hour."""
+    hour = floor_hour(later.stamp)
+    units = sum((send.value for entry in case.entries.values() for send in _of_hour(entry, hour)), ZERO)
+    return is_same(held.get(hour, ZERO), units)
+
+
+def _is_later(later: Send, entry: Entry, hour: int) -> bool:
+    doubted = [send for send in _of_hour(entry, hour) if send.state is SendState.DOUBTED]
+    return all(_told_at(send) < _told_at(later) for send in doubted)
+
+
+def _looked(entry: Entry, hour: int, held: Decimal, now: int, *, is_fresh: bool) -> Entry:
+    """The entry after a look at the summary of an hour: a second like the first settles it.
+
+    That a send is not in it counts only where the summary `is_fresh`, or the send is a day old: summaries
+    come with no promise, and what is only late must not be sent again.
+    """
     doubted = [send for send in _of_hour(entry, hour) if send.state is SendState.DOUBTED]
     known = sum((send.value for send in _of_hour(entry, hour) if send.state is SendState.SENT), ZERO)
     look = Look(now, held, known, frozenset(send.identifier for send in doubted))
@@ -175,6 +211,9 @@ def _looked(entry: Entry, hour: int, held: Decimal, now: int) -> Entry:
         return replace(entry, looks={**entry.looks, hour: replace(look, is_repeated=False)})
     if counted is None:
         return replace(entry, looks={**entry.looks, hour: replace(look, is_repeated=True)})
+    absent = [send for send in doubted if send.identifier not in counted]
+    if not is_fresh and any(now < _told_at(send) + SUMMARIES_SURE for send in absent):
+        return entry
     sent = [replace(send, state=SendState.SENT) for send in doubted if send.identifier in counted]
     discarded = {send.identifier: "" for send in doubted if send.identifier not in counted}
     looks = {other: kept for other, kept in entry.looks.items() if other != hour}
@@ -203,7 +242,7 @@ def _note(case: Case, entry: Entry, hour: int) -> None:
         case.report.note(
             Status.DOUBTED,
             f"it is not certain whether Stripe counts {units} units of the hour {rfc3339(hour)}; its "
-            "summaries will tell within about two hours",
+            "summaries will tell, within a day at most",
         )
 
 
