@@ -472,7 +472,7 @@ def test_doubts_of_a_subscription_that_is_over_are_settled_by_the_walk_over_rece
 
 @pytest.mark.parametrize("uses_more", [False, True])
 def test_summaries_that_are_late_bill_nothing_twice(world: World, *, uses_more: bool) -> None:
-    """Stripe promises no freshness: that one lacks usage counts a day later, or where it shows later usage."""
+    """Stripe promises no freshness: what one lacks counts a day later, or where it shows later usage."""
     price, _ = world.metered_price()
     refused, taken = (str(world.subscription(price).customer) for _ in range(2))
     refuse_late(world, samples=0)
