@@ -99,7 +99,7 @@ def test_what_is_said_of_doubts() -> None:
 
     assert world.settle(SETTLED).reason == (
         "it is not certain whether Stripe counts 0.0000001 units of the hour 2026-07-15T12:00:00Z; its "
-        "summaries will tell within about two hours"
+        "summaries will tell, within a day at most"
     )
     assert world.settle(AGAIN).reason == (
         "Stripe's summary of the hour 2026-07-15T12:00:00Z holds 0.0000009 units, which does not tell "
