@@ -64,6 +64,20 @@ def test_what_was_told_of_an_earlier_window_does_not_move_the_end() -> None:
     assert [asked[2:] for asked in world.openmeter.asked] == [(NOON - HOUR, NOON)] * 2
 
 
+def test_the_last_second_of_a_span_is_kept_for_its_end() -> None:
+    """Of a span that leaves one second to stamp, nothing is told before it is over."""
+    short = span(NOON - 37, NOON + 1)
+    world = World(now=NOON)
+    world.shown = (short,)
+    world.report("1000", eager=True)
+    assert world.told == []
+
+    world.clock.now = NOON + 16
+    world.shown = (replace(short, state=SpanState.DRAFT),)
+    world.report("7")
+    assert world.told == [(NOON, D(7))]
+
+
 def test_a_renewal_nobody_foresaw_is_not_cut_into_what_was_told() -> None:
     world = World(now=ODD - 5 * MINUTE)
     measured_from(world, BY_HOUR, span())

@@ -144,7 +144,8 @@ def stamp_of(span: Span, measured: int, previous: int | None, latest: int, floor
     """
     least = max(first_stamp(span), floor, 0 if previous is None else previous + 1)
     stamp = max(least, min(measured, span.end) - ROOM)
-    last = min(span.end - 1, latest)
+    # The last second is for when it is over: nothing could correct what is told there before.
+    last = span.end - 1 if latest >= span.end else min(span.end - 2, latest)
     return None if least > last else min(stamp, last)
 
 
