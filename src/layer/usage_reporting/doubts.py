@@ -32,7 +32,7 @@ class Window:
 
     def concerns(self, send: Send, now: int) -> bool:
         """Whether a send may have been made in the window."""
-        last = max(send.sent_at, send.intended_at) if send.state is not SendState.INTENT else now
+        last = send.told_at if send.state is not SendState.INTENT else now
         return send.intended_at <= self.end + MARGIN and last >= self.start - MARGIN
 
 

@@ -283,6 +283,11 @@ class Send:
         return self.state not in {SendState.REJECTED, SendState.DISCARDED}
 
     @property
+    def told_at(self) -> int:
+        """When Stripe was told of it last, UTC seconds."""
+        return max(self.intended_at, self.sent_at)
+
+    @property
     def uses_identifier(self) -> bool:
         """Whether Stripe may know its identifier."""
         return self.state is not SendState.REJECTED

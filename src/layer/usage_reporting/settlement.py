@@ -127,11 +127,12 @@ class Settlement:
         now = self.clock()
         hours = sorted({floor_hour(send.stamp) for send in entry.doubted})
         due = [hour for hour in hours if _is_due(entry, hour, now)]
-        later = _newest_known(case)
-        held = await self._held(case, [*due, *([floor_hour(later.stamp)] if later else [])]) if due else {}
-        for hour in due:
-            fresh = later is not None and _shows(case, later, held) and _is_later(later, entry, hour)
-            entry = _looked(entry, hour, held.get(hour, ZERO), now, is_fresh=fresh)
+        if due:
+            later = _newest_known(case)
+            held = await self._held(case, [*due, *([floor_hour(later.stamp)] if later else [])])
+            shown_until = later.told_at if later and _shows(case, later, held) else 0
+            for hour in due:
+                entry = _looked(entry, hour, held.get(hour, ZERO), now, shown_until)
         if entry != before:
             entry = await self.ledger.write_entry(entry, now)
         _note_all(case, entry)
@@ -160,7 +161,7 @@ def _of_hour(entry: Entry, hour: int) -> list[Send]:
 def _is_due(entry: Entry, hour: int, now: int) -> bool:
     """Whether the summary of an hour is complete by now, and the last look long enough ago."""
     sends = _of_hour(entry, hour)
-    newest = max(_told_at(send) for send in sends)
+    newest = max(send.told_at for send in sends)
     look = entry.looks.get(hour)
     return (
         now >= hour + HOUR
@@ -170,10 +171,6 @@ def _is_due(entry: Entry, hour: int, now: int) -> bool:
     )
 
 
-def _told_at(send: Send) -> int:
-    return max(send.intended_at, send.sent_at)
-
-
 def _newest_known(case: Case) -> Send | None:
     """The send that Stripe took last for certain, in an hour without doubted ones."""
     everything = [send for entry in case.entries.values() for send in entry.sends.values()]
@@ -181,7 +178,7 @@ def _newest_known(case: Case) -> Send | None:
     known = [
         send for send in everything if send.state is SendState.SENT and floor_hour(send.stamp) not in odd
     ]
-    return max(known, key=_told_at, default=None)
+    return max(known, key=lambda send: send.told_at, default=None)
 
 
 def _shows(case: Case, later: Send, held: Mapping[int, Decimal]) -> bool:
@@ -191,16 +188,12 @@ def _shows(case: Case, later: Send, held: Mapping[int, Decimal]) -> bool:
     return is_same(held.get(hour, ZERO), units)
 
 
-def _is_later(later: Send, entry: Entry, hour: int) -> bool:
-    doubted = [send for send in _of_hour(entry, hour) if send.state is SendState.DOUBTED]
-    return all(_told_at(send) < _told_at(later) for send in doubted)
-
-
-def _looked(entry: Entry, hour: int, held: Decimal, now: int, *, is_fresh: bool) -> Entry:
+def _looked(entry: Entry, hour: int, held: Decimal, now: int, shown_until: int) -> Entry:
     """The entry after a look at the summary of an hour: a second like the first settles it.
 
-    That a send is not in it counts only where the summary `is_fresh`, or the send is a day old: summaries
-    come with no promise, and what is only late must not be sent again.
+    `shown_until`: when a send was made that Stripe's summaries are known to show. That one is missing counts
+    only where the doubted ones were made before that, or the missing a day ago: summaries come with no
+    promise, and what is only late must not be sent again.
     """
     doubted = [send for send in _of_hour(entry, hour) if send.state is SendState.DOUBTED]
     known = sum((send.value for send in _of_hour(entry, hour) if send.state is SendState.SENT), ZERO)
@@ -212,10 +205,11 @@ def _looked(entry: Entry, hour: int, held: Decimal, now: int, *, is_fresh: bool)
     if counted is None:
         return replace(entry, looks={**entry.looks, hour: replace(look, is_repeated=True)})
     absent = [send for send in doubted if send.identifier not in counted]
-    if not is_fresh and any(now < _told_at(send) + SUMMARIES_SURE for send in absent):
+    is_fresh = all(send.told_at < shown_until for send in doubted)
+    if not is_fresh and any(now < send.told_at + SUMMARIES_SURE for send in absent):
         return entry
     sent = [replace(send, state=SendState.SENT) for send in doubted if send.identifier in counted]
-    discarded = {send.identifier: "" for send in doubted if send.identifier not in counted}
+    discarded = {send.identifier: "" for send in absent}
     looks = {other: kept for other, kept in entry.looks.items() if other != hour}
     return replace(entry.with_sends(sent).discarding(discarded), looks=looks)
 
