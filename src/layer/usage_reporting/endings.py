@@ -105,11 +105,9 @@ class Endings:
     async def _before_a_pause(self, subscription: Json, then: Json, at: int) -> list[CustomerMeter]:
         """The part of the periods before a pause: Stripe bills it at once ("Pause subscriptions")."""
         pairs: list[tuple[Json, Span | None]] = []
-        for item, period in await self._periods(subscription, then):
-            if period[0] < at < period[1]:
-                before = {**item, "current_period_start": period[0], "current_period_end": at}
-                span = span_of(subscription, before, SpanState.ENDED)
-                pairs.append((before, span and await self._as_billed(span)))
+        for before in await self._cut_off(subscription, then, at):
+            span = span_of(subscription, before, SpanState.ENDED)
+            pairs.append((before, span and await self._as_billed(span)))
         return await self.billing.closing(subscription, pairs)
 
     async def _as_billed(self, span: Span) -> Span:
@@ -122,19 +120,17 @@ class Endings:
     async def _in_a_pause(self, subscription: Json, then: Json, until: int) -> list[CustomerMeter]:
         """The part of the periods in which the subscription was paused."""
         pairs: list[tuple[Json, Span | None]] = []
-        for item, period in await self._periods(subscription, then):
-            if period[0] < until < period[1]:
-                paused = {**item, "current_period_start": period[0], "current_period_end": until}
-                span = span_of(subscription, paused)
-                pairs.append((paused, span and replace(span, state=SpanState.FREE)))
+        for paused in await self._cut_off(subscription, then, until):
+            span = span_of(subscription, paused)
+            pairs.append((paused, span and replace(span, state=SpanState.FREE)))
         return await self.billing.closing(subscription, pairs)
 
-    async def _periods(self, subscription: Json, then: Json) -> list[tuple[Json, tuple[int, int]]]:
-        """The items, each with the period that it was in `then`: it may have renewed since."""
+    async def _cut_off(self, subscription: Json, then: Json, at: int) -> list[Json]:
+        """The items whose period as of `then` goes on at an instant, cut off there; it may be over by now."""
         at_that_time = {one["id"]: one for one in (then.get("items") or {}).get("data", [])}
         found = []
         for item in await self.billing.items(subscription):
             period = period_of(then, at_that_time.get(item["id"], item))
-            if period is not None:
-                found.append((item, period))
+            if period is not None and period[0] < at < period[1]:
+                found.append({**item, "current_period_start": period[0], "current_period_end": at})
         return found

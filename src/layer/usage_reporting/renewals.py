@@ -81,12 +81,10 @@ def ended_periods(event: Json) -> list[EndedPeriod]:
         if period is None:
             return []
         start, end, is_cut_short = period
-        return [
-            EndedPeriod(start, end, item, is_cut_short and item is not None and _left(item, subscription))
-            for item in old_items
-        ]
+        now_on = _by_id(subscription) if is_cut_short and "items" in previous else {}
+        return [EndedPeriod(start, end, item, item is not None and _left(item, now_on)) for item in old_items]
     if "items" in previous:
-        return _by_items(_items(previous), subscription)
+        return _by_items(_items(previous), _by_id(subscription))
     return []
 
 
@@ -151,8 +149,12 @@ def _previous(event: Json) -> Json:
     return previous
 
 
-def _by_items(old_items: list[Json], subscription: Json) -> list[EndedPeriod]:
-    new_starts = {item["id"]: _instant(item.get("current_period_start")) for item in _items(subscription)}
+def _by_id(subscription: Json) -> dict[str, Json]:
+    return {item["id"]: item for item in _items(subscription)}
+
+
+def _by_items(old_items: list[Json], now_on: dict[str, Json]) -> list[EndedPeriod]:
+    new_starts = {id_: _instant(item.get("current_period_start")) for id_, item in now_on.items()}
     ended = []
     for item in old_items:
         start = _instant(item.get("current_period_start"))
@@ -162,7 +164,7 @@ def _by_items(old_items: list[Json], subscription: Json) -> list[EndedPeriod]:
         # An item that left at the renewal has no new period of its own: its siblings' tells.
         moved_to = new_starts.get(item["id"]) if item["id"] in new_starts else _follower(new_starts, end)
         if moved_to is not None and moved_to > start and min(end, moved_to) > start:
-            left = moved_to < end and _left(item, subscription)
+            left = moved_to < end and _left(item, now_on)
             ended.append(EndedPeriod(start, min(end, moved_to), item, left))
     return ended
 
@@ -171,10 +173,10 @@ def _follower(new_starts: dict[str, int | None], end: int) -> int | None:
     return end if end in new_starts.values() else None
 
 
-def _left(old: Json, subscription: Json) -> bool:
-    """Whether an item has another price than before."""
-    prices = [price_of(item) for item in _items(subscription) if item["id"] == old["id"]]
-    return bool(prices) and price_of(old) not in {"", *prices}
+def _left(old: Json, now_on: dict[str, Json]) -> bool:
+    """Whether an item is still there, and has another price than before."""
+    new = now_on.get(old["id"])
+    return new is not None and price_of(old) not in {"", price_of(new)}
 
 
 def price_of(item: Json) -> str:
