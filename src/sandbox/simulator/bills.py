@@ -89,6 +89,11 @@ def quantity(segment: Segment, used: Iterable[Usage]) -> Decimal:
     return total.quantize(Decimal(1), ROUND_HALF_UP) if is_whole else total
 
 
+def is_same(left: Decimal, right: Decimal) -> bool:
+    """Whether two quantities differ by floating-point noise at most."""
+    return abs(left - right) <= max(Decimal("1e-6"), Decimal("1e-12") * max(abs(left), abs(right)))
+
+
 def bills(history: History, delay: int = 0) -> list[tuple[Segment, Decimal]]:
     """Every line that the invoices of a history have, and its quantity."""
     found = list(segments(history, delay))

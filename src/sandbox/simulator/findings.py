@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
-from sandbox.simulator.aggregations import aggregated
-from sandbox.simulator.bills import quantity
+from sandbox.simulator.bills import is_same, quantity
 from sandbox.simulator.history import Item, Usage
 from sandbox.simulator.oracle import Segment
 from sandbox.simulator.outcome import Judged, Line
@@ -58,8 +56,7 @@ class Findings:
 
     def _finding(self, segment: Segment, line: Line, at: int) -> str:
         seen = [use for use in self.used(segment) if use.seen_at <= at]
-        is_mirror = segment.item.kind == "mirror"
-        owed = max(aggregated(seen) if is_mirror else quantity(segment, seen), Decimal(0))
-        if abs(owed - line.quantity) <= max(Decimal("1e-6"), Decimal("1e-12") * owed):
+        owed = quantity(segment, seen)
+        if is_same(owed, line.quantity):
             return "exact"
         return "short" if line.quantity < owed else "over"

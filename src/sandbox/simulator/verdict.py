@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from sandbox.simulator.aggregations import aggregated
-from sandbox.simulator.bills import Measures, quantity
+from sandbox.simulator.bills import Measures, is_same, quantity
 from sandbox.simulator.findings import Findings
 from sandbox.simulator.foretold import SHORTEST_LEGACY_PERIOD, Foretold, is_taken_back
 from sandbox.simulator.history import History, Usage
@@ -74,6 +74,18 @@ class _Sums:
     """When Stripe received the last of it, UTC seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftOver:
+    """Usage before a swap that had not been received by then."""
+
+    moved: Decimal = ZERO
+    """It goes to the new price, or is counted."""
+    more: Decimal = ZERO
+    """As much again may, where what was taken back came too late to make up for it."""
+    counted: Decimal = ZERO
+    """Of the swap's hour, where that hour is counted as a whole."""
+
+
 class _Judge:
     def __init__(self, history: History, outcome: Outcome) -> None:
         self.history = history
@@ -100,12 +112,8 @@ class _Judge:
             if one.how in {"dropped", "received"} and not one.is_whole
         }
         self.findings = Findings.of(outcome.judged, self._used, outcome.struck)
-        self.moved: dict[tuple[str, int, int], Decimal] = {}
-        """Usage before a swap that had not been received: it goes to the new price, or is counted."""
-        self.moved_at_most: dict[tuple[str, int, int], Decimal] = {}
-        """The same, where what was taken back came too late to make up for it."""
-        self.counted_before: dict[tuple[str, int, int], Decimal] = {}
-        """Usage of a swap's hour before the swap, where that hour is counted as a whole."""
+        self.left_over: dict[tuple[str, int, int], _LeftOver] = defaultdict(_LeftOver)
+        """By the place and instant of a swap."""
         still_running = {one.contract for one in self.with_running[len(self.segments) :]}
         canceled = {act.contract for act in history.acts if act.kind.startswith("cancel")} - still_running
         self.gone_at = {(act.contract, act.item): act.at for act in history.acts if act.kind == "remove"}
@@ -171,22 +179,19 @@ class _Judge:
         sums = self._sums(segment, line)
         if line is not None:
             self._finality(segment, line)
-            if not _same(line.quantity, max(sums.in_time, ZERO)):
+            if not is_same(line.quantity, max(sums.in_time, ZERO)):
                 self._wrong(segment, f"billed {line.quantity}, but Stripe had received {sums.in_time}")
         known = _known(segment, sums)
         unseen = [u for u in sums.used if is_taken_back(u) and not self.looks.was_due(segment, u)]
-        place = segment.contract, segment.place, segment.start
-        most = sums.wanted - aggregated(unseen) + self.moved_at_most.pop(place, ZERO)
-        if segment.how != "dropped" and sums.in_time > most and not _same(sums.in_time, most):
+        most = sums.wanted - aggregated(unseen) + self._left_over_to(segment).more
+        if segment.how != "dropped" and sums.in_time > most and not is_same(sums.in_time, most):
             self._over(segment, f"billed {sums.in_time} of {sums.wanted} used")
         elif self._swapped_to_another(segment):
-            rest, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
-            self.moved[segment.contract, segment.place, segment.end] = rest
-            hour = segment.end - segment.end % HOUR
-            of_hour = self._counted(segment.customer, segment.item.holder, hour, segment.end)
-            unbilled = sums.wanted - sums.in_time - (sums.counted - of_hour)
-            self.counted_before[segment.contract, segment.place, segment.end] = max(unbilled, rest) - rest
-            self.moved_at_most[segment.contract, segment.place, segment.end] = at_most - rest
+            moved, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
+            counted_earlier = sums.counted - self._counted_in_hour(segment, segment.end)
+            unbilled = sums.wanted - sums.in_time - counted_earlier
+            left_over = _LeftOver(moved, at_most - moved, max(unbilled, moved) - moved)
+            self.left_over[segment.contract, segment.place, segment.end] = left_over
         elif segment.how not in {"dropped", "free"} and not self._accounted(segment, sums, known, most):
             self._short(
                 segment,
@@ -196,12 +201,12 @@ class _Judge:
             self._wrong(segment, f"{sums.too_late} sent after the quantity was fixed")
         # What is taken back may be seen in time or not.
         due = aggregated(use for use in sums.used if is_taken_back(use) or self.looks.was_due(segment, use))
-        if sums.in_time < due and not _same(sums.in_time, due):
+        if sums.in_time < due and not is_same(sums.in_time, due):
             self._short(segment, f"billed {sums.in_time}, though {due} of {sums.truth} could be seen in time")
-        if segment.how == "draft" and _same(sums.in_time, sums.truth):
+        if segment.how == "draft" and is_same(sums.in_time, sums.truth):
             took = sums.last_at - max([segment.end, *(use.seen_at for use in sums.used)])
             self.found.converged_after_s = max(self.found.converged_after_s, took)
-        elif segment.how in {"draft", "received"} and not _same(sums.in_time, sums.truth):
+        elif segment.how in {"draft", "received"} and not is_same(sums.in_time, sums.truth):
             self.found.predicted += 1
 
     def _sums(self, segment: Segment, line: Line | None) -> _Sums:
@@ -214,12 +219,12 @@ class _Judge:
         truth = aggregated(used)
         # In the second in which the quantity is fixed, the line alone tells what came before that.
         until = segment.closes
-        if line is not None and _same(line.quantity, max(_sum(taken, until - 1), ZERO)):
+        if line is not None and is_same(line.quantity, max(_sum(taken, until - 1), ZERO)):
             until -= 1
         return _Sums(
             used=used,
             truth=truth,
-            wanted=truth + self.moved.pop((segment.contract, segment.place, segment.start), ZERO),
+            wanted=truth + self._left_over_to(segment).moved,
             in_time=_sum(taken, until),
             too_late=_sum(taken, NEVER) - _sum(taken, until),
             counted=self._counted(segment.customer, segment.item.holder, *self.measures.of(segment)),
@@ -238,22 +243,21 @@ class _Judge:
         What is seen when nothing looks at a segment any more is not: after its end a subscription is in no
         list, and a ledger that was lost does not know of what had closed.
         """
-        if _same(known, sums.wanted) or sums.wanted < known <= most:
+        if is_same(known, sums.wanted) or sums.wanted < known <= most:
             return True
-        place = segment.contract, segment.place, segment.start
-        if place in self.swapped_at:
+        if (segment.contract, segment.place, segment.start) in self.swapped_at:
             # Late usage of a swap's hour is counted with all of that hour.
-            hour = segment.start - segment.start % HOUR
-            with_hour = known + self._counted(segment.customer, segment.item.holder, hour, segment.start)
-            if any(_same(with_hour, one) for one in (sums.wanted, sums.wanted + self.counted_before[place])):
+            with_hour = known + self._counted_in_hour(segment, segment.start)
+            before = self._left_over_to(segment).counted
+            if is_same(with_hour, sums.wanted) or is_same(with_hour, sums.wanted + before):
                 return True
         if sums.is_shared and segment.how == "received" and known < sums.wanted:
             return True  # the rest of its last hour was stamped behind it, and is the other price's to bill
-        is_billed = _same(sums.in_time, sums.wanted)
+        is_billed = is_same(sums.in_time, sums.wanted)
         if is_billed and sums.is_shared and self.looks.forgotten_at(segment) < math.inf:
             return True  # the ledger knows of the other price alone, on which it may be on no invoice
         looked_at = aggregated(use for use in sums.used if self._was_looked_at(segment, use))
-        return looked_at <= known <= sums.wanted or _same(looked_at, known)
+        return looked_at <= known <= sums.wanted or is_same(looked_at, known)
 
     def _was_looked_at(self, segment: Segment, use: Usage) -> bool:
         """Whether something certainly looked at a segment after the usage could be seen."""
@@ -282,21 +286,23 @@ class _Judge:
         if is_legacy and segment.end - segment.start < SHORTEST_LEGACY_PERIOD and not line.quantity:
             self.found.predicted += truth > 0
             return  # it is refused
-        if not is_legacy and not _same(line.quantity, received := self._last_received(segment)):
+        if not is_legacy and not is_same(line.quantity, received := self._last_received(segment)):
             self._wrong(segment, f"billed {line.quantity}, but Stripe had received {received}")
         counted = self._counted(segment.customer, holder_of(segment), segment.start, segment.end)
         _, over_at = self.measures.of(segment)
         seen = self._seen(segment, used, over_at, door_of(segment))
-        if not any(_same(line.quantity, one) for one in seen):
+        if not any(is_same(line.quantity, one) for one in seen):
             tell = self._over if line.quantity > truth else self._short
             tell(segment, f"billed {line.quantity} of {truth} used, which nobody could see then")
         if segment.how == "free":
             return  # nothing of it is ever charged, so that nothing has to be counted
         until = int(min(segment.closes, self.looks.forgotten_at(segment)))
-        if not any(_same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, until)):
+        if not any(
+            is_same(line.quantity + counted, one) for one in self._seen(segment, used, over_at, until)
+        ):
             what = f"billed {line.quantity} of {truth} used, {counted} counted as on no invoice"
             self._short(segment, what)
-        self.found.predicted += not _same(line.quantity, truth)
+        self.found.predicted += not is_same(line.quantity, truth)
 
     def _last_received(self, segment: Segment) -> Decimal:
         """The value with the newest stamp in the segment that Stripe had in time (Configure meters)."""
@@ -347,6 +353,13 @@ class _Judge:
             ),
             ZERO,
         )
+
+    def _counted_in_hour(self, segment: Segment, instant: int) -> Decimal:
+        """What is counted of an instant's hour up to the instant."""
+        return self._counted(segment.customer, segment.item.holder, instant - instant % HOUR, instant)
+
+    def _left_over_to(self, segment: Segment) -> _LeftOver:
+        return self.left_over[segment.contract, segment.place, segment.start]
 
     def _shared(self, segment: Segment) -> bool:
         """Whether another price bills the same usage in part."""
@@ -407,7 +420,3 @@ def _known(segment: Segment, sums: _Sums) -> Decimal:
 
 def _sum(taken: Iterable[Received], until: int) -> Decimal:
     return sum((event.value for event in taken if event.at <= until), ZERO)
-
-
-def _same(left: Decimal, right: Decimal) -> bool:
-    return abs(left - right) <= max(Decimal("1e-6"), Decimal("1e-12") * max(abs(left), abs(right)))
