@@ -117,15 +117,8 @@ def test_no_time_left_is_said() -> None:
         check(OVER)
 
 
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
-    sleeps = Sleeps()
-    monkeypatch.setattr(asyncio, "sleep", sleeps)
-    return sleeps
-
-
 @pytest.mark.parametrize(("races", "pauses"), [(0, []), (1, [0]), (3, [0, 0.1, 0.2])])
-def test_who_loses_a_race_tries_again(slept: Sleeps, races: int, pauses: list[float]) -> None:
+def test_who_loses_a_race_tries_again(races: int, pauses: list[float]) -> None:
     left = [LostRaceError("lost") for _ in range(races)]
     tries: list[int] = []
 
@@ -134,13 +127,14 @@ def test_who_loses_a_race_tries_again(slept: Sleeps, races: int, pauses: list[fl
         if left:
             raise left.pop()
 
-    asyncio.run(racing(once, Budget()))
+    slept = Sleeps()
+    asyncio.run(racing(once, Budget(), slept))
 
     assert len(tries) == races + 1
     assert slept.seconds == pytest.approx(pauses)
 
 
-def test_six_lost_races_are_enough(slept: Sleeps) -> None:
+def test_six_lost_races_are_enough() -> None:
     tries: list[int] = []
 
     async def once() -> None:
@@ -148,7 +142,7 @@ def test_six_lost_races_are_enough(slept: Sleeps) -> None:
         raise LostRaceError("lost")
 
     with pytest.raises(LostRaceError, match=r"^others keep writing this customer meter's ledger entry$"):
-        asyncio.run(racing(once, Budget()))
+        asyncio.run(racing(once, Budget(), Sleeps()))
     assert len(tries) == 6
 
 

@@ -49,14 +49,16 @@ def is_stopped(report: Report) -> bool:
     return report.status.is_undelivered and report.status is not Status.DOUBTED
 
 
-async def racing(once: Work, budget: Budget) -> None:
+async def racing(
+    once: Work, budget: Budget, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """Do it again when somebody else wrote the ledger entry in between."""
     for attempt in range(RACES):
         check(budget)
         try:
             await once()
         except LostRaceError:
-            await asyncio.sleep(RACE_PAUSE_S * attempt)
+            await sleep(RACE_PAUSE_S * attempt)
             continue
         return
     raise LostRaceError("others keep writing this customer meter's ledger entry")
