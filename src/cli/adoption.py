@@ -18,6 +18,7 @@ from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanStat
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of
 from usage_reporting.settlement import SUMMARIES_LAG
+from usage_reporting.subjects import Subjects
 from usage_reporting.targets import last
 from usage_reporting.windows import (
     BOUNDS_KEPT,
@@ -54,7 +55,11 @@ class Adoption:
     """Where these are cut for each bound."""
 
     async def carry_out(self, ledger: Ledger, now: int) -> None:
-        """Write the days, then the head: only that releases what was held. Raises LostRaceError."""
+        """Write the days, then the head: only that releases what was held.
+
+        Raises LostRaceError, and HeldError where the subject is billed to another customer.
+        """
+        await Subjects(ledger).claim(self.head)
         for entry in self.entries:
             await ledger.write_entry(entry, now)
         await ledger.write_head(self.head, now)
@@ -66,10 +71,12 @@ async def plan(
     """Read Stripe's hours, and what the ledger would be with them; `now` in UTC seconds.
 
     Legacy prices have no hours: their usage is set, not added, so that the head alone is made anew.
-    Raises NotDoneError while Stripe's summaries may not yet show what was sent.
+    Raises NotDoneError while Stripe's summaries may not yet show what was sent, HeldError where the subject
+    is billed to another customer.
     """
     pk = customer_meter.pk
     head = await _head(billing, ledger, customer_meter, now)
+    await Subjects(ledger).claim(head, dry_run=True)
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
     billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT)

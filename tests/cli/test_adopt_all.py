@@ -165,6 +165,21 @@ def test_one_whom_openmeter_refuses_stops_no_other(
     assert "refuses the query" in problem["reason"]
 
 
+def test_of_two_customers_with_one_subject_one_is_adopted(
+    run: Run, world: World, stack: str, customers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBJECT_METADATA_KEY", "tenant")
+    for customer in customers:
+        tenant = "1" if customer == customers[0] else "2"
+        world.client.v1.customers.update(customer, {"metadata": {"tenant": tenant}})
+
+    result = run("adopt", "--stack", stack, "--all", "--yes", "--json")
+
+    assert (result.code, result.json["adopted"]) == (1, 2)
+    [problem] = result.json["problems"]
+    assert "the subject '2' of OpenMeter meter 'm1' is billed to customer" in problem["reason"]
+
+
 def test_a_writer_in_between_is_named_and_the_others_are_adopted(
     run: Run, world: World, stack: str, customers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,46 @@ def test_the_subject_may_be_named_by_the_customers_metadata(world: World) -> Non
     assert world.held(named, NOON, NOON + HOUR) == 5
 
 
+def test_one_subject_is_not_billed_to_two_customers(world: World) -> None:
+    world.settings["subject_metadata_key"] = "external_key"
+    price, _ = world.metered_price()
+    customers = [world.customer(metadata={"external_key": "tenant-7"}) for _ in range(2)]
+    for customer in customers:
+        world.subscription(price, customer)
+    world.use("tenant-7", NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+
+    reports = {report.customer_meter.customer: report for report in world.report_all()}
+
+    assert sorted(str(report.status) for report in reports.values()) == ["held", "sent"]
+    [second] = [customer for customer, report in reports.items() if report.status == "held"]
+    assert "billed to customer cus_" in reports[second].reason
+    assert sum(world.held(customer, NOON, NOON + HOUR) for customer in customers) == 5
+
+    assert {str(report.status) for report in world.report_all(Options(accept=True))} == {"sent", "unchanged"}
+    assert world.held(second, NOON, NOON + HOUR) == 5
+
+
+def test_a_subject_may_move_to_a_new_customer(world: World) -> None:
+    world.settings["subject_metadata_key"] = "external_key"
+    price, _ = world.metered_price()
+    old, new = (world.customer(metadata={"external_key": "tenant-7"}) for _ in range(2))
+    subscription = world.subscription(price, old)
+    world.use("tenant-7", NOON + MINUTE, 5)
+    world.travel(NOON + 2 * HOUR)
+    world.tick()
+    world.client.v1.subscriptions.cancel(subscription.id)
+    world.tick()
+    world.travel(NOON + 3 * HOUR + 7)
+    world.subscription(price, new)
+    world.use("tenant-7", NOON + 3 * HOUR + MINUTE, 7)
+    world.travel(NOON + 5 * HOUR)
+
+    assert [str(report.status) for report in world.report_all()] == ["sent"]
+    assert world.held(old, NOON, NOON + 5 * HOUR) == 5
+    assert world.held(new, NOON, NOON + 5 * HOUR) == 7
+
+
 def test_what_was_billed_too_much_is_held_until_an_operator_notes_it(world: World, customer: str) -> None:
     end = NOON + 31 * DAY
     world.use(customer, end - HOUR, 5)

@@ -12,6 +12,7 @@ from usage_reporting.errors import HeldError, LostRaceError, RefusedError, Strip
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState, Target
 from usage_reporting.side_by_side import RACES
+from usage_reporting.subjects import Subjects
 from usage_reporting.swaps import parts, within
 from usage_reporting.windows import BOUNDS_KEPT
 
@@ -81,6 +82,8 @@ class Heads:
             customer_meter, await self._with_unseen_parts(customer_meter, pinned)
         )
         seen = known.sees(customer_meter, self.clock())
+        if (seen.subject, seen.openmeter_meter) != (stored.subject, stored.openmeter_meter):
+            await self._claim(seen, options)
         if seen == stored or options.dry_run:
             return seen
         newest = max(stored.seen_at, customer_meter.seen_at)
@@ -106,6 +109,16 @@ class Heads:
                 f"customer {customer_meter.customer} is deleted, its metadata with it, and the ledger never "
                 "knew its subject, so its usage cannot be told; bill it by an invoice item"
             )
+        first = Head(
+            pk=customer_meter.pk,
+            subject=customer_meter.subject,
+            openmeter_meter=customer_meter.openmeter_meter,
+            table=table,
+            seen_at=customer_meter.seen_at,
+            bounds=frozenset(span.start for span in customer_meter.spans),
+            known_from=now if customer_meter.meter is None else 0,
+        )
+        await self._claim(first.sees(customer_meter, now), options)
         if customer_meter.meter is not None:
             held = await self.billing.usage_held(
                 customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT, now
@@ -118,19 +131,13 @@ class Heads:
                     f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
                     "35 days; stop every other reporter, then run " + advice.adopt(customer_meter.customer)
                 )
-        first = Head(
-            pk=customer_meter.pk,
-            subject=customer_meter.subject,
-            openmeter_meter=customer_meter.openmeter_meter,
-            table=table,
-            seen_at=customer_meter.seen_at,
-            bounds=frozenset(span.start for span in customer_meter.spans),
-            known_from=now if customer_meter.meter is None else 0,
-        )
         # A total has its parts told apart when it is sent.
         left = await self.left_unseen(customer_meter) if customer_meter.target is Target.MIRROR else []
         head = first.with_left(left).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
+
+    async def _claim(self, head: Head, options: Options) -> None:
+        await Subjects(self.ledger).claim(head, accepted=options.accept, dry_run=options.dry_run)
 
     async def left_unseen(self, customer_meter: CustomerMeter) -> list[Span]:
         """The parts of running periods that were over before anything was known of them: under another price,
