@@ -105,7 +105,7 @@ class _Judge:
         ]
         self.with_running = [*self.segments, *running(history, RENEWAL_DELAY)]
         self.measures = Measures(history.bounds, self.with_running)
-        self.followed = {(one.contract, one.place, one.start): one.item for one in self.segments}
+        self.followed = {(one.contract, one.place, one.start): one.item for one in self.with_running}
         self.swapped_at = {
             (one.contract, one.place, one.end)
             for one in self.segments
