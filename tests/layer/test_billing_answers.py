@@ -281,17 +281,18 @@ def test_a_change_of_price_lies_not_in_the_future() -> None:
     assert stripe.run(stripe.billing.price_changed_at(span(), NOON, LATER)) == LATER
 
 
-@pytest.mark.parametrize("pages", [9, 10])
-def test_ten_pages_of_events_are_read(pages: int) -> None:
+@pytest.mark.parametrize("pages", [99, 100])
+def test_a_hundred_pages_of_events_are_read(pages: int, caplog: pytest.LogCaptureFixture) -> None:
     stripe = Stripe()
     stripe.api.lists["/v1/events"] = [[]] * pages + [[updated(NOON, [OURS], [OTHERS])]]
-    is_read = pages < 10
+    is_read = pages < 100
 
     changed_at = stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER))
     found = stripe.run(stripe.billing.swaps(MONTH_START, NOON))
 
     assert changed_at == (NOON if is_read else LATER)
     assert [swap.at for swap in found] == ([NOON] if is_read else [])
+    assert ("newest 10,000 subscription updates" in caplog.text) is not is_read
 
 
 @pytest.mark.parametrize("error", [RejectedError("no"), StripeUnavailableError("down")])

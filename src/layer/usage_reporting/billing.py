@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -43,6 +44,7 @@ from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, T
 from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.swaps import Swap, swaps_of
+from usage_reporting.telemetry import logger
 from usage_reporting.windows import DAY, HOUR, MINUTE, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
@@ -53,7 +55,7 @@ LONGEST_DRAFT = 73 * HOUR
 CACHED_FOR = 10 * MINUTE
 """So that metadata given to a product is seen soon, though a process may live for hours."""
 
-_EVENT_PAGES = 10
+_EVENT_PAGES = 100
 
 
 @dataclass(slots=True)
@@ -256,16 +258,11 @@ class Billing:
         Where they do not show it, the answer is `now`: nothing before it is then sent, and what that
         leaves out is counted.
         """
-        query = {"type": UPDATED, "created": {"gte": since}}
-        pages = 0
         try:
-            async for page in self.api.pages("/v1/events", query):
-                for event in page:
+            async with aclosing(self._updates(since)) as updates:
+                async for event in updates:
                     if _took_price_away(event, span):
                         return min(int(event["created"]), now)
-                pages += 1
-                if pages == _EVENT_PAGES:
-                    break
         except (RejectedError, StripeUnavailableError):
             return now
         return now
@@ -285,14 +282,22 @@ class Billing:
         return found
 
     async def _read_swaps(self, since: int) -> list[Swap]:
-        found: list[Swap] = []
-        pages = 0
-        async for page in self.api.pages("/v1/events", {"type": UPDATED, "created": {"gte": since}}):
-            found.extend(swap for event in page for swap in swaps_of(event))
-            pages += 1
-            if pages == _EVENT_PAGES:
-                break
-        return found
+        return [swap async for event in self._updates(since) for swap in swaps_of(event)]
+
+    async def _updates(self, since: int) -> AsyncGenerator[Json]:
+        """The updates of subscriptions since then, newest first; at most 10,000."""
+        query = {"type": UPDATED, "created": {"gte": since}}
+        left = _EVENT_PAGES
+        async with aclosing(self.api.pages("/v1/events", query)) as pages:
+            async for page in pages:
+                if not left:
+                    logger.warning(
+                        "changes of price are looked for in the newest 10,000 subscription updates alone"
+                    )
+                    return
+                left -= 1
+                for event in page:
+                    yield event
 
     async def _listings(
         self, path: str, query: Json, read: Callable[[Json], Awaitable[list[CustomerMeter]]]

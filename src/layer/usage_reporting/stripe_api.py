@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import stripe
@@ -70,7 +70,7 @@ class StripeApi:
                 await self._sleep(pause(attempt))
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[list[Json]]:
+    async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncGenerator[list[Json]]:
         """Read a list page by page, 100 at a time, following `has_more`."""
         query: Json = {"limit": PAGE_SIZE, **(params or {})}
         while True:
