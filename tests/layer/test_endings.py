@@ -144,6 +144,15 @@ def test_a_pause_is_free() -> None:
     assert found(stage(), resumed()) == [(MONTH_START, NOON, SpanState.FREE)]
 
 
+def test_periods_that_were_over_in_a_pause_are_free() -> None:
+    event = updated({"status": "paused", "items": {"data": [old_item()]}}, subscribed(status="active"))
+
+    assert found(stage(), event) == [
+        (BEFORE, MONTH_START, SpanState.FREE),
+        (MONTH_START, NOON, SpanState.FREE),
+    ]
+
+
 @pytest.mark.parametrize("event", [paused(), resumed()])
 @pytest.mark.parametrize("at", [MONTH_START, MONTH_END])
 def test_a_pause_at_the_edge_of_a_period_parts_nothing(event: Json, at: int) -> None:

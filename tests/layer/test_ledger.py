@@ -21,7 +21,7 @@ from usage_reporting.amounts import round_units
 from usage_reporting.doubts import Doubts
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import DynamoTable, Entry, Head, HourRead, Key, Ledger, Table, holds
-from usage_reporting.model import Send, SendState, SpanState
+from usage_reporting.model import Send, SendState, Span, SpanState
 from usage_reporting.windows import DAY, HOUR, Slice
 
 PK = customer_meter().pk
@@ -385,6 +385,22 @@ def test_a_head_keeps_the_states_that_last(state: SpanState, kept: SpanState) ->
     seen = head().sees(customer_meter(span(state=state)), NOON)
 
     assert [one.state for one in seen.spans] == [kept]
+
+
+@pytest.mark.parametrize(
+    ("known", "state", "when_left"),
+    [
+        (span(NOON, state=SpanState.FREE), SpanState.CANCELED, SpanState.FREE),
+        (span(NOON, state=SpanState.CANCELED, when_left=SpanState.FREE), SpanState.CANCELED, SpanState.FREE),
+        (span(NOON), SpanState.CANCELED, SpanState.BILLED),
+        (span(NOON + 1, state=SpanState.FREE), SpanState.CANCELED, SpanState.BILLED),
+        (span(NOON, state=SpanState.FREE), SpanState.ENDED, SpanState.BILLED),
+        (span(NOON, state=SpanState.FREE), SpanState.CURRENT, SpanState.BILLED),
+    ],
+)
+def test_what_is_canceled_in_a_pause_is_free(known: Span, state: SpanState, when_left: SpanState) -> None:
+    over = span(NOON, NOON + HOUR, state=state)
+    assert head(spans=(known,)).clip(over) == replace(over, when_left=when_left)
 
 
 def test_the_last_of_several_swaps_counts() -> None:

@@ -60,6 +60,8 @@ class Endings:
             return None
         subscription = await self.billing.subscription(id_)
         found = await self.billing.ended(subscription, ended)
+        if resumed is not None:
+            found = [_free(one) for one in found]
         found += await self._taken_off(subscription, gone)
         then = event["data"]["object"]
         found += await self._before_a_pause(subscription, then, paused) if paused is not None else []
@@ -134,3 +136,9 @@ class Endings:
             if period is not None and period[0] < at < period[1]:
                 found.append({**item, "current_period_start": period[0], "current_period_end": at})
         return found
+
+
+def _free(paused: CustomerMeter) -> CustomerMeter:
+    """A pause's periods: nothing that was used in it is billed."""
+    spans = tuple(replace(span, state=SpanState.FREE) for span in paused.spans)
+    return replace(paused, spans=spans)

@@ -181,7 +181,14 @@ class Head:
             closed = other.state in _CLOSED and other.item == span.item and other.end < span.end
             if closed and other.start <= start < other.end:
                 start = other.end
-        return replace(span, start=start) if start != span.start else span
+        clipped = replace(span, start=start) if start != span.start else span
+        is_over = span.state is SpanState.CANCELED
+        return replace(clipped, when_left=SpanState.FREE) if is_over and self._is_free(clipped) else clipped
+
+    def _is_free(self, span: Span) -> bool:
+        """Whether a span began with a pause that no resumption is known of."""
+        known = self.known(span)
+        return known is not None and SpanState.FREE in {known.state, known.when_left}
 
     def known(self, span: Span) -> Span | None:
         """The ledger's span of just this item, price and start; one that is closed first."""
