@@ -12,7 +12,7 @@ from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
 from usage_reporting.early_ends import cut_where_it_ended
 from usage_reporting.heads import LONG_AGO, Heads
-from usage_reporting.hours import known_spans
+from usage_reporting.hours import is_stamped_in, known_spans
 from usage_reporting.ledger import Entry, Head, Key, Ledger
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState, Target
 from usage_reporting.openmeter import OpenMeter
@@ -213,12 +213,17 @@ class _Sources:
 
     async def billable(self, piece: Slice) -> Decimal:
         """What OpenMeter has of a slice beyond what was counted as on no invoice."""
-        if piece.start >= piece.end:
+        if piece.start >= piece.end or self.is_free(piece):
             return ZERO
         subject = self.head.subject
         found = await self.openmeter.totals(self.head.openmeter_meter, [subject], piece.start, piece.end)
         entry = self.entries[(self.customer_meter.pk, day_of(piece.start))]
         return round_units(found.get(subject, ZERO)) - entry.undelivered.get(piece.start, ZERO)
+
+    def is_free(self, piece: Slice) -> bool:
+        """Whether all of a slice lies in a pause, or another time of which nothing is ever sent."""
+        states = {span.state for span in self.head.spans if is_stamped_in(piece, span)}
+        return states == {SpanState.FREE}
 
 
 async def _slices(
@@ -256,13 +261,13 @@ async def _apart(sources: _Sources, together: Sequence[Slice], units: Decimal) -
     if len(together) == 1:
         return [(together[0], units)]
     left = units
-    found: list[tuple[Slice, Decimal]] = []
+    found: dict[Slice, Decimal] = {}
     for piece in together:
-        own = min(await sources.billable(piece), left)
-        found.append((piece, own))
-        left -= own
-    first, own = found[0]
-    return [(first, own + left), *found[1:]]
+        found[piece] = min(await sources.billable(piece), left)
+        left -= found[piece]
+    first = next((piece for piece in together if not sources.is_free(piece)), together[0])
+    found[first] += left
+    return list(found.items())
 
 
 def _adopted(piece: Slice, units: Decimal, now: int) -> Send:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
-from sandbox.simulator.history import Contract, Fault, History, Item, Usage
+from sandbox.simulator.history import Act, Contract, Fault, History, Item, Usage
 from sandbox.simulator.ledger_strikes import LOST, RESTORED
 from sandbox.simulator.outcome import Outcome
 from sandbox.simulator.verdict import judge
@@ -70,3 +72,18 @@ def test_late_word_of_a_period_that_the_lost_ledger_knew_bills_nothing_twice() -
 
     assert judge(made, outcome).wrong == []
     assert sum(event.value for event in outcome.received) == 45
+
+
+def test_what_was_used_in_a_pause_is_not_taken_for_what_was_sent() -> None:
+    # It is resumed 52 seconds before an hour ends: Stripe's summary of that minute tells nothing apart.
+    resumed = MIDNIGHT + 3 * DAY - 52
+    contract = Contract("s0", "c0", resumed - 25 * HOUR, "week", (Item(),), trial_days=1, pauses=True)
+    paused = Act(resumed, "s0", "resume", anchor="unchanged")
+    usage = (used(resumed - 400), used(resumed + 30, "0.25"))
+    loss = Fault(LOST, resumed + 4 * DAY, later=2 * HOUR)
+    made = History("made", MIDNIGHT, MIDNIGHT + 12 * DAY, (contract,), usage, (paused,), faults=(loss,))
+
+    outcome = World(made).play()
+
+    assert judge(made, outcome).wrong == []
+    assert sum(event.value for event in outcome.received) == Decimal("0.25")
