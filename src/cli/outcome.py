@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,17 +20,15 @@ class Outcome:
     """The reports of one run."""
 
     reports: Sequence[Report]
-    unmapped: Mapping[str, str]
-    """Metered items without an OpenMeter meter, and their subscription: not ours."""
+    unmapped: int
+    """How many metered items have no OpenMeter meter: not ours."""
     dry_run: bool
     shadow: bool
 
     @classmethod
-    def of(
-        cls, reports: Sequence[Report], settings: Settings, unmapped: Mapping[str, str], *, dry_run: bool
-    ) -> Outcome:
+    def of(cls, reports: Sequence[Report], settings: Settings, unmapped: int, *, dry_run: bool) -> Outcome:
         """The outcome of these reports."""
-        return cls(reports, dict(unmapped), dry_run, settings.mode is Mode.SHADOW)
+        return cls(reports, unmapped, dry_run, settings.mode is Mode.SHADOW)
 
     @property
     def is_delivered(self) -> bool:
@@ -50,7 +48,7 @@ class Outcome:
             counted[name] = int(counted[name]) + 1
         counted["unbillable units"] = to_wire(_sum(report.unbillable for report in self.reports))
         counted["late units"] = to_wire(_sum(report.late for report in self.reports))
-        counted["items without om_meter_id"] = len(self.unmapped)
+        counted["items without om_meter_id"] = self.unmapped
         return counted
 
     def print(self) -> None:

@@ -81,7 +81,7 @@ async def _report(deployed: Stack | None, customer: str, options: Options) -> Ou
         if deployed is None:
             found = _without_ledger(found, options)
         reports = await _report_all(parts, found, options)
-        return Outcome.of(reports, parts.settings, parts.billing.unmapped, dry_run=options.dry_run)
+        return Outcome.of(reports, parts.settings, len(parts.billing.unmapped), dry_run=options.dry_run)
 
 
 def _without_ledger(found: Sequence[CustomerMeter], options: Options) -> list[CustomerMeter]:

@@ -21,6 +21,7 @@ from usage_reporting.customer_meters import (
     meter_id_of,
     named_meter,
     period_of,
+    pk_of,
     product_of,
     span_of,
     stripe_meter,
@@ -109,6 +110,14 @@ def test_a_live_subscription_with_an_expanded_customer() -> None:
     found = customer_meter(live, item(), facts(), openmeter_meter="m1", spans=[])
 
     assert (found.mode, found.customer, found.pk) == ("live", "cus_9", "self#live#cus_9#mtr_1")
+
+
+def test_an_item_tells_its_key_in_the_ledger() -> None:
+    assert pk_of(subscription(), item()) == made().pk
+
+    live = subscription(livemode=True, customer={"id": "cus_9"})
+    legacy = item(price=price(recurring={"usage_type": "metered", "meter": None}))
+    assert pk_of(live, legacy) == "self#live#cus_9#si_1"
 
 
 def test_the_payload_keys_are_the_meters_own() -> None:

@@ -19,6 +19,7 @@ from usage_reporting.customer_meters import (
     merged,
     meter_id_of,
     named_meter,
+    pk_of,
     product_of,
     span_of,
     stripe_meter,
@@ -45,6 +46,7 @@ from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, in
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.swaps import Swap, swaps_of
 from usage_reporting.telemetry import logger
+from usage_reporting.unmapped import Unmapped
 from usage_reporting.windows import DAY, HOUR, MINUTE, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
@@ -87,8 +89,8 @@ class Billing:
     api: StripeApi
     settings: Settings
     clock: Callable[[], int]
-    unmapped: dict[str, str] = field(default_factory=dict)
-    """Metered items without an OpenMeter meter, and their subscription: not ours."""
+    unmapped: dict[str, Unmapped] = field(default_factory=dict)
+    """Metered items without an OpenMeter meter, by id."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Subscriptions and drafts that could not be read, and why: their usage is not reported."""
     _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
@@ -345,7 +347,8 @@ class Billing:
                 continue
             name = await self._openmeter_meter(item)
             if not name and item["id"] not in named_by_ledger:
-                self.unmapped[item["id"]] = subscription["id"]
+                pk = pk_of(subscription, item)
+                self.unmapped[item["id"]] = Unmapped(item["id"], subscription["id"], pk)
                 continue
             facts = await self._facts(subscription, item)
             one = customer_meter(subscription, item, facts, openmeter_meter=name, spans=[span])

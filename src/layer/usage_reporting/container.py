@@ -40,6 +40,7 @@ class Container:
     queue: Queue
     clock: Callable[[], int] = system_clock
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    ledger: Ledger = field(init=False)
     billing: Billing = field(init=False)
     endings: Endings = field(init=False)
     reporter: Reporter = field(init=False)
@@ -52,7 +53,7 @@ class Container:
         """Wire the parts."""
         settings = self.settings
         api = StripeApi(self.credentials, api_base=settings.stripe_api_base)
-        ledger = Ledger(self.table)
+        ledger = self.ledger = Ledger(self.table)
         self.billing = Billing(api, settings, self.clock)
         openmeter = OpenMeter(
             settings.openmeter_url,

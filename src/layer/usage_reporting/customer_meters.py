@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
+from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target, ledger_pk
+from usage_reporting.renewals import mode_of
 from usage_reporting.windows import HOUR
 
 Json = dict[str, Any]
@@ -62,6 +63,12 @@ def named_meter(item: Json) -> str:
         if name:
             return str(name)
     return ""
+
+
+def pk_of(subscription: Json, item: Json) -> str:
+    """The ledger's partition key of an item's customer meter."""
+    holder = meter_id_of(item["price"]) or item["id"]
+    return ledger_pk(OWN_ACCOUNT, mode_of(subscription), id_of(subscription["customer"]), holder)
 
 
 def period_of(subscription: Json, item: Json) -> tuple[int, int] | None:
@@ -161,7 +168,7 @@ def customer_meter(
     subject = customer if facts.customer_metadata is None else ""
     return CustomerMeter(
         account=OWN_ACCOUNT,
-        mode="live" if subscription.get("livemode") else "test",
+        mode=mode_of(subscription),
         customer=customer,
         subject=subject,
         openmeter_meter=openmeter_meter,

@@ -131,6 +131,11 @@ class StripeMeter:
     value_key: str = "value"
 
 
+def ledger_pk(account: str, mode: str, customer: str, holder: str) -> str:
+    """The partition key of a customer meter; `holder`: the Stripe meter, legacy the subscription item."""
+    return f"{account}#{mode}#{customer}#{holder}"
+
+
 @dataclass(frozen=True, slots=True)
 class CustomerMeter:
     """One customer's usage on one Stripe meter (legacy: on one subscription item)."""
@@ -166,7 +171,7 @@ class CustomerMeter:
     def pk(self) -> str:
         """The partition key of the ledger."""
         holder = self.meter.id if self.meter else self.spans[0].item
-        return f"{self.account}#{self.mode}#{self.customer}#{holder}"
+        return ledger_pk(self.account, self.mode, self.customer, holder)
 
     @property
     def meter_pk(self) -> str:

@@ -23,6 +23,7 @@ from usage_reporting.pages import (
     scope_of,
 )
 from usage_reporting.telemetry import logger
+from usage_reporting.unmapped import names_taken_away
 
 KEPT_FOR_HAND_OVER_S = 12.0
 KEPT_FOR_ANSWER_S = 3.0
@@ -138,16 +139,26 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
     queued, rest = container.run(container.lister.queue_pages(cursor, budget))
     if rest is not None:
         container.queue.send(cursor_message(rest))
-    for item, subscription in container.billing.unmapped.items():
-        logger.debug("metered item %s of %s has no om_meter_id: not ours", item, subscription)
     telemetry.count("Queued", queued)
-    telemetry.count("Unmapped", len(container.billing.unmapped))
-    container.billing.unmapped.clear()
+    _count_unmapped(container)
     for unreadable, reason in container.billing.unreadable.items():
         logger.warning("%s: refused: %s", unreadable, reason)
         telemetry.count("Refused")
     container.billing.unreadable.clear()
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
+
+
+def _count_unmapped(container: Container) -> None:
+    unmapped = container.billing.unmapped
+    for one in unmapped.values():
+        logger.debug("metered item %s of %s has no om_meter_id: not ours", one.item, one.subscription)
+    telemetry.count("Unmapped", len(unmapped))
+    if unmapped:
+        search = names_taken_away(container.ledger, unmapped.values(), container.clock())
+        for one in container.run(search):
+            logger.warning("%s: held: %s", one.item, one.reason)
+            telemetry.count("Held")
+    unmapped.clear()
 
 
 def _not_configured(container: Container) -> dict[str, Any] | None:
