@@ -49,6 +49,10 @@ class FakeBilling:
     subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked_from: list[int] = field(default_factory=list)
 
+    @property
+    def price_changes(self) -> FakeBilling:
+        return self
+
     async def state_of(self, asked: Span, now: int) -> Span:
         is_open = asked.state in {SpanState.ENDED, SpanState.CANCELED}
         return replace(asked, state=self.state) if is_open else asked

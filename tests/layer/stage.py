@@ -131,6 +131,10 @@ class SteppedBilling:
     def __init__(self, process: Process) -> None:
         self.process = process
 
+    @property
+    def price_changes(self) -> SteppedBilling:
+        return self
+
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         await self.process.step()
         held = self.process.world.stripe.held(start, end)

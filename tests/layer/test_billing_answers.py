@@ -266,7 +266,7 @@ def test_events_say_when_an_item_left_its_price(event: Json, changed: bool) -> N
     stripe = Stripe()
     stripe.api.lists["/v1/events"] = [[event]]
 
-    at = stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER))
+    at = stripe.run(stripe.billing.price_changes.left_at(span(), MONTH_START, LATER))
 
     assert at == (NOON if changed else LATER)
     assert stripe.asked("/v1/events") == [
@@ -278,7 +278,7 @@ def test_a_change_of_price_lies_not_in_the_future() -> None:
     stripe = Stripe()
     stripe.api.lists["/v1/events"] = [[updated(LATER + 5, [OURS], [])]]
 
-    assert stripe.run(stripe.billing.price_changed_at(span(), NOON, LATER)) == LATER
+    assert stripe.run(stripe.billing.price_changes.left_at(span(), NOON, LATER)) == LATER
 
 
 @pytest.mark.parametrize("pages", [99, 100])
@@ -287,8 +287,8 @@ def test_a_hundred_pages_of_events_are_read(pages: int, caplog: pytest.LogCaptur
     stripe.api.lists["/v1/events"] = [[]] * pages + [[updated(NOON, [OURS], [OTHERS])]]
     is_read = pages < 100
 
-    changed_at = stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER))
-    found = stripe.run(stripe.billing.swaps(MONTH_START, NOON))
+    changed_at = stripe.run(stripe.billing.price_changes.left_at(span(), MONTH_START, LATER))
+    found = stripe.run(stripe.billing.price_changes.swaps(MONTH_START, NOON))
 
     assert changed_at == (NOON if is_read else LATER)
     assert [swap.at for swap in found] == ([NOON] if is_read else [])
@@ -300,9 +300,9 @@ def test_without_events_the_change_is_now(error: Exception) -> None:
     stripe = Stripe()
     stripe.api.failing["/v1/events"] = error
 
-    assert stripe.run(stripe.billing.price_changed_at(span(), MONTH_START, LATER)) == LATER
+    assert stripe.run(stripe.billing.price_changes.left_at(span(), MONTH_START, LATER)) == LATER
     with pytest.raises(type(error)):
-        stripe.run(stripe.billing.swaps(MONTH_START, NOON))
+        stripe.run(stripe.billing.price_changes.swaps(MONTH_START, NOON))
 
 
 def test_one_reading_of_swaps_serves_all_that_were_seen_before_it() -> None:
@@ -310,7 +310,7 @@ def test_one_reading_of_swaps_serves_all_that_were_seen_before_it() -> None:
     stripe.api.lists["/v1/events"] = [[updated(NOON, [OURS], [OTHERS])]]
 
     def swapped(since: int, seen_at: int) -> int:
-        assert [swap.at for swap in stripe.run(stripe.billing.swaps(since, seen_at))] == [NOON]
+        assert [swap.at for swap in stripe.run(stripe.billing.price_changes.swaps(since, seen_at))] == [NOON]
         return len(stripe.asked("/v1/events"))
 
     assert swapped(NOON - 90, NOON) == 1

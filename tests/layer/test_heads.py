@@ -44,6 +44,10 @@ class FakeBilling:
     changes: list[Swap] | None = field(default_factory=list)
     """None: the key may not read events."""
 
+    @property
+    def price_changes(self) -> FakeBilling:
+        return self
+
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         self.asked.append((customer, meter, start, end))
         return self.held
@@ -54,7 +58,7 @@ class FakeBilling:
             raise StripeUnavailableError("events cannot be read")
         return self.changes
 
-    async def price_changed_at(self, one: Span, since: int, now: int) -> int:
+    async def left_at(self, one: Span, since: int, now: int) -> int:
         self.asked.append((one.item, one.price, since, now))
         return now if self.changed_at is None else self.changed_at
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -30,7 +29,6 @@ from usage_reporting.errors import (
     NotFoundError,
     NotPermittedError,
     RejectedError,
-    StripeUnavailableError,
 )
 from usage_reporting.invoices import (
     draft_span,
@@ -42,12 +40,11 @@ from usage_reporting.invoices import (
     with_invoice,
 )
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
-from usage_reporting.renewals import INVOICE_FINALIZED, UPDATED, EndedPeriod, invoice_id, mode_of
+from usage_reporting.price_changes import PriceChanges
+from usage_reporting.renewals import INVOICE_FINALIZED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
-from usage_reporting.swaps import Swap, swaps_of
-from usage_reporting.telemetry import logger
 from usage_reporting.unmapped import Unmapped
-from usage_reporting.windows import DAY, HOUR, MINUTE, OLDEST_SLICE, floor_minute
+from usage_reporting.windows import HOUR, MINUTE, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
 
@@ -56,8 +53,6 @@ LONGEST_DRAFT = 73 * HOUR
 
 CACHED_FOR = 10 * MINUTE
 """So that metadata given to a product is seen soon, though a process may live for hours."""
-
-_EVENT_PAGES = 100
 
 
 @dataclass(slots=True)
@@ -93,9 +88,12 @@ class Billing:
     """Metered items without an OpenMeter meter, by id."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Subscriptions and drafts that could not be read, and why: their usage is not reported."""
+    price_changes: PriceChanges = field(init=False)
     _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
-    _swaps: tuple[int, int, list[Swap]] = field(default=(2**33, 0, []))
-    """Since when and at what time events were read last, and what they said."""
+
+    def __post_init__(self) -> None:
+        """Wire the part that reads events."""
+        self.price_changes = PriceChanges(self.api, self.clock)
 
     async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
@@ -253,54 +251,6 @@ class Billing:
         renewals = (one for one in found if one.get("billing_reason") == "subscription_cycle")
         return next(renewals, None)
 
-    async def price_changed_at(self, span: Span, since: int, now: int) -> int:
-        """When an item left a span's price or its subscription, UTC seconds.
-
-        Stripe's objects do not say it; its events do for 30 days (API reference, "List all events").
-        Where they do not show it, the answer is `now`: nothing before it is then sent, and what that
-        leaves out is counted.
-        """
-        try:
-            async with aclosing(self._updates(since)) as updates:
-                async for event in updates:
-                    if _took_price_away(event, span):
-                        return min(int(event["created"]), now)
-        except (RejectedError, StripeUnavailableError):
-            return now
-        return now
-
-    async def swaps(self, since: int, seen_at: int) -> list[Swap]:
-        """The changes of price of all subscriptions from `since` on (UTC seconds), for at most 30 days.
-
-        One reading serves all subscriptions that were seen before it, at `seen_at`. Raises
-        StripeUnavailableError, also when the key may not read events.
-        """
-        asked_since, asked_at, found = self._swaps
-        if since < asked_since or seen_at > asked_at:
-            now = self.clock()
-            asked_since = since - since % (DAY if now - since > DAY else HOUR)
-            self._swaps = asked_since, now, await self._read_swaps(asked_since)
-            found = self._swaps[2]
-        return found
-
-    async def _read_swaps(self, since: int) -> list[Swap]:
-        return [swap async for event in self._updates(since) for swap in swaps_of(event)]
-
-    async def _updates(self, since: int) -> AsyncGenerator[Json]:
-        """The updates of subscriptions since then, newest first; at most 10,000."""
-        query = {"type": UPDATED, "created": {"gte": since}}
-        left = _EVENT_PAGES
-        async with aclosing(self.api.pages("/v1/events", query)) as pages:
-            async for page in pages:
-                if not left:
-                    logger.warning(
-                        "changes of price are looked for in the newest 10,000 subscription updates alone"
-                    )
-                    return
-                left -= 1
-                for event in page:
-                    yield event
-
     async def _listings(
         self, path: str, query: Json, read: Callable[[Json], Awaitable[list[CustomerMeter]]]
     ) -> AsyncIterator[Listing]:
@@ -457,18 +407,3 @@ class Billing:
 def _closing(found: CustomerMeter) -> CustomerMeter:
     """Read the ended periods whole, and nothing after them: what goes on is not shown, and may be over."""
     return replace(found, closing=True, partial=True, read_until=max(span.end for span in found.spans))
-
-
-def _took_price_away(event: Json, span: Span) -> bool:
-    data = event.get("data") or {}
-    if (data.get("object") or {}).get("id") != span.subscription:
-        return False
-    old = ((data.get("previous_attributes") or {}).get("items") or {}).get("data", [])
-    new = ((data.get("object") or {}).get("items") or {}).get("data", [])
-    return _has(old, span) and not _has(new, span)
-
-
-def _has(items: list[Json], span: Span) -> bool:
-    return any(
-        item.get("id") == span.item and item.get("price", {}).get("id") == span.price for item in items
-    )

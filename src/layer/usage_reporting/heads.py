@@ -162,7 +162,7 @@ class Heads:
     async def _left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
         """The parts of a running period that are over, by Stripe's events."""
         try:
-            swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
+            swaps = await self.billing.price_changes.swaps(span.start + 1, customer_meter.seen_at)
         except StripeUnavailableError:
             return []  # a key that may not read events must not stop anything
         return parts(span, within(span, swaps, span.start))[:-1]
@@ -179,10 +179,10 @@ class Heads:
         if not _left_behind(span, customer_meter, self.clock()):
             return [span]
         if customer_meter.target is Target.LAST:
-            swaps = await self.billing.swaps(span.start + 1, customer_meter.seen_at)
+            swaps = await self.billing.price_changes.swaps(span.start + 1, customer_meter.seen_at)
             if told_apart := parts(span, within(span, swaps, span.start)):
                 return told_apart
-        changed_at = await self.billing.price_changed_at(span, span.start, self.clock())
+        changed_at = await self.billing.price_changes.left_at(span, span.start, self.clock())
         return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 

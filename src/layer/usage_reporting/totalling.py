@@ -134,7 +134,7 @@ class Totalling:
         known: dict[Span, Sequence[Span]] = {}
         for span in suspects.values():
             found = span if span.subscription in shown else await cut_where_it_ended(self.billing, span)
-            swaps = await self.billing.swaps(found.start + 1, case.now)
+            swaps = await self.billing.price_changes.swaps(found.start + 1, case.now)
             known[span] = parts(found, within(found, swaps, found.start)) or [found]
         if any([span] != better for span, better in known.items()):
             case.look_at(await self.heads.remember(case.head, known, case.options))
@@ -220,7 +220,7 @@ class Totalling:
         for span in read.spans:
             since = max(told, span.start + 1)
             if since < span.end and span.state is not SpanState.BILLED:
-                swaps = await self.billing.swaps(since, case.customer_meter.seen_at)
+                swaps = await self.billing.price_changes.swaps(since, case.customer_meter.seen_at)
                 if told_apart := parts(span, within(span, swaps, since)):
                     known[span] = told_apart
         if not known:
