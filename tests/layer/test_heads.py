@@ -298,6 +298,60 @@ def test_an_ended_span_needs_no_closing(world: World) -> None:
     assert world.billing.asked == []
 
 
+def ended(*spans: Span) -> CustomerMeter:
+    return seen(*spans, at=MONTH_END + 9, closing=True, partial=True)
+
+
+def test_a_price_that_was_swapped_just_before_its_period_ended_is_closed(world: World) -> None:
+    world.clock.now = MONTH_END + 9
+    world.billing.changed_at = MONTH_END - 40
+
+    head = world.check(ended(span(price="price_2", state=SpanState.ENDED)))
+
+    assert head.spans == (
+        span(end=MONTH_END - 40, state=SpanState.BILLED),
+        span(MONTH_END - 40, price="price_2"),
+    )
+
+
+@pytest.mark.parametrize("changed_at", [MONTH_END, None])
+def test_a_price_that_no_event_takes_off_in_its_period_is_not_closed(
+    world: World, changed_at: int | None
+) -> None:
+    world.clock.now = MONTH_END + 9
+    world.billing.changed_at = changed_at
+
+    head = world.check(ended(span(price="price_2", state=SpanState.ENDED)))
+
+    assert head.spans[0] == span()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        span(state=SpanState.ENDED),
+        span(item="si_2", price="price_2", state=SpanState.ENDED),
+        span(NOON, price="price_2", state=SpanState.ENDED),
+        span(end=MONTH_END + 1, price="price_2", state=SpanState.ENDED),
+    ],
+    ids=["same price", "another item", "another start", "another end"],
+)
+def test_other_ended_periods_close_nothing(world: World, shown: Span) -> None:
+    world.clock.now = MONTH_END + 9
+
+    head = world.check(ended(shown))
+
+    assert head.spans[0].state is SpanState.CURRENT
+    assert world.billing.asked == []
+
+
+def test_ended_periods_say_nothing_of_a_period_that_goes_on(world: World) -> None:
+    world.clock.now = MONTH_END - 1
+
+    assert world.check(ended(span(price="price_2", state=SpanState.ENDED))).spans[0] == span()
+    assert world.billing.asked == []
+
+
 def test_a_page_of_drafts_says_nothing_of_prices(world: World) -> None:
     draft = span(MONTH_START - 31 * DAY, MONTH_START, item="si_0", state=SpanState.DRAFT)
 

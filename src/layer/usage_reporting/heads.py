@@ -169,20 +169,23 @@ class Heads:
 
     async def _with_price_changes(self, customer_meter: CustomerMeter, head: Head) -> Head:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
-        if customer_meter.partial or customer_meter.seen_at < head.seen_at:
+        if customer_meter.seen_at < head.seen_at:
             return head
         closed = [await self._closed_if_left(span, customer_meter) for span in head.spans]
         return replace(head, spans=tuple(span for spans in closed for span in spans))
 
     async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
         """Asks for all events since the span's start: a look since then may have shown other spans alone."""
-        if not _left_behind(span, customer_meter, self.clock()):
+        is_over = _ended_at_another_price if customer_meter.partial else _left_behind
+        if not is_over(span, customer_meter, self.clock()):
             return [span]
         if customer_meter.target is Target.LAST:
             swaps = await self.billing.price_changes.swaps(span.start + 1, customer_meter.seen_at)
             if told_apart := parts(span, within(span, swaps, span.start)):
                 return told_apart
         changed_at = await self.billing.price_changes.left_at(span, span.start, self.clock())
+        if changed_at >= span.end:
+            return [span]
         return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 
@@ -211,6 +214,19 @@ def _may_hide_a_part(span: Span, head: Head) -> bool:
     follows = any(one.end == span.start and one.price == span.price for one in billed)
     is_known = any(one.holds(span.start) for one in own if one.state is not SpanState.FREE)
     return bool(own) and not follows and not is_known
+
+
+def _ended_at_another_price(span: Span, customer_meter: CustomerMeter, now: int) -> bool:
+    """Whether the span's period is over by `now`, UTC seconds, and its item had another price in the end."""
+    return (
+        span.state is SpanState.CURRENT
+        and span.end <= now
+        and any(
+            (other.item, other.start, other.end) == (span.item, span.start, span.end)
+            and other.price != span.price
+            for other in customer_meter.spans
+        )
+    )
 
 
 def _left_behind(span: Span, customer_meter: CustomerMeter, now: int) -> bool:
