@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 
@@ -68,9 +69,11 @@ def pause(world: World) -> None:
     world.stripe.run_due()
 
 
-def resume(world: World, subscription: str, at: int) -> None:
+def resume(
+    world: World, subscription: str, at: int, anchor: Literal["now", "unchanged"] = "unchanged"
+) -> None:
     world.travel(at)
-    world.client.v1.subscriptions.resume(subscription, {"billing_cycle_anchor": "unchanged"})
+    world.client.v1.subscriptions.resume(subscription, {"billing_cycle_anchor": anchor})
     world.stripe.run_due()
 
 
@@ -116,6 +119,22 @@ def test_a_pause_that_outlasts_its_period(
     assert world.held(customer, START + 3 * HOUR, resumed) == 0
     assert world.held(customer, resumed, resumed + 5 * HOUR) == 1000
     assert {name: counted.get(name, 0) for name in NOT_BILLED} == {"Unbillable": 2, "Late": 0}
+
+
+@pytest.mark.parametrize(("formula", "outage"), [("last", 0), ("sum", 30 * HOUR)])
+def test_a_pause_that_ends_with_a_new_period_of_which_no_webhook_tells(
+    world: World, formula: str, outage: int
+) -> None:
+    subscription, customer = begun(world, formula)
+    world.deliver()
+    ticks(world, [START + 3 * HOUR])
+    resumed = START + 4 * HOUR + 10 * MINUTE
+    resume(world, subscription, resumed, "now")
+    world.inbox.clear()
+    world.use(customer, resumed + 5 * MINUTE, 1000)
+    ticks(world, [resumed + outage + HOUR, resumed + outage + 2 * HOUR])
+
+    assert world.held(customer, resumed, resumed + 31 * DAY) == 1000
 
 
 def test_a_subscription_that_is_canceled_in_a_pause(world: World, counted: dict[str, float]) -> None:

@@ -403,6 +403,14 @@ def test_what_is_canceled_in_a_pause_is_free(known: Span, state: SpanState, when
     assert head(spans=(known,)).clip(over) == replace(over, when_left=when_left)
 
 
+def test_a_period_that_begins_later_ends_a_pause() -> None:
+    paused = span(NOON, NOON + HOUR, state=SpanState.FREE)
+    began_in_it, began_with_it = span(NOON + 9), span(NOON)
+
+    assert head(spans=(paused,)).clip(began_in_it) == began_in_it
+    assert head(spans=(paused,)).clip(began_with_it) == span(NOON + HOUR)
+
+
 def test_the_last_of_several_swaps_counts() -> None:
     swaps = tuple(span(end=NOON + n, state=SpanState.BILLED, price=f"price_{n}") for n in (3, 9, 6))
 

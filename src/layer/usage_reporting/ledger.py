@@ -179,7 +179,9 @@ class Head:
         start = span.start
         for other in sorted(self.spans, key=lambda other: other.start):
             closed = other.state in _CLOSED and other.item == span.item and other.end < span.end
-            if closed and other.start <= start < other.end:
+            # A period that begins later shows that a pause is over.
+            is_over = other.state is SpanState.FREE and other.start < span.start
+            if closed and not is_over and other.start <= start < other.end:
                 start = other.end
         clipped = replace(span, start=start) if start != span.start else span
         is_over = span.state is SpanState.CANCELED
