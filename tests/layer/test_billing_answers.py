@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.layer.builders import MONTH_START, NOON, D, span
+from tests.layer.builders import MONTH_END, MONTH_START, NOON, D, span
 from tests.layer.test_billing import METER_PATH, Stripe, draft, line
 from tests.layer.test_customer_meters import STRIPE_METER, item, price, subscription
 from usage_reporting.billing import Finalized
@@ -150,6 +150,18 @@ def test_a_draft_span_of_an_item_that_came_in_during_the_period() -> None:
     assert of(NOON, metadata={"usage_reporter_kept_open": "yes"}).is_kept_open
     over = draft_span(draft(), line(), subscription(cancel_at=NOON), item())
     assert (over.last, of(NOON).last) == (True, False)
+
+
+@pytest.mark.parametrize(("late", "is_first"), [(0, True), (16, False), (60, False), (61, True)])
+def test_an_item_that_a_schedule_put_on_at_a_renewal_was_not_added_whatever_period_it_is_in_now(
+    late: int, is_first: bool
+) -> None:
+    """A schedule makes an item up to a minute late; `0`: its own time begins with it."""
+    start = MONTH_START - DAY
+    made = item(created=start + late, current_period_start=MONTH_START, current_period_end=MONTH_END)
+    of_2 = subscription(start_date=start - DAY, created=start - DAY)
+
+    assert draft_span(draft(), line(start=start), of_2, made).first is is_first
 
 
 # Meters and summaries

@@ -366,7 +366,9 @@ class Billing:
             item = items.get(item_id, {"id": item_id})
             if item.get("price", {}).get("id") != price_id:
                 item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
-            pairs.append((item, draft_span(invoice, line, subscription, item)))
+            span = draft_span(invoice, line, subscription, item)
+            # Only in its first period does an item's creation part anything.
+            pairs.append((item if span.first else {**item, "created": None}, span))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)
         return [_closing(one) for one in found]

@@ -45,11 +45,13 @@ def price_of_line(line: Json) -> str:
 
 def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:
     """What a draft's line bills."""
-    start = line["period"]["start"]
-    is_first = was_added(subscription, item) and item["created"] >= start
+    start, end = line["period"]["start"], line["period"]["end"]
+    # The item itself may be in a later period by now.
+    then = {**item, "current_period_start": start, "current_period_end": end}
+    is_first = item.get("created") == start or (was_added(subscription, then) and item["created"] >= start)
     return Span(
         start=start,
-        end=line["period"]["end"],
+        end=end,
         subscription=subscription["id"],
         item=item["id"],
         price=item["price"]["id"],
@@ -58,7 +60,7 @@ def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Spa
         first=is_first or start == subscription.get("start_date"),
         invoice=invoice["id"],
         is_kept_open=KEPT_OPEN in (invoice.get("metadata") or {}),
-        last=is_last_end(subscription, line["period"]["end"]),
+        last=is_last_end(subscription, end),
     )
 
 
