@@ -293,18 +293,18 @@ def test_a_change_of_price_lies_not_in_the_future() -> None:
     assert stripe.run(stripe.billing.price_changes.left_at(span(), NOON, LATER)) == LATER
 
 
-@pytest.mark.parametrize("pages", [99, 100])
-def test_a_hundred_pages_of_events_are_read(pages: int, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("pages", [9, 10, 99, 100])
+def test_so_many_pages_of_events_are_read(pages: int, caplog: pytest.LogCaptureFixture) -> None:
     stripe = Stripe()
     stripe.api.lists["/v1/events"] = [[]] * pages + [[updated(NOON, [OURS], [OTHERS])]]
-    is_read = pages < 100
 
-    changed_at = stripe.run(stripe.billing.price_changes.left_at(span(), MONTH_START, LATER))
+    left_at = stripe.run(stripe.billing.price_changes.left_at(span(), MONTH_START, LATER))
+    assert left_at == (NOON if pages < 100 else LATER)
+    assert ("newest 10000 subscription updates" in caplog.text) is (pages == 100)
+
     found = stripe.run(stripe.billing.price_changes.swaps(MONTH_START, NOON))
-
-    assert changed_at == (NOON if is_read else LATER)
-    assert [swap.at for swap in found] == ([NOON] if is_read else [])
-    assert ("newest 10,000 subscription updates" in caplog.text) is not is_read
+    assert [swap.at for swap in found] == ([NOON] if pages < 10 else [])
+    assert ("newest 1000 subscription updates" in caplog.text) is (pages >= 10)
 
 
 @pytest.mark.parametrize("error", [RejectedError("no"), StripeUnavailableError("down")])

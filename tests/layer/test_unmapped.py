@@ -30,28 +30,46 @@ def table_with(*spans: Span) -> MemoryTable:
 
 
 def test_it_is_one_whose_period_the_ledger_knows() -> None:
-    others = [Unmapped("si_2", "sub_1", PK), Unmapped("si_1", "sub_1", "self#live#cus_2#mtr_1")]
+    other = Unmapped("si_1", "sub_1", "self#live#cus_2#mtr_1")
 
-    assert taken_away(table_with(span(NOON - DAY, NOON + 1)), *others, KNOWN) == [KNOWN]
+    assert taken_away(table_with(span(NOON - DAY, NOON + 1)), other, KNOWN) == [KNOWN]
 
 
 @pytest.mark.parametrize(
     "known",
     [
-        span(NOON - DAY, NOON),
-        span(NOON - DAY, NOON + 1, state=SpanState.BILLED),
-        span(NOON - DAY, NOON + 1, state=SpanState.FREE),
+        span(NOON - 9 * DAY, NOON - 3 * DAY + 1),
+        span(NOON - DAY, NOON, item="si_2"),
+        span(NOON - DAY, NOON - 1, item="si_2", state=SpanState.BILLED),
+        span(NOON - DAY, NOON + 1, item="si_2", state=SpanState.BILLED),
+        span(NOON - DAY, NOON + 1, item="si_3"),
     ],
+    ids=["ended", "another item ended", "was removed", "was swapped", "is nameless, too"],
 )
-def test_of_what_is_over_or_takes_nothing_more_nothing_is_lost(known: Span) -> None:
-    assert taken_away(table_with(known), KNOWN) == []
+def test_of_another_item_that_is_gone_it_may_be_the_follower(known: Span) -> None:
+    beside = Unmapped("si_3", "sub_1", PK)
+
+    assert taken_away(table_with(known), KNOWN, beside) == [KNOWN, beside]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        (),
+        (span(NOON - 9 * DAY, NOON - 3 * DAY),),
+        (span(NOON - DAY, NOON), span(NOON, NOON + 1, item="si_2")),
+    ],
+    ids=["nothing", "long over", "another item has a name"],
+)
+def test_where_nothing_is_lost_nothing_is_said(known: tuple[Span, ...]) -> None:
+    assert taken_away(table_with(*known), KNOWN) == []
 
 
 def test_it_is_said_what_to_do() -> None:
     assert KNOWN.reason == (
-        "subscription item si_1 of sub_1 names no OpenMeter meter any more, so that its further usage of "
-        "this period will be on no invoice; put om_meter_id back on the item, its price or its product. "
-        "If it is meant, this ends with the period"
+        "subscription item si_1 of sub_1 names no OpenMeter meter, though usage of this customer was sent to "
+        "its Stripe meter; what is used from now on will be on no invoice. Put om_meter_id on the item, its "
+        "price or its product. If it is meant so, this ends three days after the period"
     )
 
 

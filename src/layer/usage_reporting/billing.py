@@ -292,19 +292,21 @@ class Billing:
         named_by_ledger: frozenset[str] = frozenset(),
     ) -> list[CustomerMeter]:
         found: list[CustomerMeter] = []
+        unmapped: list[Unmapped] = []
         for item, span in pairs:
             if span is None or not is_metered(item):
                 continue
             name = await self._openmeter_meter(item)
             if not name and item["id"] not in named_by_ledger:
-                pk = pk_of(subscription, item)
-                self.unmapped[item["id"]] = Unmapped(item["id"], subscription["id"], pk)
+                unmapped.append(Unmapped(item["id"], subscription["id"], pk_of(subscription, item)))
                 continue
             facts = await self._facts(subscription, item)
             one = customer_meter(subscription, item, facts, openmeter_meter=name, spans=[span])
             if facts.customer_metadata is not None:
                 one = with_subject(one, self.settings.subject_metadata_key, facts.customer_metadata)
             found.append(one)
+        if not subscription.get("ended_at"):
+            self.unmapped.update({one.item: one for one in unmapped})
         return merged(found)
 
     async def _openmeter_meter(self, item: Json) -> str:

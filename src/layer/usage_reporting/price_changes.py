@@ -17,7 +17,10 @@ from usage_reporting.windows import DAY, HOUR
 
 Json = dict[str, Any]
 
-_PAGES = 100
+LEFT_PAGES = 100
+"""Of events, newest first: where it is known that a price left, and when it did is looked for."""
+SWAPS_PAGES = 10
+"""Of events: where nothing may have happened, and a webhook waits for the answer."""
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class PriceChanges:
         leaves out is counted.
         """
         try:
-            async with aclosing(self._updates(since)) as updates:
+            async with aclosing(self._updates(since, LEFT_PAGES)) as updates:
                 async for event in updates:
                     if _took_price_away(event, span):
                         return min(int(event["created"]), now)
@@ -60,18 +63,17 @@ class PriceChanges:
         return found
 
     async def _read_swaps(self, since: int) -> list[Swap]:
-        return [swap async for event in self._updates(since) for swap in swaps_of(event)]
+        return [swap async for event in self._updates(since, SWAPS_PAGES) for swap in swaps_of(event)]
 
-    async def _updates(self, since: int) -> AsyncGenerator[Json]:
-        """The updates of subscriptions since then, newest first; at most 10,000."""
+    async def _updates(self, since: int, most: int) -> AsyncGenerator[Json]:
+        """The updates of subscriptions since then, newest first; `most` pages of a hundred."""
         query = {"type": UPDATED, "created": {"gte": since}}
-        left = _PAGES
+        left = most
         async with aclosing(self.api.pages("/v1/events", query)) as pages:
             async for page in pages:
                 if not left:
-                    logger.warning(
-                        "changes of price are looked for in the newest 10,000 subscription updates alone"
-                    )
+                    what = "changes of price are looked for in the newest %s00 subscription updates alone"
+                    logger.warning(what, most)
                     return
                 left -= 1
                 for event in page:
