@@ -381,18 +381,19 @@ def test_a_draft_of_no_subscription_or_of_a_lost_one_is_not_ours() -> None:
     assert drafted(stripe, draft(line())) == []
 
 
-@pytest.mark.parametrize(("late", "bounds"), [(16, set()), (61, {MONTH_START - DAY + 61})])
-def test_of_an_item_that_a_schedule_put_on_only_the_periods_part_usage(late: int, bounds: set[int]) -> None:
+def test_a_draft_shows_where_an_item_came_in_and_nothing_of_one_that_came_with_a_renewal() -> None:
     start = MONTH_START - DAY
-    stripe = Stripe()
-    stripe.api.objects["/v1/subscriptions/sub_1"] = subscribed(
-        mapped(created=start + late), start_date=start - DAY, created=start - DAY, only=True
-    )
 
-    found = drafted(stripe, draft(line(start=start, end=MONTH_START)))
+    def bounds(late: int) -> frozenset[int]:
+        stripe = Stripe()
+        stripe.api.objects["/v1/subscriptions/sub_1"] = subscribed(
+            mapped(created=start + late), start_date=start - DAY, created=start - DAY, only=True
+        )
+        [found] = drafted(stripe, draft(line(start=start, end=MONTH_START))) or []
+        return found.bounds
 
-    assert found is not None
-    assert found[0].bounds == {start - DAY, MONTH_START, MONTH_END} | bounds
+    assert bounds(late=60) == {start - DAY, MONTH_START, MONTH_END}
+    assert bounds(late=61) == {start - DAY, start, start + 61, MONTH_START}
 
 
 def test_a_line_of_an_older_price_or_a_removed_item_is_mapped_by_that_price() -> None:

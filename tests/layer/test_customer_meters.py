@@ -227,6 +227,11 @@ def test_an_item_added_in_an_earlier_period_is_billed_from_the_start() -> None:
     found = span({"created": MONTH_START - DAY}, created=born, start_date=born)
 
     assert (found.start, found.first) == (MONTH_START, False)
+    assert bounds_of(subscription(created=born, start_date=born), item(created=MONTH_START - DAY)) == {
+        born,
+        MONTH_START,
+        MONTH_END,
+    }
 
 
 def test_an_item_without_creation_times_was_not_added() -> None:

@@ -33,6 +33,7 @@ from usage_reporting.errors import (
 from usage_reporting.invoices import (
     draft_span,
     has_line,
+    in_period_of,
     is_of_threshold,
     item_and_price,
     price_of_line,
@@ -369,8 +370,8 @@ class Billing:
             if item.get("price", {}).get("id") != price_id:
                 item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
             span = draft_span(invoice, line, subscription, item)
-            # Only in its first period does an item's creation part anything.
-            pairs.append((item if span.first else {**item, "created": None}, span))
+            # An item's creation parts its first period, and no other.
+            pairs.append((in_period_of(line, item) if span.first else item, span))
         gone = frozenset(item["id"] for item, _ in pairs if item["id"] not in items)
         found = await self._mapped(subscription, pairs, named_by_ledger=gone)
         return [_closing(one) for one in found]

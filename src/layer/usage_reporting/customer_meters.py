@@ -93,15 +93,14 @@ def bounds_of(subscription: Json, item: Json) -> frozenset[int]:
 
 
 def was_added(subscription: Json, item: Json) -> bool:
-    """Whether the item came to the subscription in mid-period, after that was made.
+    """Whether the item came to the subscription in the course of the period that it is in.
 
     A schedule may put a new item in place of another at a renewal, which Stripe makes some seconds late.
     """
     created, born, period = item.get("created"), subscription.get("created"), period_of(subscription, item)
     if not isinstance(created, int) or not isinstance(born, int):
         return False
-    starts = (born, period[0]) if period and period[0] <= created else (born,)
-    return all(created > start + CREATED_TOGETHER for start in starts)
+    return all(created > start + CREATED_TOGETHER for start in (born, *(period or ())[:1]))
 
 
 def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT) -> Span | None:
@@ -111,7 +110,7 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
         return None
     start, period_end = period
     first = start == subscription.get("start_date")
-    if was_added(subscription, item) and item["created"] >= start:
+    if was_added(subscription, item):
         start, first = item["created"], True
     ends = [period_end, subscription.get("ended_at"), subscription.get("cancel_at")]
     end = min(instant for instant in ends if isinstance(instant, int))

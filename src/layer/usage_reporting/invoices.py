@@ -43,12 +43,16 @@ def price_of_line(line: Json) -> str:
     return id_of(((line.get("pricing") or {}).get("price_details") or {}).get("price"))
 
 
+def in_period_of(line: Json, item: Json) -> Json:
+    """An item as it was in a line's period; it may be in a later one by now."""
+    period = line["period"]
+    return {**item, "current_period_start": period["start"], "current_period_end": period["end"]}
+
+
 def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:
     """What a draft's line bills."""
     start, end = line["period"]["start"], line["period"]["end"]
-    # The item itself may be in a later period by now.
-    then = {**item, "current_period_start": start, "current_period_end": end}
-    is_first = item.get("created") == start or (was_added(subscription, then) and item["created"] >= start)
+    is_first = item.get("created") == start or was_added(subscription, in_period_of(line, item))
     return Span(
         start=start,
         end=end,
