@@ -189,7 +189,10 @@ class _Judge:
         elif self._swapped_to_another(segment):
             moved, at_most = max(sums.wanted - known, ZERO), max(most - known, ZERO)
             counted_earlier = sums.counted - self._counted_in_hour(segment, segment.end)
-            unbilled = sums.wanted - sums.in_time - counted_earlier
+            # Of a dropped segment what Stripe had received is counted, too.
+            is_dropped = segment.how == "dropped"
+            settled = max(sums.in_time, counted_earlier) if is_dropped else sums.in_time + counted_earlier
+            unbilled = sums.wanted - settled
             left_over = _LeftOver(moved, at_most - moved, max(unbilled, moved) - moved)
             self.left_over[segment.contract, segment.place, segment.end] = left_over
         elif segment.how not in {"dropped", "free"} and not self._accounted(segment, sums, known, most):
