@@ -53,13 +53,17 @@ class Adoption:
     """Those that were looked at, where the last value counts."""
     cuts: Cuts = field(default_factory=dict)
     """Where these are cut for each bound."""
+    subjects: Subjects | None = None
+    """Where customers are told apart by subjects that their metadata names, and this one is new."""
 
     async def carry_out(self, ledger: Ledger, now: int) -> None:
         """Write the days, then the head: only that releases what was held.
 
         Raises LostRaceError, and HeldError where the subject is billed to another customer.
         """
-        await Subjects(ledger).claim(self.head)
+        if self.subjects is not None:
+            one = self.customer_meter
+            await self.subjects.claim(one.customer, self.head, one.spans, accepted=False)
         for entry in self.entries:
             await ledger.write_entry(entry, now)
         await ledger.write_head(self.head, now)
@@ -74,9 +78,24 @@ async def plan(
     Raises NotDoneError while Stripe's summaries may not yet show what was sent, HeldError where the subject
     is billed to another customer.
     """
-    pk = customer_meter.pk
     head = await _head(billing, ledger, customer_meter, now)
-    await Subjects(ledger).claim(head, dry_run=True)
+    is_named = bool(billing.settings.subject_metadata_key) and not head.version
+    subjects = Subjects(ledger) if is_named else None
+    if subjects is not None:
+        await subjects.check(customer_meter.customer, head, customer_meter.spans)
+    planned = await _plan(billing, openmeter, ledger, customer_meter, head, now)
+    return replace(planned, subjects=subjects)
+
+
+async def _plan(
+    billing: Billing,
+    openmeter: OpenMeter,
+    ledger: Ledger,
+    customer_meter: CustomerMeter,
+    head: Head,
+    now: int,
+) -> Adoption:
+    pk = customer_meter.pk
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
     billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT)

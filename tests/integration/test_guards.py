@@ -279,6 +279,49 @@ def test_a_subject_may_move_to_a_new_customer(world: World) -> None:
     assert world.held(new, NOON, NOON + 5 * HOUR) == 7
 
 
+def test_a_former_customer_that_comes_back_is_not_billed_beside_the_new_one(world: World) -> None:
+    world.settings["subject_metadata_key"] = "external_key"
+    price, _ = world.metered_price()
+    old, new = (world.customer(metadata={"external_key": "tenant-7"}) for _ in range(2))
+    subscription = world.subscription(price, old)
+    world.travel(NOON + 2 * HOUR)
+    world.tick()
+    world.client.v1.subscriptions.cancel(subscription.id)
+    world.tick()
+    world.travel(NOON + 3 * HOUR)
+    world.subscription(price, new)
+    world.travel(NOON + 5 * HOUR)
+    world.tick()
+    back = NOON + 10 * DAY
+    world.travel(back)
+    world.subscription(price, old)
+    world.use("tenant-7", back + MINUTE, 7)
+    world.travel(back + 3 * HOUR)
+
+    reports = {report.customer_meter.customer: report for report in world.report_all()}
+
+    assert [str(reports[one].status) for one in (old, new)] == ["held", "sent"]
+    assert f"billed to customer {new} already" in reports[old].reason
+
+
+def test_a_subject_that_is_changed_to_another_customers_is_said_to_be(world: World) -> None:
+    world.settings["subject_metadata_key"] = "external_key"
+    price, _ = world.metered_price()
+    first, second = (world.customer(metadata={"external_key": f"tenant-{n}"}) for n in (7, 8))
+    for customer in (first, second):
+        world.subscription(price, customer)
+    world.travel(NOON + 2 * HOUR)
+    world.tick()
+    world.client.v1.customers.update(second, {"metadata": {"external_key": "tenant-7"}})
+    world.travel(NOON + 4 * HOUR)
+
+    reports = {report.customer_meter.customer: report for report in world.report_all()}
+
+    assert reports[first].status == "unchanged"
+    assert "the subject is now 'tenant-7'" in reports[second].reason
+    assert f"is billed to customer {first} already" in reports[second].reason
+
+
 def test_what_was_billed_too_much_is_held_until_an_operator_notes_it(world: World, customer: str) -> None:
     end = NOON + 31 * DAY
     world.use(customer, end - HOUR, 5)

@@ -44,6 +44,8 @@ class Heads:
     billing: Billing
     ledger: Ledger
     clock: Callable[[], int]
+    subjects: Subjects | None = None
+    """None: every customer is its own subject."""
 
     def openmeter_meter(self, customer_meter: CustomerMeter, stored: Head | None) -> str:
         """The OpenMeter meter that Stripe's objects or the ledger name. Raises RefusedError."""
@@ -77,13 +79,14 @@ class Heads:
                 "the ledger is in another table than it was written in (a restored copy?); "
                 f"run {advice.adopt(customer_meter.customer)} to rebuild it from Stripe"
             )
-        pinned = _pinned(customer_meter, stored, options)
+        if not options.accept:
+            await self._check_pinned(customer_meter, stored)
+        pinned = _pinned(customer_meter, stored)
         known = await self._with_price_changes(
             customer_meter, await self._with_unseen_parts(customer_meter, pinned)
         )
         seen = known.sees(customer_meter, self.clock())
-        if (seen.subject, seen.openmeter_meter) != (stored.subject, stored.openmeter_meter):
-            await self._claim(seen, options)
+        await self._claim(customer_meter, seen, _not_claimed(seen, stored), options)
         if seen == stored or options.dry_run:
             return seen
         newest = max(stored.seen_at, customer_meter.seen_at)
@@ -118,7 +121,9 @@ class Heads:
             bounds=frozenset(span.start for span in customer_meter.spans),
             known_from=now if customer_meter.meter is None else 0,
         )
-        await self._claim(first.sees(customer_meter, now), options)
+        if options.accept:
+            # It counts, though usage that Stripe holds may have to be adopted yet.
+            await self._claim(customer_meter, first, customer_meter.spans, options)
         if customer_meter.meter is not None:
             held = await self.billing.usage_held(
                 customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT, now
@@ -131,13 +136,38 @@ class Heads:
                     f"{customer_meter.meter.id}, but Stripe already holds {to_wire(held)} units of the last "
                     "35 days; stop every other reporter, then run " + advice.adopt(customer_meter.customer)
                 )
+        await self._claim(customer_meter, first, customer_meter.spans, options)
         # A total has its parts told apart when it is sent.
         left = await self.left_unseen(customer_meter) if customer_meter.target is Target.MIRROR else []
         head = first.with_left(left).sees(customer_meter, now)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 
-    async def _claim(self, head: Head, options: Options) -> None:
-        await Subjects(self.ledger).claim(head, accepted=options.accept, dry_run=options.dry_run)
+    async def _claim(
+        self, customer_meter: CustomerMeter, head: Head, spans: Sequence[Span], options: Options
+    ) -> None:
+        if self.subjects is not None and not options.dry_run:
+            await self.subjects.claim(customer_meter.customer, head, spans, accepted=options.accept)
+
+    async def _check_pinned(self, customer_meter: CustomerMeter, head: Head) -> None:
+        """Hold a customer meter whose subject or OpenMeter meter is another than the ledger's."""
+        for what, now_named, before in (
+            ("subject", customer_meter.subject, head.subject),
+            ("OpenMeter meter", customer_meter.openmeter_meter, head.openmeter_meter),
+        ):
+            if now_named and now_named != before:
+                raise HeldError(
+                    f"the {what} is now {now_named!r}, but what was reported so far came from {before!r}; "
+                    f"{await self._whose(customer_meter, head)}"
+                    f"if that is meant, release it with {advice.accept(customer_meter.customer)}"
+                )
+
+    async def _whose(self, customer_meter: CustomerMeter, head: Head) -> str:
+        """Who else is billed for the usage that a customer meter would be billed for now."""
+        if self.subjects is None:
+            return ""
+        pinned = _pinned(customer_meter, head)
+        others = await self.subjects.beside_whom(customer_meter.customer, pinned, customer_meter.spans)
+        return f"{others}; " if others else ""
 
     async def left_unseen(self, customer_meter: CustomerMeter) -> list[Span]:
         """The parts of running periods that were over before anything was known of them: under another price,
@@ -189,22 +219,20 @@ class Heads:
         return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 
-def _pinned(customer_meter: CustomerMeter, head: Head, options: Options) -> Head:
-    """Hold a customer meter whose subject or OpenMeter meter is another than the ledger's."""
-    for what, now_named, before in (
-        ("subject", customer_meter.subject, head.subject),
-        ("OpenMeter meter", customer_meter.openmeter_meter, head.openmeter_meter),
-    ):
-        if now_named and now_named != before and not options.accept:
-            raise HeldError(
-                f"the {what} is now {now_named!r}, but what was reported so far came from {before!r}; "
-                f"if that is meant, release it with {advice.accept(customer_meter.customer)}"
-            )
+def _pinned(customer_meter: CustomerMeter, head: Head) -> Head:
     return replace(
         head,
         subject=customer_meter.subject or head.subject,
         openmeter_meter=customer_meter.openmeter_meter or head.openmeter_meter,
     )
+
+
+def _not_claimed(seen: Head, stored: Head) -> list[Span]:
+    """The spans that are new to the ledger; all, where they are billed for another subject or meter now."""
+    if (seen.subject, seen.openmeter_meter) != (stored.subject, stored.openmeter_meter):
+        return list(seen.spans)
+    latest = max((span.start for span in stored.spans), default=0)
+    return [span for span in seen.spans if span.start > latest]
 
 
 def _may_hide_a_part(span: Span, head: Head) -> bool:

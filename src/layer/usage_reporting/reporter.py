@@ -18,6 +18,7 @@ from usage_reporting.openmeter import OpenMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
 from usage_reporting.side_by_side import racing, side_by_side
+from usage_reporting.subjects import Subjects
 from usage_reporting.totalling import Totalling
 
 
@@ -38,7 +39,8 @@ class Reporter:
 
     def __post_init__(self) -> None:
         """Wire the parts that share these."""
-        self.heads = Heads(self.billing, self.ledger, self.clock)
+        subjects = Subjects(self.ledger) if self.settings.subject_metadata_key else None
+        self.heads = Heads(self.billing, self.ledger, self.clock, subjects)
         self.mirroring = Mirroring(
             self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
         )

@@ -1,57 +1,140 @@
-"""Sees to it that the usage of one subject is billed to one customer only.
+"""Sees to it that the usage of one subject is billed to one customer at a time.
 
 Where SUBJECT_METADATA_KEY names subjects, two customers may be given the same one by mistake.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from usage_reporting import advice
 from usage_reporting.errors import HeldError
 from usage_reporting.ledger import Head, Ledger
-from usage_reporting.model import SpanState
+from usage_reporting.model import Span, SpanState
+from usage_reporting.windows import BOUNDS_KEPT
 
 SUBJECT = "subject"
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A customer meter that a subject's usage is billed on."""
+
+    pk: str
+    customer: str
+    begin: int
+    """Of the newest periods that are known of it, UTC seconds."""
+    until: int
+    beside: frozenset[str] = frozenset()
+    """The customer meters of others that an operator knows to be billed for it, too."""
+
+    def is_beside(self, other: Holder) -> bool:
+        """Whether another customer is billed for some of the same time, and nobody said that it is meant."""
+        is_another = self.customer != other.customer and self.begin < other.until and other.begin < self.until
+        return is_another and other.pk not in self.beside and self.pk not in other.beside
+
+    def to_item(self) -> dict[str, Any]:
+        """The holder as it stands in the ledger, under its customer meter's key."""
+        return {
+            "customer": self.customer,
+            "begin": self.begin,
+            "until": self.until,
+            "beside": sorted(self.beside),
+        }
+
+    @classmethod
+    def from_item(cls, pk: str, item: dict[str, Any]) -> Holder:
+        """Read what `to_item` wrote."""
+        begin, until = int(item["begin"]), int(item["until"])
+        return cls(pk, item["customer"], begin, until, frozenset(item["beside"]))
+
+
 @dataclass(slots=True)
 class Subjects:
-    """The ledger's word on which customer a subject's usage of an OpenMeter meter is billed to."""
+    """The ledger's word on whom a subject's usage of an OpenMeter meter is billed to."""
 
     ledger: Ledger
 
-    async def claim(self, head: Head, *, accepted: bool = False, dry_run: bool = False) -> None:
-        """Note that the usage of a head's subject is billed to its customer.
+    async def claim(self, customer: str, head: Head, spans: Sequence[Span], *, accepted: bool) -> None:
+        """Note that a head's customer is billed for its subject's usage in these spans.
 
-        Raises HeldError where it is billed to another one over some of the same time, LostRaceError where
-        somebody else just noted it.
+        It always writes: of two who claim at once one loses, and sees the other. Raises HeldError where
+        another customer is billed for some of that time, unless an operator `accepted` it; LostRaceError.
         """
-        account, mode, customer, _ = head.pk.split("#")
-        if head.subject == customer:
+        if not spans:
             return
-        key = (f"{account}#{mode}#{head.openmeter_meter}#{head.subject}", SUBJECT)
-        noted = (await self.ledger.items([key])).get(key, {})
-        holder = noted.get("holder", head.pk)
-        other = holder.split("#")[2]
-        if other != customer and not accepted and await self._is_billed_beside(head, holder):
-            raise HeldError(
-                f"the subject {head.subject!r} of OpenMeter meter {head.openmeter_meter!r} is billed to "
-                f"customer {other} already, and both would pay for all of it; correct the metadata of one in "
-                f"Stripe or, if that is meant, release it with {advice.accept(customer)}"
-            )
-        if dry_run or (noted and other == customer):
-            return
-        version = int(noted.get("version", 0))
-        pk, sk = key
-        await self.ledger.write_item({"pk": pk, "sk": sk, "holder": head.pk, "version": version + 1}, version)
+        holders, version = await self._holders(head)
+        own = _holder(customer, head, spans, holders)
+        if others := await self._beside(own, head, holders.values()):
+            if not accepted:
+                raise HeldError(f"{_beside_whom(head, others)}; {_advice(customer)}")
+            own = replace(own, beside=own.beside | {other.pk for other in others})
+        newest = max(own, holders.get(own.pk, own), key=lambda one: one.until)
+        holders[own.pk] = replace(newest, beside=own.beside)
+        kept = {pk: one.to_item() for pk, one in holders.items() if one.until > own.begin - BOUNDS_KEPT}
+        pk, sk = _key_of(head)
+        await self.ledger.write_item({"pk": pk, "sk": sk, "holders": kept, "version": version + 1}, version)
 
-    async def _is_billed_beside(self, head: Head, holder: str) -> bool:
-        """Whether a subject's former holder is billed for it still, when billing of this one has begun."""
-        former = (await self.ledger.heads([holder])).get(holder)
-        if former is None:
-            return True  # it is being begun with just now
-        if (former.subject, former.openmeter_meter) != (head.subject, head.openmeter_meter):
-            return False
-        begin = min((span.start for span in head.spans), default=0)
-        return any(span.end > begin and span.state is not SpanState.FREE for span in former.spans)
+    async def check(self, customer: str, head: Head, spans: Sequence[Span]) -> None:
+        """Raise HeldError where a claim would."""
+        if others := await self.beside_whom(customer, head, spans):
+            raise HeldError(f"{others}; {_advice(customer)}")
+
+    async def beside_whom(self, customer: str, head: Head, spans: Sequence[Span]) -> str:
+        """Who else is billed for the subject's usage in these spans, in words; empty: nobody."""
+        if not spans:
+            return ""
+        holders, _ = await self._holders(head)
+        others = await self._beside(_holder(customer, head, spans, holders), head, holders.values())
+        return _beside_whom(head, others) if others else ""
+
+    async def _holders(self, head: Head) -> tuple[dict[str, Holder], int]:
+        key = _key_of(head)
+        noted = (await self.ledger.items([key])).get(key, {})
+        holders = {pk: Holder.from_item(pk, item) for pk, item in noted.get("holders", {}).items()}
+        return holders, int(noted.get("version", 0))
+
+    async def _beside(self, own: Holder, head: Head, holders: Iterable[Holder]) -> list[Holder]:
+        suspects = [one for one in holders if own.is_beside(one)]
+        heads = await self.ledger.heads([one.pk for one in suspects]) if suspects else {}
+        return [one for one in suspects if own.begin < _end_of(one, heads.get(one.pk), head)]
+
+
+def _key_of(head: Head) -> tuple[str, str]:
+    account, mode, _ = head.pk.split("#", 2)
+    return f"{account}#{mode}#{head.openmeter_meter}#{head.subject}", SUBJECT
+
+
+def _holder(customer: str, head: Head, spans: Sequence[Span], known: Mapping[str, Holder]) -> Holder:
+    beside = known[head.pk].beside if head.pk in known else frozenset()
+    begin, until = min(span.start for span in spans), max(span.end for span in spans)
+    return Holder(head.pk, customer, begin, until, beside)
+
+
+def _end_of(holder: Holder, its_head: Head | None, head: Head) -> int:
+    """Until when a holder is billed: its head may know that it ended early, or has another subject now."""
+    if its_head is None:
+        return holder.until
+    if (its_head.subject, its_head.openmeter_meter) != (head.subject, head.openmeter_meter):
+        return 0
+    known = [span for span in its_head.spans if span.start >= holder.begin]
+    if not known:
+        return holder.until
+    return max((span.end for span in known if span.state is not SpanState.FREE), default=0)
+
+
+def _beside_whom(head: Head, others: Sequence[Holder]) -> str:
+    customers = ", ".join(sorted({other.customer for other in others}))
+    return (
+        f"the subject {head.subject!r} of OpenMeter meter {head.openmeter_meter!r} is billed to customer "
+        f"{customers} already, and both would pay for all of it"
+    )
+
+
+def _advice(customer: str) -> str:
+    return (
+        "correct the metadata of one in Stripe or, if that is meant, release it with "
+        f"{advice.accept(customer)}"
+    )
