@@ -11,6 +11,7 @@ from cli.errors import NotDoneError
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
 from usage_reporting.early_ends import cut_where_it_ended
+from usage_reporting.errors import RejectedError, StripeUnavailableError
 from usage_reporting.heads import LONG_AGO, Heads
 from usage_reporting.hours import is_stamped_in, known_spans
 from usage_reporting.ledger import Entry, Head, Key, Ledger
@@ -98,8 +99,7 @@ async def _plan(
     pk = customer_meter.pk
     if customer_meter.meter is None:
         return Adoption(customer_meter, head, [], {})
-    billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, now - BOUNDS_KEPT)
-    head = replace(head, bounds=head.bounds | {bound for bound in billed if bound < now})
+    head = replace(head, bounds=head.bounds | await _billed_bounds(billing, customer_meter, now))
     if customer_meter.target is Target.LAST:
         return await _plan_totals(billing, ledger, customer_meter, head, now)
     oldest = (now - OLDEST_SLICE) // DAY * DAY
@@ -120,6 +120,19 @@ async def _plan(
                 sends[day_of(piece.start)].append(_adopted(piece, units, now))
     entries = [_entry(before[(pk, day)], sends[day], now) for _, day in keys]
     return Adoption(customer_meter, head, [entry for entry in entries if entry.version or entry.sends], hours)
+
+
+async def _billed_bounds(billing: Billing, customer_meter: CustomerMeter, now: int) -> set[int]:
+    """Where periods began and ended by the invoices; an hour in which only a price was swapped is not cut."""
+    assert customer_meter.meter is not None
+    since = now - BOUNDS_KEPT
+    billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, since)
+    try:
+        swaps = await billing.price_changes.swaps(since, now)
+    except (RejectedError, StripeUnavailableError):
+        swaps = []
+    swapped = {swap.at for swap in swaps if swap.begins is None and not swap.is_resumption}
+    return {bound for bound in billed - swapped if bound < now}
 
 
 async def _plan_totals(
@@ -275,7 +288,8 @@ def _by_minute(slices: Sequence[Slice]) -> list[list[Slice]]:
 async def _apart(sources: _Sources, together: Sequence[Slice], units: Decimal) -> list[tuple[Slice, Decimal]]:
     """Usage of slices that end in one minute, as OpenMeter tells them apart.
 
-    Where it has another amount in all, the earlier ones have what is theirs before the later ones.
+    Where it has more in all, the earlier ones have what is theirs before the later ones. Where it has less,
+    the last one has the rest: that can be mended longest. OpenMeter may lag, or events were taken back.
     """
     if len(together) == 1:
         return [(together[0], units)]
@@ -284,8 +298,8 @@ async def _apart(sources: _Sources, together: Sequence[Slice], units: Decimal) -
     for piece in together:
         found[piece] = min(await sources.billable(piece), left)
         left -= found[piece]
-    first = next((piece for piece in together if not sources.is_free(piece)), together[0])
-    found[first] += left
+    last_one = next((piece for piece in reversed(together) if not sources.is_free(piece)), together[-1])
+    found[last_one] += left
     return list(found.items())
 
 

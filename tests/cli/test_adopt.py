@@ -142,12 +142,12 @@ def test_a_price_that_was_swapped_before_the_adoption_takes_nothing(
 
 @pytest.mark.parametrize(
     ("stamped", "adopted"),
-    [((7, 2), (7, 2)), ((7, 0), (7, 0)), ((5, 0), (5, 0)), ((0, 8), (7, 1)), ((7, 5), (10, 2))],
+    [((7, 2), (7, 2)), ((7, 0), (7, 0)), ((5, 0), (5, 0)), ((0, 8), (7, 1)), ((7, 5), (7, 5))],
 )
 def test_usage_of_two_bounds_in_one_minute_is_told_apart_as_openmeter_does(
     run: Run, world: World, stack: str, stamped: tuple[int, int], adopted: tuple[int, int]
 ) -> None:
-    """Summaries have whole minutes. What is less fills the earlier period, what is more stays there."""
+    """Summaries have whole minutes. What is less fills the earlier period, what is more the later."""
     customer = world.customer()
     price, _ = world.metered_price()
     for start in (ODD - 30 * DAY, ODD - 30 * DAY + 10):

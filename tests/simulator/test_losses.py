@@ -87,3 +87,32 @@ def test_what_was_used_in_a_pause_is_not_taken_for_what_was_sent() -> None:
 
     assert judge(made, outcome).wrong == []
     assert sum(event.value for event in outcome.received) == Decimal("0.25")
+
+
+def test_what_was_taken_back_before_the_adoption_is_taken_off_the_period_that_is_open() -> None:
+    # The period begins 22 seconds before an hour ends: Stripe's summary of that minute tells nothing apart.
+    start = MIDNIGHT + 3 * DAY - 22
+    contract = Contract("s0", "c0", start - DAY, "day", (Item(),))
+    usage = (used(start), Usage("c0", "m1", start + 1, "-1", start + 11 * HOUR))
+    loss = Fault(LOST, start + 10 * HOUR, later=3 * HOUR)
+    made = History("made", MIDNIGHT, start + 3 * DAY, (contract,), usage, faults=(loss,), allow_decrease=True)
+
+    outcome = World(made).play()
+
+    assert judge(made, outcome).wrong == []
+    assert [line.quantity for line in outcome.lines if line.start == start] == [0]
+
+
+def test_an_adoption_does_not_cut_an_hour_where_only_a_price_was_swapped() -> None:
+    # Usage of just before the swap is seen after it, and billed at the new price.
+    begun = 1_807_303_606
+    contract = Contract("s0", "c0", begun, "day", (Item(),), mode="classic")
+    usage = (Usage("c0", "m1", 1_807_389_967, "1", 1_807_391_228), used(1_807_560_921))
+    swap = Act(1_807_389_966, "s0", "swap", to=Item(variant="b"), reported=True)
+    loss = Fault(RESTORED, 1_807_616_279, seconds=138_407, later=13_615)
+    made = History("made", begun - 13_606, begun + 4 * DAY, (contract,), usage, (swap,), faults=(loss,))
+
+    outcome = World(made).play()
+
+    assert judge(made, outcome).wrong == []
+    assert [one.units for one in outcome.undelivered if one.units] == []
