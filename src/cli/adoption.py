@@ -126,13 +126,15 @@ async def _billed_bounds(billing: Billing, customer_meter: CustomerMeter, now: i
     """Where periods began and ended by the invoices; an hour in which only a price was swapped is not cut."""
     assert customer_meter.meter is not None
     since = now - BOUNDS_KEPT
-    billed = await billing.bounds_billed(customer_meter.customer, customer_meter.meter.id, since)
     try:
         swaps = await billing.price_changes.swaps(since, now)
     except (RejectedError, StripeUnavailableError):
         swaps = []
-    swapped = {swap.at for swap in swaps if swap.begins is None and not swap.is_resumption}
-    return {bound for bound in billed - swapped if bound < now}
+    swapped = {
+        (swap.subscription, swap.at) for swap in swaps if swap.begins is None and not swap.is_resumption
+    }
+    whose = customer_meter.customer, customer_meter.meter.id
+    return {bound for bound in await billing.bounds_billed(*whose, since, swapped) if bound < now}
 
 
 async def _plan_totals(

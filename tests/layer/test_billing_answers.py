@@ -229,6 +229,9 @@ def test_bounds_that_were_billed() -> None:
     assert edges == {NOON, NOON + 2}, "what another meter's prices bill does not cut this one's usage"
     assert stripe.asked("/v1/invoices") == [{"customer": "cus_1", "created": {"gte": MONTH_START}}]
 
+    swapped = {("sub_1", NOON), ("sub_2", NOON + 2)}
+    assert stripe.run(stripe.billing.bounds_billed("cus_1", "mtr_1", MONTH_START, swapped)) == {NOON + 2}
+
 
 def test_final_invoices_are_listed_by_their_events() -> None:
     stripe = Stripe()

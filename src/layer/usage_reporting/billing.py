@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -382,8 +382,13 @@ class Billing:
             return False
         return all(line["period"]["end"] < self.clock() - OLDEST_SLICE for line in await self._lines(invoice))
 
-    async def bounds_billed(self, customer: str, meter: str, since: int) -> frozenset[int]:
-        """Where periods of a meter's prices begin and end, by a customer's invoices; UTC seconds."""
+    async def bounds_billed(
+        self, customer: str, meter: str, since: int, swapped: Collection[tuple[str, int]] = ()
+    ) -> frozenset[int]:
+        """Where periods of a meter's prices begin and end, by a customer's invoices; UTC seconds.
+
+        `swapped`: subscriptions and when only a price of theirs was swapped, which is not asked for.
+        """
         query = {"customer": customer, "created": {"gte": since}}
         edges = {
             int(line["period"][edge])
@@ -392,6 +397,7 @@ class Billing:
             for line in await self._lines(invoice)
             if await self._is_on(line, meter)
             for edge in ("start", "end")
+            if (subscription_of(invoice), int(line["period"][edge])) not in swapped
         }
         return frozenset(edge for edge in edges if edge > since)
 
