@@ -14,6 +14,7 @@ from usage_reporting.customer_meters import (
     Facts,
     as_of,
     customer_meter,
+    in_period,
     is_metered,
     merged,
     meter_id_of,
@@ -129,12 +130,7 @@ class Billing:
         known = {item["id"]: item for item in items}
         for period in periods:
             for item in [period.item] if period.item else items:
-                old = {
-                    **known.get(item["id"], {}),
-                    **item,
-                    "current_period_start": period.start,
-                    "current_period_end": period.end,
-                }
+                old = in_period({**known.get(item["id"], {}), **item}, period.start, period.end)
                 span = span_of(subscription, old, SpanState.ENDED)
                 if span and period.price_left:
                     span = replace(span, state=span.when_left)
@@ -293,21 +289,20 @@ class Billing:
         named_by_ledger: frozenset[str] = frozenset(),
     ) -> list[CustomerMeter]:
         found: list[CustomerMeter] = []
-        unmapped: list[Unmapped] = []
         for item, span in pairs:
             if span is None or not is_metered(item):
                 continue
             name = await self._openmeter_meter(item)
             if not name and item["id"] not in named_by_ledger:
-                unmapped.append(Unmapped(item["id"], subscription["id"], pk_of(subscription, item)))
+                if not subscription.get("ended_at"):
+                    pk = pk_of(subscription, item)
+                    self.unmapped[item["id"]] = Unmapped(item["id"], subscription["id"], pk)
                 continue
             facts = await self._facts(subscription, item)
             one = customer_meter(subscription, item, facts, openmeter_meter=name, spans=[span])
             if facts.customer_metadata is not None:
                 one = with_subject(one, self.settings.subject_metadata_key, facts.customer_metadata)
             found.append(one)
-        if not subscription.get("ended_at"):
-            self.unmapped.update({one.item: one for one in unmapped})
         return merged(found)
 
     async def _openmeter_meter(self, item: Json) -> str:

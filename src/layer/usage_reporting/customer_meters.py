@@ -78,6 +78,11 @@ def period_of(subscription: Json, item: Json) -> tuple[int, int] | None:
     return (start, end) if isinstance(start, int) and isinstance(end, int) else None
 
 
+def in_period(item: Json, start: int, end: int) -> Json:
+    """An item as of a period, or a part of one, other than that which it is in now; UTC seconds."""
+    return {**item, "current_period_start": start, "current_period_end": end}
+
+
 def bounds_of(subscription: Json, item: Json) -> frozenset[int]:
     """The instants at which billing of an item changes, UTC seconds."""
     pause = subscription.get("pause_collection") or {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from usage_reporting.billing import Billing, Listing
-from usage_reporting.customer_meters import as_of, merged, period_of, span_of
+from usage_reporting.customer_meters import as_of, in_period, merged, period_of, span_of
 from usage_reporting.errors import BadRequestError, NotFoundError, RejectedError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter, Span, SpanState
 from usage_reporting.renewals import (
@@ -98,8 +98,7 @@ class Endings:
     async def _taken_off(self, subscription: Json, periods: list[EndedPeriod]) -> list[CustomerMeter]:
         pairs: list[tuple[Json, Span | None]] = []
         for period in periods:
-            bounds = {"current_period_start": period.start, "current_period_end": period.end}
-            item = {**(period.item or {}), **bounds}
+            item = in_period(period.item or {}, period.start, period.end)
             span = span_of(subscription, item)
             pairs.append((item, span and replace(span, state=span.when_left)))
         return await self.billing.closing(subscription, pairs)
@@ -134,7 +133,7 @@ class Endings:
         for item in await self.billing.items(subscription):
             period = period_of(then, at_that_time.get(item["id"], item))
             if period is not None and period[0] < at < period[1]:
-                found.append({**item, "current_period_start": period[0], "current_period_end": at})
+                found.append(in_period(item, period[0], at))
         return found
 
 

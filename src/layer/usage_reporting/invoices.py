@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from usage_reporting.customer_meters import id_of, is_last_end, was_added
+from usage_reporting.customer_meters import id_of, in_period, is_last_end, was_added
 from usage_reporting.model import Span, SpanState
 from usage_reporting.windows import MINUTE
 
@@ -45,8 +45,7 @@ def price_of_line(line: Json) -> str:
 
 def in_period_of(line: Json, item: Json) -> Json:
     """An item as it was in a line's period; it may be in a later one by now."""
-    period = line["period"]
-    return {**item, "current_period_start": period["start"], "current_period_end": period["end"]}
+    return in_period(item, line["period"]["start"], line["period"]["end"])
 
 
 def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Span:

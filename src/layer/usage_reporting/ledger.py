@@ -180,12 +180,13 @@ class Head:
         for other in sorted(self.spans, key=lambda other: other.start):
             closed = other.state in _CLOSED and other.item == span.item and other.end < span.end
             # A period that begins later shows that a pause is over.
-            is_over = other.state is SpanState.FREE and other.start < span.start
-            if closed and not is_over and other.start <= start < other.end:
+            is_past_pause = other.state is SpanState.FREE and other.start < span.start
+            if closed and not is_past_pause and other.start <= start < other.end:
                 start = other.end
         clipped = replace(span, start=start) if start != span.start else span
-        is_over = span.state is SpanState.CANCELED
-        return replace(clipped, when_left=SpanState.FREE) if is_over and self._is_free(clipped) else clipped
+        if span.state is SpanState.CANCELED and self._is_free(clipped):
+            return replace(clipped, when_left=SpanState.FREE)
+        return clipped
 
     def _is_free(self, span: Span) -> bool:
         """Whether a span began with a pause that no resumption is known of."""
