@@ -16,6 +16,7 @@ from sandbox.serve import serve
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe import create_app as stripe_app
 from tests.integration.world import NOON, World
+from usage_reporting import telemetry
 
 
 class Switch:
@@ -57,3 +58,15 @@ def world(servers: tuple[Switch, str, Switch, str], monkeypatch: pytest.MonkeyPa
         made.close()
     assert made.spec_violations() == []
     assert stripe.meters.ties() == []
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What was counted, by metric."""
+    found: dict[str, float] = {}
+
+    def count(name: str, value: float = 1) -> None:
+        found[name] = found.get(name, 0) + value
+
+    monkeypatch.setattr(telemetry, "count", count)
+    return found

@@ -8,25 +8,12 @@ from typing import Literal
 import pytest
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
-from usage_reporting import telemetry
 from usage_reporting.renewals import DELETED, UPDATED
 
 START = NOON - 22 * MINUTE - 18
 END = START + 31 * DAY
 PAUSED = START + 2 * HOUR + 9 * MINUTE
 NOT_BILLED = ("Unbillable", "Late")
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """The metrics, added up."""
-    found: dict[str, float] = {}
-
-    def count(name: str, value: float = 1) -> None:
-        found[name] = found.get(name, 0) + value
-
-    monkeypatch.setattr(telemetry, "count", count)
-    return found
 
 
 def ticks(world: World, instants: Iterable[int]) -> None:

@@ -10,25 +10,12 @@ from typing import Any
 import pytest
 
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
-from usage_reporting import telemetry
 from usage_reporting.config import Mode
 from usage_reporting.renewals import DELETED, INVOICE_FINALIZED, UPDATED
 
 START = NOON - 22 * MINUTE - 18
 END = START + 31 * DAY
 FINAL = END + HOUR + MINUTE
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What was counted, by metric."""
-    found: dict[str, float] = {}
-
-    def count(name: str, value: float = 1) -> None:
-        found[name] = found.get(name, 0) + value
-
-    monkeypatch.setattr(telemetry, "count", count)
-    return found
 
 
 def subscribed(world: World, **params: Any) -> tuple[str, str]:
