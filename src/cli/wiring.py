@@ -98,7 +98,8 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
         concurrency=settings.openmeter_concurrency,
         whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
     )
-    reporter = Reporter(settings, billing, openmeter, ledger, Sender(api, ledger, clock), clock)
+    sender = Sender(api, ledger, clock, is_streaming=settings.stripe_meter_stream)
+    reporter = Reporter(settings, billing, openmeter, ledger, sender, clock)
     try:
         yield Operator(settings, billing, openmeter, ledger, reporter, clock)
     finally:

@@ -40,6 +40,7 @@ class Settings:
     rounding: str = "half_up"
     allow_decrease: bool = False
     hold_drafts: bool = False
+    stripe_meter_stream: bool = False
     stripe_api_base: str = ""
 
     @classmethod
@@ -71,6 +72,7 @@ class Settings:
             rounding=_choice(environment, "ROUNDING", ("half_up", "down", "up")),
             allow_decrease=_flag(environment, "ALLOW_DECREASE"),
             hold_drafts=_flag(environment, "HOLD_DRAFTS"),
+            stripe_meter_stream=_flag(environment, "STRIPE_METER_STREAM"),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
         )
 

@@ -61,7 +61,7 @@ class Container:
             concurrency=settings.openmeter_concurrency,
             whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
         )
-        sender = Sender(api, ledger, self.clock)
+        sender = Sender(api, ledger, self.clock, is_streaming=settings.stripe_meter_stream)
         self.reporter = Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.rejections = Rejections(api, ledger, self.clock)

@@ -11,7 +11,8 @@ UsageReportingError
 └── AskAgainError                 not done now; the same call may succeed later
     ├── OpenMeterUnavailableError
     ├── StripeUnavailableError    no answer, throttled, answered 5xx, or the key does not work
-    │   └── NotPermittedError     the key lacks a permission
+    │   ├── NotPermittedError     the key lacks a permission
+    │   └── SessionExpiredError   a session for streaming meter events is over
     ├── LedgerUnavailableError
     ├── LostRaceError             somebody else wrote the ledger entry since it was read
     └── OutOfTimeError            the function's time is nearly over
@@ -92,6 +93,10 @@ class StripeUnavailableError(AskAgainError):
 
 class NotPermittedError(StripeUnavailableError):
     """The Stripe key lacks a permission; the message names what it may not do."""
+
+
+class SessionExpiredError(StripeUnavailableError):
+    """Stripe does not accept the session of a stream of meter events any more."""
 
 
 class LedgerUnavailableError(AskAgainError):

@@ -329,6 +329,16 @@ class Entry:
         }
         return replace(self.with_sends(discarded), hours=kept) if discarded else self
 
+    def doubting(self, codes: Mapping[str, str]) -> Entry:
+        """The entry after Stripe turned out to have refused some of these sends: codes by identifier."""
+        known = {SendState.INTENT, SendState.SENT}
+        doubted = [
+            replace(send, state=SendState.DOUBTED, code=codes[send.identifier])
+            for send in self.sends.values()
+            if send.identifier in codes and send.state in known
+        ]
+        return self.with_sends(doubted) if doubted else self
+
     def to_item(self, now: int) -> Item:
         """The entry as it is stored, one version on."""
         looks = {str(hour): look.to_item() for hour, look in self.looks.items()}

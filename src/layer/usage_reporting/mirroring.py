@@ -54,6 +54,8 @@ class Mirroring:
         """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
         # Some time is kept to send what was read: the rest of the page then comes to its turn.
         cases = await self._read(reports, options, budget.part(READING_SHARE))
+        if not cases:
+            return
         if _came_back_empty(cases) and not options.accept_empty:
             for case in cases:
                 case.report.note(
@@ -78,7 +80,7 @@ class Mirroring:
 
             await racing(once, budget)
 
-        await side_by_side([case.report for case in cases], settle)
+        await self.sender.settle([case.report for case in cases], settle)
 
     async def _read(self, reports: Sequence[Report], options: Options, budget: Budget) -> list[Case]:
         """Read the ledger, then OpenMeter; who cannot go on has an outcome and is left out."""

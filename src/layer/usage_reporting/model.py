@@ -280,7 +280,9 @@ class Send:
     sent_at: int = 0
     """When Stripe was last known to have it, UTC seconds; 0: not known."""
     code: str = ""
-    """Why Stripe discarded it, in its own code; empty: the summary does not have it."""
+    """Why Stripe discarded it, or may have, in its own code; empty: the summary does not have it."""
+    is_streamed: bool = False
+    """Whether it went through the meter event stream: it is repeated by the same way."""
 
     @property
     def counts(self) -> bool:
@@ -299,7 +301,7 @@ class Send:
 
     def to_item(self) -> dict[str, Any]:
         """The send as it stands in an entry of the ledger, under its identifier."""
-        later = {"sent": self.sent_at, "code": self.code}
+        later = {"sent": self.sent_at, "code": self.code, "streamed": self.is_streamed}
         return {
             "slice": self.slice_start,
             "stamp": self.stamp,
@@ -323,6 +325,7 @@ class Send:
             attempt=int(item["attempt"]),
             sent_at=int(item.get("sent", 0)),
             code=item.get("code", ""),
+            is_streamed=item.get("streamed", False),
         )
 
 

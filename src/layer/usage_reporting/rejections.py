@@ -2,11 +2,13 @@
 
 A report is a hint like any other event: it is fetched. The events that it names are led back to their
 entries and discarded, so that the next report finds the difference; if it does not name all, its window is
-kept, and every other send of that Stripe meter in it is doubted (see `doubts`).
+kept, and every other send of that Stripe meter in it is doubted (see `doubts`). Of an event that was streamed
+only its request is named: then all that the request carried is doubted, unless it was all refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +30,8 @@ from usage_reporting.error_reports import (
 )
 from usage_reporting.errors import LostRaceError
 from usage_reporting.heads import LONG_AGO
-from usage_reporting.ledger import Key, Ledger
+from usage_reporting.ledger import Head, Key, Ledger
+from usage_reporting.meter_event_stream import CARRIED, carried_pk, is_streamed
 from usage_reporting.model import Send, Status
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.windows import rfc3339
@@ -36,6 +39,28 @@ from usage_reporting.windows import rfc3339
 RACES = 6
 
 Json = dict[str, Any]
+
+
+_Found = defaultdict[Key, dict[str, str]]
+"""Codes of refusals by identifier, by ledger entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """A request of the stream: what it carried, and the codes of those of it that were refused."""
+
+    identifiers: tuple[str, ...]
+    refusals: tuple[str, ...]
+
+    @property
+    def codes(self) -> dict[SentAs, str]:
+        """The refusal that each of its sends may have met."""
+        code = self.refusals[0] if len(set(self.refusals)) == 1 else ""
+        return {sent: code for name in self.identifiers if (sent := sent_as(name)) is not None}
+
+    def is_all_of(self, carried: _Found) -> bool:
+        """Whether as many were refused as the request carried for the meters in question."""
+        return len(self.refusals) >= sum(len(named) for named in carried.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +122,47 @@ class Rejections:
         """
         report = read_report(await self.api.get(f"/v2/core/events/{event_id(event)}"))
         codes = {sent: one.code for one in report.samples if (sent := sent_as(one.request)) is not None}
-        meters = [report.meter] if report.meter else await self._meters() if codes else []
+        streamed = await self._streamed(report)
+        meters = [report.meter] if report.meter else await self._meters() if codes or streamed else []
         found = await self._found(report, codes, meters)
-        taken = Taken()
+        suspected: _Found = defaultdict(dict)
+        for request in streamed:
+            carried = await self._found(report, request.codes, meters)
+            for key, named in carried.items():
+                (found if request.is_all_of(carried) else suspected)[key] |= named
+        taken = Taken(is_doubted=bool(suspected))
         for key, named in found.items():
             taken.discarded += await self._discard(key, named)
+        await asyncio.gather(*(self._suspect(key, named) for key, named in suspected.items()))
         if not report.is_complete:
             # What is in no meter was meant for the meters of the samples, so far as any of it is ours.
-            doubted = [report.meter] if report.meter else sorted({pk.split("#")[3] for pk, _ in found})
+            ours = sorted({pk.split("#")[3] for pk, _ in (*found, *suspected)})
+            doubted = [report.meter] if report.meter else ours
             for meter in doubted:
                 await self._doubt(report, meter)
-            taken.is_doubted = bool(doubted)
+            taken.is_doubted = taken.is_doubted or bool(doubted)
         return taken
+
+    async def _streamed(self, report: ErrorReport) -> list[_Streamed]:
+        """The requests of the stream that the samples name, with what each carried."""
+        refusals: dict[str, list[str]] = defaultdict(list)
+        for one in report.samples:
+            if is_streamed(one.request):
+                refusals[one.request].append(one.code)
+        keys = [(carried_pk(OWN_ACCOUNT, report.mode, request), CARRIED) for request in refusals]
+        known = await self.ledger.items(keys)
+        return [
+            _Streamed(tuple(map(str, known[key]["identifiers"])), tuple(codes))
+            for key, codes in zip(keys, refusals.values(), strict=True)
+            if key in known
+        ]
 
     async def _meters(self) -> list[str]:
         """All Stripe meters: an event that found none does not say which one it was meant for."""
         return [meter["id"] async for page in self.api.pages("/v1/billing/meters") for meter in page]
 
-    async def _found(
-        self, report: ErrorReport, codes: Mapping[SentAs, str], meters: Sequence[str]
-    ) -> dict[Key, dict[str, str]]:
-        """The entries that hold the samples: codes by identifier."""
+    async def _found(self, report: ErrorReport, codes: Mapping[SentAs, str], meters: Sequence[str]) -> _Found:
+        """The entries that hold these sends: codes by identifier."""
         places = [
             (key, sent)
             for sent in codes
@@ -125,7 +170,7 @@ class Rejections:
             for key in sent.keys(OWN_ACCOUNT, report.mode, meter)
         ]
         entries = await self.ledger.entries(list(dict.fromkeys(key for key, _ in places)))
-        found: dict[Key, dict[str, str]] = defaultdict(dict)
+        found: _Found = defaultdict(dict)
         for key, sent in places:
             if sent.identifier in entries[key].sends:
                 found[key][sent.identifier] = codes[sent]
@@ -147,17 +192,37 @@ class Rejections:
             return [Discarded(key[0], send) for send in gone]
         raise LostRaceError("others keep writing the entry of a discarded meter event")
 
+    async def _suspect(self, key: Key, codes: Mapping[str, str]) -> None:
+        """Doubt sends of one entry, some of whose request Stripe refused: the summaries will tell which."""
+        pk, sk = key
+        for _ in range(RACES):
+            entry = (await self.ledger.entries([key]))[key]
+            after = entry.doubting(codes)
+            if after == entry:
+                return
+            try:
+                await self.ledger.write_entry(after, self.clock())
+            except LostRaceError:
+                continue
+            if not sk.isdigit():  # the entry of a span is read by every report anyhow
+                await self._change_head(pk, lambda head: replace(head, doubtful=head.doubtful | {sk}))
+            return
+        raise LostRaceError("others keep writing the entry of a doubted meter event")
+
     async def _read_again(self, pk: str) -> None:
+        await self._change_head(pk, lambda head: replace(head, full_read_at=LONG_AGO))
+
+    async def _change_head(self, pk: str, change: Callable[[Head], Head]) -> None:
         for _ in range(RACES):
             head = (await self.ledger.heads([pk])).get(pk)
             if head is None:
                 return
             try:
-                await self.ledger.write_head(replace(head, full_read_at=LONG_AGO), self.clock())
+                await self.ledger.write_head(change(head), self.clock())
             except LostRaceError:
                 continue
             return
-        raise LostRaceError("others keep writing the head of a discarded meter event")
+        raise LostRaceError("others keep writing the head of a refused meter event")
 
     async def _doubt(self, report: ErrorReport, meter: str) -> None:
         pk = f"{OWN_ACCOUNT}#{report.mode}#{meter}"

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from usage_reporting.amounts import to_wire
 from usage_reporting.backoff import pause
 from usage_reporting.budget import Budget
 from usage_reporting.errors import LostRaceError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry, Ledger
+from usage_reporting.meter_event_stream import MeterEventStream
 from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
+from usage_reporting.side_by_side import side_by_side
 from usage_reporting.stripe_api import LEGACY_API_VERSION, StripeApi
 from usage_reporting.windows import HOUR
 
@@ -28,6 +30,9 @@ OUTCOME_TRIES = 6
 
 DUPLICATE = "duplicate_meter_event"
 """Stripe's code in the v2 API; v1 says it in words alone."""
+
+SETTLED_AT_ONCE = 100
+"""A whole page: what bounds the calls is what each service can take (connections, threads, pace)."""
 
 _ALREADY_EXISTS = re.compile(r"already exists with identifier", re.IGNORECASE)
 
@@ -44,12 +49,39 @@ class _Outcome:
 
 @dataclass(slots=True)
 class Sender:
-    """Sends to Stripe by the protocol; the sends of one customer meter go one after the other."""
+    """Sends to Stripe by the protocol; the sends of one customer meter go one after the other.
+
+    With `is_streaming` new meter events go through Stripe's stream, where those of a whole page share
+    requests.
+    """
 
     api: StripeApi
     ledger: Ledger
     clock: Callable[[], int]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    is_streaming: bool = False
+    stream: MeterEventStream = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire the stream: what once went through it is repeated through it, whatever is set now."""
+        self.stream = MeterEventStream(self.api, self.ledger, self.clock)
+
+    async def settle(self, reports: Sequence[Report], work: Callable[[Report], Awaitable[None]]) -> None:
+        """Do the work of a page's customer meters side by side; those that stream share requests."""
+        pks = [report.customer_meter.pk for report in reports]
+        self.stream.join(pks)
+
+        async def alone(report: Report) -> None:
+            try:
+                await work(report)
+            finally:
+                self.stream.leave(report.customer_meter.pk)
+
+        try:
+            await side_by_side(reports, alone, SETTLED_AT_ONCE)
+        finally:
+            for pk in pks:
+                self.stream.leave(pk)
 
     async def carry_out(self, report: Report, entry: Entry, sends: Sequence[Send], budget: Budget) -> Entry:
         """Write the intents in one write, send them one by one, write the outcomes in one write.
@@ -57,7 +89,8 @@ class Sender:
         The report takes the outcomes. Raises LostRaceError when the entry was written since it was
         read, and LedgerUnavailableError.
         """
-        sends = [_with_fresh_key(entry, send) for send in sends]
+        is_streamed = self.is_streaming and report.customer_meter.meter is not None
+        sends = [_with_fresh_key(entry, replace(send, is_streamed=is_streamed)) for send in sends]
         intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())
         return await self._send_all(report, intended, sends, budget)
 
@@ -81,14 +114,16 @@ class Sender:
         is_repeated: bool = False,
     ) -> Entry:
         outcomes: list[_Outcome] = []
-        for send in sends:
+        for some in _in_turns(sends):
             if budget.is_over:
                 report.note(Status.HANDED_OVER, "the function's time is nearly over")
                 break
-            outcome = await self._send(report.customer_meter, send, budget, may_be_in=is_repeated)
-            outcomes.append(outcome)
-            _note(report, outcome)
-            if not outcome.is_reached:
+            going = [self._send(report.customer_meter, one, budget, may_be_in=is_repeated) for one in some]
+            found = await asyncio.gather(*going) if len(going) > 1 else [await going[0]]
+            outcomes += found
+            for outcome in found:
+                _note(report, outcome)
+            if not all(outcome.is_reached for outcome in found):
                 break
         return await self._write_outcomes(entry, [outcome.send for outcome in outcomes])
 
@@ -136,6 +171,9 @@ class Sender:
                 version=LEGACY_API_VERSION,
             )
             return
+        if send.is_streamed:
+            await self.stream.send(customer_meter, send)
+            return
         event = {
             "event_name": meter.event_name,
             "payload": {
@@ -158,6 +196,16 @@ class Sender:
                 key = (entry.pk, entry.sk)
                 entry = (await self.ledger.entries([key]))[key]
         raise LostRaceError("the outcome could not be written: others keep writing the entry")
+
+
+def _in_turns(sends: Sequence[Send]) -> Iterator[list[Send]]:
+    """Those that may go side by side: any that are streamed; else one at a time, which is Stripe's rule for a
+    customer and meter ("Record usage for billing", "Rate limits").
+    """
+    streamed = [send for send in sends if send.is_streamed]
+    if streamed:
+        yield streamed
+    yield from ([send] for send in sends if not send.is_streamed)
 
 
 def _with_fresh_key(entry: Entry, send: Send) -> Send:

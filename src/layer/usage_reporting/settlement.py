@@ -208,8 +208,8 @@ def _looked(entry: Entry, hour: int, held: Decimal, now: int, shown_until: int) 
     is_fresh = all(send.told_at < shown_until for send in doubted)
     if not is_fresh and any(now < send.told_at + SUMMARIES_SURE for send in absent):
         return entry
-    sent = [replace(send, state=SendState.SENT) for send in doubted if send.identifier in counted]
-    discarded = {send.identifier: "" for send in absent}
+    sent = [replace(one, state=SendState.SENT, code="") for one in doubted if one.identifier in counted]
+    discarded = {send.identifier: send.code for send in absent}
     looks = {other: kept for other, kept in entry.looks.items() if other != hour}
     return replace(entry.with_sends(sent).discarding(discarded), looks=looks)
 

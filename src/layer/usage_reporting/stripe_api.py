@@ -16,6 +16,7 @@ from usage_reporting.errors import (
     NotFoundError,
     NotPermittedError,
     RejectedError,
+    SessionExpiredError,
     StripeUnavailableError,
 )
 
@@ -89,18 +90,24 @@ class StripeApi:
         *,
         idempotency_key: str = "",
         version: str = API_VERSION,
+        session: str = "",
     ) -> Json:
         """One request, one answer; re-reads the key once when Stripe does not accept it.
 
-        Raises NotFoundError, RejectedError (Stripe's 4xx) or StripeUnavailableError (anything that may
-        end better later).
+        `session`: the token to stream meter events with, in place of the key. Raises NotFoundError,
+        RejectedError (Stripe's 4xx), SessionExpiredError or StripeUnavailableError (anything that may end
+        better later).
         """
         options = {"stripe_version": version}
         if idempotency_key:
             options["idempotency_key"] = idempotency_key
+        if session:
+            options |= {"api_key": session, "base": "meter_events"}
         try:
             answer = await self._request(method, path, params, options)
-        except stripe.AuthenticationError as error:
+        except (stripe.AuthenticationError, stripe.TemporarySessionExpiredError) as error:
+            if session:
+                raise SessionExpiredError("the meter event session is over", turned_away=True) from error
             if not await asyncio.to_thread(self._credentials.reread):
                 raise _translated(error) from error
             try:

@@ -47,6 +47,8 @@ class Totalling:
     async def report(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
         """Bring Stripe up to what OpenMeter holds; every report has an outcome in the end."""
         cases = await self._read(reports, options, budget.part(READING_SHARE))
+        if not cases:
+            return
         if _came_back_empty(cases) and not options.accept_empty:
             for case in cases:
                 case.report.note(
@@ -71,7 +73,7 @@ class Totalling:
 
             await racing(once, budget)
 
-        await side_by_side([case.report for case in cases], settle)
+        await self.sender.settle([case.report for case in cases], settle)
 
     async def _read(self, reports: Sequence[Report], options: Options, budget: Budget) -> list[TotalsCase]:
         """Read the ledger, then OpenMeter; who cannot go on has an outcome and is left out."""

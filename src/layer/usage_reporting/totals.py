@@ -49,8 +49,10 @@ class SpanRead:
         return min(self.spans, key=lambda span: OPENNESS[span.state])
 
     def doubtful(self, now: int) -> list[Send]:
-        """Sends without an answer, too old to be repeated by their identifiers."""
-        return [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]
+        """Sends without an answer, too old to be repeated by their identifiers, and those of a request of
+        which Stripe refused a part."""
+        old = [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]
+        return [*old, *self.entry.doubted]
 
 
 @dataclass(slots=True)

@@ -139,7 +139,7 @@ class SimulatedContainer(Container):
         ledger = Ledger(self.table)
         self.billing = Billing(api, settings, self.clock)
         openmeter = _OpenMeter(settings, self.credentials, wire)
-        sender = Sender(api, ledger, self.clock)
+        sender = Sender(api, ledger, self.clock, is_streaming=settings.stripe_meter_stream)
         self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
         self.reporter.shared = wire.shared
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
