@@ -108,7 +108,10 @@ class Gateway:
         account = self._stripe.account
         key = api_key(request.headers)
         route, ids = _route(request)
-        authorize(account.settings, key, route)
+        if route.by_session:
+            self._stripe.sessions.check(request.headers["authorization"])
+        else:
+            authorize(account.settings, key, route)
         is_v2 = request.path.startswith(_V2)
         if is_v2 and "stripe-version" not in request.headers:
             raise StripeError(400, "The v2 API needs the header Stripe-Version.", stored=False)

@@ -18,6 +18,7 @@ from sandbox.stripe.idempotency import Idempotency
 from sandbox.stripe.invoices import Invoices
 from sandbox.stripe.meter_ledger import MeterLedger
 from sandbox.stripe.request_log import RequestLog
+from sandbox.stripe.sessions import MeterEventSessions
 from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.usage_ledger import UsageLedger
 from sandbox.stripe.validation import Validation
@@ -38,6 +39,7 @@ class StripeSandbox:
         self.events = Events(self.account)
         self.webhooks = Webhooks(self.account, self.events)
         self.meters = MeterLedger(self.account)
+        self.sessions = MeterEventSessions(self.account)
         self.validation = Validation(self.account, self.events.emit_thin)
         usage = UsageLedger()
         invoices = Invoices(self.account, self.events, self.meters, usage)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from sandbox.stripe.errors import malformed, missing, unknown
 
 _INTEGER = re.compile(r"-?\d{1,19}")
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 _MAX_UNIX_SECONDS = 2**53
 UNSET = ""
 
@@ -120,6 +123,20 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class DateTime:
+    """An RFC 3339 date-time, as the v2 API writes them; read as UTC unix seconds, the rest dropped."""
+
+    def parse(self, value: Any, name: str) -> int:
+        text = _text(value, name, "timestamp")
+        try:
+            if _RFC3339.fullmatch(text):
+                return math.floor(datetime.fromisoformat(text).timestamp())
+        except (ValueError, OverflowError):
+            pass
+        raise malformed(f"Invalid timestamp: {text}; must be an RFC 3339 date-time", name)
+
+
+@dataclass(frozen=True)
 class Amount:
     """A decimal string with at most 12 places."""
 
@@ -145,28 +162,35 @@ class Rows:
 
     kind: Kind
     max_rows: int = 1000
+    min_rows: int = 0
 
     def parse(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, list):
             raise malformed("Invalid array", name, "parameter_invalid_array")
         if len(value) > self.max_rows:
             raise malformed(f"Array is too long: at most {self.max_rows}", name)
+        if len(value) < self.min_rows:
+            raise malformed(f"Array is too short: at least {self.min_rows}", name)
         return [self.kind.parse(row, f"{name}[{index}]") for index, row in enumerate(value)]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Names with string values, as in `metadata` (at most 50) or a meter event's `payload`."""
+    """Names with string values, as in `metadata` (at most 50) or a meter event's `payload`.
+
+    `numbered`: takes an array, too, which a form makes of the names 0, 1, 2 and so on.
+    """
 
     max_pairs: int = 50
     max_name: int = 40
     max_value: int = 500
     clearable: bool = True
+    numbered: bool = True
 
     def parse(self, value: Any, name: str) -> dict[str, str]:
         if value == UNSET and self.clearable:
             return {UNSET: UNSET}
-        if isinstance(value, list):
+        if isinstance(value, list) and self.numbered:
             value = {str(index): row for index, row in enumerate(value)}
         if not isinstance(value, dict):
             raise malformed("Invalid object", name)

@@ -68,11 +68,11 @@ class Validation:
                 return Refusal(plan.code, f"The event was refused with the code {plan.code}.")
         return None
 
-    def refuse(self, refusal: Refusal, meter: str | None, identifier: str) -> None:
-        """Refuse an event that was accepted just now; `identifier` names its request in the report."""
+    def refuse(self, refusal: Refusal, meter: str | None, request: str) -> None:
+        """Refuse an event that was accepted just now; `request` names its request in the report."""
         start = self._account.now() // WINDOW_SECONDS * WINDOW_SECONDS
         window = self._windows.setdefault((meter, start), _Window(meter, start))
-        window.refused.append((refusal, self._account.idempotency_key or identifier))
+        window.refused.append((refusal, request))
 
     def next_due(self) -> int | None:
         """When the next report is due, in UTC unix seconds."""

@@ -96,7 +96,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Route:
-    """An endpoint; restricted keys need its `resource`; `legacy`: before basil only."""
+    """An endpoint; restricted keys need its `resource`; `legacy`: before basil only.
+
+    `by_session`: called with the token of a meter event session in place of an API key.
+    """
 
     method: str
     template: str
@@ -104,6 +107,7 @@ class Route:
     run: Callable[[Call], Json]
     params: Fields = field(default_factory=lambda: Fields({}))
     legacy: bool = False
+    by_session: bool = False
 
     @property
     def permission(self) -> str:
