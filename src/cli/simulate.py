@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,17 @@ FAULTS_HELP = "Kinds of fault:\n\n" + "\n".join(
 """What the command's help ends with."""
 
 
+class MeterStream(StrEnum):
+    """In which worlds usage goes through Stripe's stream of meter events."""
+
+    ON = "on"
+    OFF = "off"
+    MIXED = "mixed"
+
+
+_STREAMS = {MeterStream.ON: True, MeterStream.OFF: False, MeterStream.MIXED: None}
+
+
 def simulate(
     seed: Annotated[int, typer.Option("--seed", help="The worlds are the same for the same seed.")] = 1,
     periods: Annotated[
@@ -32,6 +44,12 @@ def simulate(
             "--faults", help="What goes wrong: all, none, or kinds (see below) with commas between."
         ),
     ] = "all",
+    meter_stream: Annotated[
+        MeterStream,
+        typer.Option(
+            "--meter-stream", help="STRIPE_METER_STREAM: on, off, or mixed: on in half of the worlds."
+        ),
+    ] = MeterStream.MIXED,
     as_json: AsJson = False,
 ) -> int:
     """Play random customers, prices and faults in virtual time, and compare every invoice with the truth.
@@ -50,7 +68,14 @@ def simulate(
         def show_shrinking(world: str) -> None:
             bar.update(bar.task_ids[0], description=f"world {world} is wrong: shrinking it")
 
-        summary = campaign(seed, periods, kinds, progress=show, shrinking=show_shrinking)
+        summary = campaign(
+            seed,
+            periods,
+            kinds,
+            meter_stream=_STREAMS[meter_stream],
+            progress=show,
+            shrinking=show_shrinking,
+        )
     if as_json:
         print_json(summary.document())
     else:

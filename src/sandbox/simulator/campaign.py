@@ -79,9 +79,9 @@ class Summary:
         }
 
 
-def play(seed: str, kinds: Sequence[str] = KINDS) -> Played:
+def play(seed: str, kinds: Sequence[str] = KINDS, meter_stream: bool | None = None) -> Played:
     """Play the world of one seed."""
-    return play_history(history_of(seed, kinds))
+    return play_history(history_of(seed, kinds, meter_stream=meter_stream))
 
 
 def play_history(history: History) -> Played:
@@ -95,6 +95,7 @@ def campaign(
     periods: int,
     kinds: Sequence[str] = KINDS,
     *,
+    meter_stream: bool | None = None,
     processes: int | None = None,
     progress: Callable[[int], None] = lambda _periods: None,
     shrinking: Callable[[str], None] = lambda _seed: None,
@@ -105,39 +106,39 @@ def campaign(
     so far, `shrinking` of the world that is made smaller from now on.
     """
     summary = Summary(seed)
-    for played in _played(seed, kinds, processes or os.cpu_count() or 1):
+    for played in _played(seed, kinds, meter_stream, processes or os.cpu_count() or 1):
         summary.add(played)
         progress(summary.periods)
         if played.verdict.wrong:
             shrinking(played.seed)
-            summary.wrong.append(_shown(played, kinds, in_full=len(summary.wrong) < _WRONG_SHOWN))
+            history = history_of(played.seed, kinds, meter_stream=meter_stream)
+            summary.wrong.append(_shown(played, history, in_full=len(summary.wrong) < _WRONG_SHOWN))
         if summary.periods >= periods:
             break
     return summary
 
 
-def _played(seed: int, kinds: Sequence[str], processes: int) -> Iterator[Played]:
+def _played(seed: int, kinds: Sequence[str], meter_stream: bool | None, processes: int) -> Iterator[Played]:
     number = 0
     if processes == 1:
         while True:
-            yield play(f"{seed}.{number}", kinds)
+            yield play(f"{seed}.{number}", kinds, meter_stream)
             number += 1
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         waiting: list[Future[Played]] = []
         try:
             while True:
                 while len(waiting) < processes * _AHEAD:
-                    waiting.append(pool.submit(play, f"{seed}.{number}", kinds))
+                    waiting.append(pool.submit(play, f"{seed}.{number}", kinds, meter_stream))
                     number += 1
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shown(played: Played, kinds: Sequence[str], *, in_full: bool) -> dict[str, Any]:
+def _shown(played: Played, history: History, *, in_full: bool) -> dict[str, Any]:
     """A wrong world: who, the seed, and in full the shortest history with its test."""
     first = played.verdict.wrong[0]
-    history = history_of(played.seed, kinds)
     of_contract = {one.name: one.customer for one in history.contracts}
     shown: dict[str, Any] = {
         "seed": played.seed,

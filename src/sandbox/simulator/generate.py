@@ -56,9 +56,20 @@ _UNFORESEEN = {
 _LENGTHS: dict[Interval, int] = {"day": 6 * DAY, "week": 22 * DAY, "month": 64 * DAY}
 
 
-def history_of(seed: str, faults: Sequence[str] = KINDS, endings: Sequence[str] = ENDINGS) -> History:
-    """A random world; only the named kinds of fault and of ending are in it."""
-    return _Generator(random.Random(seed), faults, frozenset(endings)).history(seed)
+def history_of(
+    seed: str,
+    faults: Sequence[str] = KINDS,
+    endings: Sequence[str] = ENDINGS,
+    *,
+    meter_stream: bool | None = None,
+) -> History:
+    """A random world; only the named kinds of fault and of ending are in it.
+
+    `meter_stream`: whether usage goes through Stripe's stream; None: in half of the worlds.
+    """
+    world = _Generator(random.Random(seed), faults, frozenset(endings)).history(seed)
+    is_drawn = random.Random(f"meter stream of {seed}").random() < 0.5
+    return replace(world, meter_stream=is_drawn if meter_stream is None else meter_stream)
 
 
 class _Generator:

@@ -148,6 +148,8 @@ class History:
     """The setting PERIOD_BOUNDS."""
     allow_decrease: bool = False
     hold_drafts: bool = False
+    meter_stream: bool = False
+    """The setting STRIPE_METER_STREAM."""
 
     @property
     def size(self) -> int:

@@ -184,19 +184,21 @@ class _StripeApi(StripeApi):
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
     ) -> stripe.StripeResponse:
-        key = self._credentials.current().stripe_api_key
+        key = options.get("api_key") or self._credentials.current().stripe_api_key
         headers = {"Authorization": f"Bearer {key}", "Stripe-Version": options["stripe_version"]}
         if "idempotency_key" in options:
             headers["Idempotency-Key"] = options["idempotency_key"]
+        mode = get_api_mode(path)
         url, encoded = f"{URL}{path}", urlencode(list(_api_encode(dict(params))))
-        if method == "post":
+        if method == "post" and mode == "V2":
+            headers["Content-Type"], encoded = "application/json", dump(params)
+        elif method == "post":
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         elif encoded:
             url = f"{url}?{encoded}"
         body, status, named = await self._wire.request_async(method, url, headers, encoded)
         if 200 <= status < 300:
             return cast("stripe.StripeResponse", _Answered(body.decode()))
-        mode = get_api_mode(path)
         return self._client_for(key)._requestor._interpret_response(body, status, named, mode)
 
 

@@ -98,6 +98,7 @@ class World:
                 period_bounds=PeriodBounds(history.bounds),
                 allow_decrease=history.allow_decrease,
                 hold_drafts=history.hold_drafts,
+                stripe_meter_stream=history.meter_stream,
             ),
             secret=Secret(API_KEY, (webhook_secret,)),
             page_size=history.page_size,
