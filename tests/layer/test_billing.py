@@ -307,6 +307,9 @@ def test_without_an_old_item_the_period_of_every_item_ended() -> None:
 # Drafts
 
 
+WITH_SUBSCRIPTION = "data.parent.subscription_details.subscription"
+
+
 def line(**other: Any) -> Json:
     values = {"item": "si_1", "price": "price_1", "start": MONTH_START, "end": NOON, **other}
     return {
@@ -445,15 +448,36 @@ def test_a_draft_older_than_stripe_takes_usage_is_left_out(created: int, end: in
 
     assert len(listing.customer_meters) == count
     assert listing.cursor == "in_1"
-    assert stripe.asked("/v1/invoices") == [
-        {"customer": "cus_1", "status": "draft", "starting_after": "in_0"}
-    ]
+    [asked] = stripe.asked("/v1/invoices")
+    assert asked == {
+        "customer": "cus_1",
+        "status": "draft",
+        "starting_after": "in_0",
+        "expand": [WITH_SUBSCRIPTION],
+    }
 
 
 def test_all_drafts_are_listed() -> None:
     stripe = Stripe()
     assert stripe.all(stripe.billing.drafts()) == [Listing([], "")]
-    assert stripe.asked("/v1/invoices") == [{"status": "draft"}]
+    assert stripe.asked("/v1/invoices") == [{"status": "draft", "expand": [WITH_SUBSCRIPTION]}]
+
+
+def test_a_page_of_drafts_brings_their_subscriptions_with_it() -> None:
+    stripe = Stripe(BY_METADATA)
+    customer = {"id": "cus_1", "metadata": {"om": "acme"}}
+    parent = {"subscription_details": {"subscription": subscribed()}}
+    stripe.api.lists["/v1/invoices"] = [[draft(line(), parent=parent, customer=customer)]]
+
+    [listing] = stripe.all(stripe.billing.drafts())
+
+    [found] = listing.customer_meters
+    assert (found.subject, [span.subscription for span in found.spans]) == ("acme", ["sub_1"])
+    assert stripe.asked("/v1/invoices") == [
+        {"status": "draft", "expand": [WITH_SUBSCRIPTION, "data.customer"]}
+    ]
+    assert stripe.asked("/v1/subscriptions/sub_1") == []
+    assert stripe.asked("/v1/customers/cus_1") == []
 
 
 def test_lines_beyond_the_first_page_are_asked_for() -> None:

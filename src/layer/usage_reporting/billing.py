@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -33,6 +43,7 @@ from usage_reporting.errors import (
 )
 from usage_reporting.invoices import (
     draft_span,
+    expanded_subscription,
     has_line,
     in_period_of,
     is_of_threshold,
@@ -43,6 +54,7 @@ from usage_reporting.invoices import (
 )
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
 from usage_reporting.price_changes import PriceChanges
+from usage_reporting.read_ahead import read_ahead
 from usage_reporting.renewals import INVOICE_FINALIZED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.unmapped import Unmapped
@@ -97,21 +109,21 @@ class Billing:
         """Wire the part that reads events."""
         self.price_changes = PriceChanges(self.api, self.clock)
 
-    async def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncIterator[Listing]:
+    def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncGenerator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
         query = {**filters, **({"starting_after": cursor} if cursor else {})}
         if self.settings.subject_metadata_key:
             query["expand"] = ["data.customer"]
-        async for listing in self._listings("/v1/subscriptions", query, self.customer_meters):
-            yield listing
+        return self._listings("/v1/subscriptions", query, self.customer_meters)
 
-    async def drafts(
-        self, cursor: str = "", filters: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[Listing]:
-        """Customer meters of draft invoices whose lines' periods have ended."""
+    def drafts(self, cursor: str = "", filters: Mapping[str, Any] | None = None) -> AsyncGenerator[Listing]:
+        """Customer meters of draft invoices whose lines' periods have ended, with their subscriptions."""
         query = {**(filters or {}), "status": "draft", **({"starting_after": cursor} if cursor else {})}
-        async for listing in self._listings("/v1/invoices", query, self._of_draft):
-            yield listing
+        # A call for each draft's subscription would be the dearest part of a closing tick.
+        query["expand"] = ["data.parent.subscription_details.subscription"]
+        if self.settings.subject_metadata_key:
+            query["expand"].append("data.customer")
+        return self._listings("/v1/invoices", query, self._of_draft)
 
     async def subscription(self, subscription: str) -> Json:
         """One subscription as it is now. Raises NotFoundError."""
@@ -250,13 +262,20 @@ class Billing:
 
     async def _listings(
         self, path: str, query: Json, read: Callable[[Json], Awaitable[list[CustomerMeter]]]
-    ) -> AsyncIterator[Listing]:
+    ) -> AsyncGenerator[Listing]:
         """List pages as of when they were asked for: reading one takes time, in which much may change."""
+        async with aclosing(read_ahead(self._asked(path, query))) as pages:
+            async for asked_at, page in pages:
+                listing = await self._listing(page, read)
+                yield replace(listing, customer_meters=as_of(asked_at, listing.customer_meters))
+
+    async def _asked(self, path: str, query: Json) -> AsyncGenerator[tuple[int, list[Json]]]:
+        """The pages of a list, each with when it was asked for, UTC seconds."""
         asked_at = self.clock()
-        async for page in self.api.pages(path, query):
-            listing = await self._listing(page, read)
-            yield replace(listing, customer_meters=as_of(asked_at, listing.customer_meters))
-            asked_at = self.clock()
+        async with aclosing(self.api.pages(path, query)) as pages:
+            async for page in pages:
+                yield asked_at, page
+                asked_at = self.clock()
 
     async def _listing(
         self, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]
@@ -351,10 +370,12 @@ class Billing:
         subscription_id = subscription_of(invoice)
         if not subscription_id or is_of_threshold(invoice) or await self._is_too_old(invoice):
             return []
-        try:
-            subscription = await self.subscription(subscription_id)
-        except NotFoundError:
-            return []
+        subscription = expanded_subscription(invoice)
+        if subscription is None:
+            try:
+                subscription = await self.subscription(subscription_id)
+            except NotFoundError:
+                return []
         items = {item["id"]: item for item in await self.items(subscription)}
         pairs: list[tuple[Json, Span | None]] = []
         for line in await self._lines(invoice):

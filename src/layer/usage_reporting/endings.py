@@ -5,7 +5,8 @@ No listing of live subscriptions shows what left one, nor a subscription that is
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from usage_reporting.billing import Billing, Listing
 from usage_reporting.customer_meters import as_of, in_period, merged, period_of, span_of
 from usage_reporting.errors import BadRequestError, NotFoundError, RejectedError, StripeUnavailableError
 from usage_reporting.model import CustomerMeter, Span, SpanState
+from usage_reporting.read_ahead import read_ahead
 from usage_reporting.renewals import (
     DELETED,
     UPDATED,
@@ -68,7 +70,7 @@ class Endings:
         found += await self._in_a_pause(subscription, then, resumed) if resumed is not None else []
         return as_of(asked_at, merged(found))
 
-    async def listings(self, after: str = "") -> AsyncIterator[Listing]:
+    async def listings(self, after: str = "") -> AsyncGenerator[Listing]:
         """Customer meters of what ended of late without a draft that would show it, newest first.
 
         One list call where little happened. What cannot be asked is logged and left out.
@@ -77,9 +79,10 @@ class Endings:
         if after:
             query["starting_after"] = after
         try:
-            async for page in self.billing.api.pages("/v1/events", query):
-                found = [one for event in page for one in await self._listed(event)]
-                yield Listing(merged(found), page[-1]["id"] if page else "")
+            async with aclosing(read_ahead(self.billing.api.pages("/v1/events", query))) as pages:
+                async for page in pages:
+                    found = [one for event in page for one in await self._listed(event)]
+                    yield Listing(merged(found), page[-1]["id"] if page else "")
         except (RejectedError, StripeUnavailableError) as error:
             logger.warning("Stripe's events cannot be listed, lost webhooks stay lost: %s", error.reason)
 

@@ -30,6 +30,13 @@ def subscription_of(invoice: Json) -> str:
     return id_of(details.get("subscription") or invoice.get("subscription"))
 
 
+def expanded_subscription(invoice: Json) -> Json | None:
+    """The invoice's subscription, where it was asked for with it, and its customer as the invoice has it."""
+    details = (invoice.get("parent") or {}).get("subscription_details") or {}
+    found = details.get("subscription")
+    return {**found, "customer": invoice["customer"]} if isinstance(found, dict) else None
+
+
 def item_and_price(line: Json) -> tuple[str, str]:
     """The subscription item and price of a line; empty for other lines and for prorations."""
     details = (line.get("parent") or {}).get("subscription_item_details") or {}

@@ -415,10 +415,13 @@ class Ledger:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._created_at = ""
 
     async def created_at(self) -> str:
-        """The creation time of the table that the ledger lives in."""
-        return await asyncio.to_thread(self._table.created_at)
+        """The creation time of the table that the ledger lives in, asked once."""
+        if not self._created_at:
+            self._created_at = await asyncio.to_thread(self._table.created_at)
+        return self._created_at
 
     async def heads(self, pks: Sequence[str]) -> dict[str, Head]:
         """The heads that exist, by partition key."""

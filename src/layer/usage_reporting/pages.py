@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -164,15 +165,16 @@ class Lister:
             customers.append(Part.ENDINGS)
         for part in customers[customers.index(cursor.part) :] if cursor.part in customers else ():
             after = cursor.after if part is cursor.part else ""
-            async for listing in self._listings(cursor.scope, part, after):
-                for one in listing.customer_meters:
-                    page = waiting[(one.openmeter_meter, one.target)]
-                    # Bounds of all its subscriptions belong together where they are known together.
-                    page[one.pk] = page[one.pk].merged_with(one) if one.pk in page else one
-                queued += await self._flush(waiting, least=MOST_SUBJECTS)
-                if budget.is_over and listing.cursor:
-                    queued += await self._flush(waiting, least=1)
-                    return queued, Cursor(cursor.scope, part, listing.cursor)
+            async with aclosing(self._listings(cursor.scope, part, after)) as listings:
+                async for listing in listings:
+                    for one in listing.customer_meters:
+                        page = waiting[(one.openmeter_meter, one.target)]
+                        # Bounds of all its subscriptions belong together where they are known together.
+                        page[one.pk] = page[one.pk].merged_with(one) if one.pk in page else one
+                    queued += await self._flush(waiting, least=MOST_SUBJECTS)
+                    if budget.is_over and listing.cursor:
+                        queued += await self._flush(waiting, least=1)
+                        return queued, Cursor(cursor.scope, part, listing.cursor)
         queued += await self._flush(waiting, least=1)
         return queued, await self._queue_finalized(cursor, budget)
 
@@ -196,7 +198,7 @@ class Lister:
                 logger.warning("final invoices are judged when their webhook comes only: %s", error.reason)
         return None
 
-    def _listings(self, scope: Scope, part: Part, after: str) -> AsyncIterator[Listing]:
+    def _listings(self, scope: Scope, part: Part, after: str) -> AsyncGenerator[Listing]:
         if part is Part.DRAFTS:
             return self.billing.drafts(after)
         if part is Part.ENDINGS:

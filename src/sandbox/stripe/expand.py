@@ -30,6 +30,8 @@ _ALWAYS_NULL = frozenset(
         "test_clock",
     }
 )
+# Parts of an object that may be missing from one and there in the next of a list.
+_NULLABLE = frozenset({"parent", "subscription_details"})
 # These carry plain ids.
 _PLAIN = {("subscription_item", "subscription"), ("line_item", "subscription")}
 
@@ -63,7 +65,7 @@ def _expand(node: Any, keys: list[str], path: str, find: Callable[[str, str], Js
         raise _refusal(path)
     value = node[key]
     if value is None:
-        if key not in _EXPANDABLE and key not in _ALWAYS_NULL:
+        if key not in {*_EXPANDABLE, *_ALWAYS_NULL, *_NULLABLE}:
             raise _refusal(path)
         return
     if isinstance(value, str):
