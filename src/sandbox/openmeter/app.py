@@ -50,17 +50,25 @@ class _Api:
         self.requests = count(1)
 
     def endpoint(self, name: str, answer: Endpoint) -> Endpoint:
-        """Count the call, ask for the key, and turn problems into their documents."""
+        """Count the call, ask for the key, turn problems into their documents, and take the time set."""
 
-        async def wrapped(request: Request) -> Response:
-            if self.sandbox.faults.down:
-                return Dropped()
+        async def answered(request: Request) -> Response:
             self.sandbox.calls.counts[name] += 1
             try:
                 self._authorize(request)
                 return await answer(request)
             except Problem as problem:
                 return self.problem(problem)
+
+        async def wrapped(request: Request) -> Response:
+            if self.sandbox.faults.down:
+                return Dropped()
+            loop = asyncio.get_running_loop()
+            due = loop.time() + self.sandbox.settings.latency
+            response = await answered(request)
+            if (remaining := due - loop.time()) > 0:
+                await asyncio.sleep(remaining)
+            return response
 
         return wrapped
 

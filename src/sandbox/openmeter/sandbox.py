@@ -32,6 +32,7 @@ class OpenMeterSettings:
     meter answers: OpenMeter's API reference, and with it the official clients, want 201; servers
     have been seen to answer 200. With `rounded_bounds` it refuses, as servers before March 2025 did,
     bounds that are no full minutes and, as those of 2023 did too, bounds that are no full windows.
+    `latency` are the seconds from a request's arrival to its answer, the work included.
     """
 
     ingestion_lag: int = 0
@@ -40,6 +41,7 @@ class OpenMeterSettings:
     api_key: str | None = None
     create_status: Literal[200, 201] = 201
     rounded_bounds: bool = False
+    latency: float = 0.0
 
 
 class OpenMeterSandbox:
