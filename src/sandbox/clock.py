@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 Clock = Callable[[], int]
+Timer = Callable[[], float]
+"""Seconds that only grow, from an origin that means nothing, to measure spans with: `time.monotonic`."""
 
 
 def system_clock() -> int:

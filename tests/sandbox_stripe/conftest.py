@@ -19,7 +19,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def stripe(clock: ManualClock) -> StripeSandbox:
-    return StripeSandbox(clock, StripeSettings(seed=1, meter_event_latency=0))
+    return StripeSandbox(clock, StripeSettings(seed=1, meter_event_latency=0), timer=clock)
 
 
 @pytest.fixture

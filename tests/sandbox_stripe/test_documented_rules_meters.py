@@ -175,13 +175,11 @@ def events_taken(world: World, headers: dict[str, str] | None = None) -> tuple[i
     return taken, answer.headers["Stripe-Rate-Limited-Reason"]
 
 
-def test_live_meter_events_have_a_limit_of_their_own(
-    stripe: StripeSandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_live_meter_events_have_a_limit_of_their_own(stripe: StripeSandbox, clock: ManualClock) -> None:
     """Rate limits: 1,000 meter events a second, beside the basic limit."""
-    monkeypatch.setattr("sandbox.stripe.access._METER_EVENTS_LIVE", 110)
+    assert stripe.settings.meter_events_per_second == 1_000
     world = World(stripe, clock)
-    stripe.change_settings(livemode=True, enforce_rate_limits=True)
+    stripe.change_settings(livemode=True, enforce_rate_limits=True, meter_events_per_second=110)
     clock.advance(1)
     assert events_taken(world) == (110, "endpoint-rate")
     assert world.api.get("customers")["data"]

@@ -53,7 +53,10 @@ class Stream:
         self.token = self.post(SESSION, {}, KEY).json()["authentication_token"]
 
     def post(self, path: str, content: Any, bearer: str, **headers: str) -> Response:
-        request = Request(
+        return asyncio.run(self.gateway.answer(self.request(path, content, bearer, **headers)))
+
+    def request(self, path: str, content: Any, bearer: str, **headers: str) -> Request:
+        return Request(
             "POST",
             path,
             headers={
@@ -64,7 +67,6 @@ class Stream:
             },
             body=json.dumps(content).encode(),
         )
-        return asyncio.run(self.gateway.answer(request))
 
     def send(self, *events: Json, **headers: str) -> Response:
         return self.post(STREAM, {"events": list(events)}, self.token, **headers)

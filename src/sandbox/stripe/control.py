@@ -19,21 +19,28 @@ _CHANGEABLE = frozenset(
     {
         "aggregation_delay",
         "checked_late",
+        "endpoint_concurrency",
         "enforce_rate_limits",
         "error_samples",
         "finalization_grace",
+        "global_concurrency",
         "invoice_created_hold",
+        "latency",
+        "log_requests",
         "meter_event_latency",
+        "meter_events_per_second",
         "renewal_delay",
+        "stream_requests_per_second",
         "webhook_retry_delays",
     }
 )
 
 
 def control_routes(stripe: StripeSandbox) -> list[Route]:
-    """`/_sandbox/...`: faults, calls, requests, clock, settings, meter_events, webhooks, run_due."""
+    """`/_sandbox/...`: faults, calls, limited, requests, clock, settings, meter_events, webhooks, run_due."""
     actions: dict[tuple[str, str], Callable[[Json], Any]] = {
         ("GET", "calls"): lambda _: _calls(stripe),
+        ("GET", "limited"): lambda _: stripe.log.limited,
         ("GET", "requests"): lambda _: [vars(request) for request in stripe.log.requests],
         ("DELETE", "requests"): lambda _: stripe.log.clear(),
         ("GET", "faults"): lambda _: [vars(fault) for fault in stripe.faults.struck],

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
-from sandbox.stripe.access import RateLimiter, api_key, authorize, rate_limited
+from sandbox.stripe.access import api_key, authorize
 from sandbox.stripe.account import Json
 from sandbox.stripe.api import ROUTES
+from sandbox.stripe.api.metering import METER_EVENTS
 from sandbox.stripe.api.route import Call, Route
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.expand import check_depth, expand
 from sandbox.stripe.faults import Fault
 from sandbox.stripe.form import Form, decode, decode_json
 from sandbox.stripe.idempotency import KEPT_SECONDS, KEPT_SECONDS_V2
+from sandbox.stripe.limits import LOCK_TIMEOUT, REASON, Concurrency, RateLimiter, rate_limited
 from sandbox.stripe.messages import Request, Response, json_response
 from sandbox.stripe.render import render
 from sandbox.stripe.request_log import LoggedRequest, without_secrets
 from sandbox.stripe.sandbox import StripeSandbox
 from sandbox.stripe.versions import ApiVersion, api_version
 
-_METER_EVENTS = "/v1/billing/meter_events"
 _FORM_TYPE, _JSON_TYPE = "application/x-www-form-urlencoded", "application/json"
 _V2 = "/v2/"
 _BY_SHAPE: dict[tuple[str, int], list[Route]] = {}
@@ -45,56 +47,78 @@ class _Prepared:
         return self.route.template.startswith(_V2)
 
 
+@dataclass(frozen=True)
+class _Arrival:
+    """A request that is being answered.
+
+    `due`: not answered before, on the event loop's clock; `held`: what it occupies until then.
+    """
+
+    request: Request
+    encoded: str
+    id: str
+    faults: Mapping[str, Fault]
+    due: float
+    held: ExitStack
+
+    async def wait(self) -> None:
+        """Let the rest of the time pass that an answer takes."""
+        remaining = self.due - asyncio.get_running_loop().time()
+        if remaining > 0:
+            await asyncio.sleep(remaining)
+
+
 class Gateway:
     """Answers requests to one stand-in."""
 
     def __init__(self, stripe: StripeSandbox) -> None:
         self._stripe = stripe
-        self._limiter = RateLimiter()
-        self._metering: set[tuple[str, str]] = set()
+        self._limiter = RateLimiter(stripe.timer)
+        self._concurrency = Concurrency()
 
     async def answer(self, request: Request) -> Response:
         """Answer one request, with whatever fault is due for it; never raises."""
+        due = asyncio.get_running_loop().time() + self._stripe.settings.latency
         encoded = _encoded(request)
         faults = self._stripe.faults.take(request.method, request.path, encoded)
         if "delay" in faults:
             await asyncio.sleep(faults["delay"].seconds)
         self._stripe.advance()
         request_id = self._stripe.account.new_id("req", 14)
-        base = {"Request-Id": request_id}
-        try:
-            response = await self._respond(request, encoded, faults, request_id)
-        except StripeError as error:
-            response = _error_response(error)
-        response = replace(response, headers={**base, **response.headers})
+        with ExitStack() as held:
+            arrival = _Arrival(request, encoded, request_id, faults, due, held)
+            try:
+                response = await self._respond(arrival)
+            except StripeError as error:
+                response = _error_response(error)
+            await arrival.wait()
+        response = replace(response, headers={"Request-Id": request_id, **response.headers})
         self._log(request, encoded, response)
         return response
 
-    async def _respond(
-        self, request: Request, encoded: str, faults: dict[str, Fault], request_id: str
-    ) -> Response:
+    async def _respond(self, arrival: _Arrival) -> Response:
+        request, faults = arrival.request, arrival.faults
         if "drop_before" in faults:
             return Response(0, {}, b"", dropped=True)
         if "status" in faults:
             raise _server_error(faults["status"].status)
         if "rate_limited" in faults:
             raise rate_limited(faults["rate_limited"].reason)
-        prepared = self._prepare(request, encoded)
+        prepared = self._prepare(arrival)
         idempotency = self._stripe.idempotency
         if prepared.key is not None:
-            fingerprint = f"{request.method} {request.path} {encoded}"
             kept = KEPT_SECONDS_V2 if prepared.is_v2 else KEPT_SECONDS
-            replay = idempotency.begin(prepared.key, fingerprint, kept)
+            replay = idempotency.begin(prepared.key, _fingerprint(request, arrival.encoded), kept)
             if replay is not None:
                 return replay
         try:
-            response = await self._execute(prepared, request, request_id)
+            response = await self._execute(prepared, arrival)
         except BaseException:
             idempotency.forget(prepared.key)
             raise
         if "error_after" in faults:
             response = _error_response(_server_error(faults["error_after"].status))
-        response = _stamped(response, prepared, request_id)
+        response = _stamped(response, prepared, arrival.id)
         if prepared.is_v2 and response.status >= 400:
             # The v2 API executes a request that failed anew (API v2 overview, "Idempotency").
             idempotency.forget(prepared.key)
@@ -104,8 +128,8 @@ class Gateway:
             await asyncio.sleep(faults["delay_after"].seconds)
         return replace(response, dropped="drop" in faults)
 
-    def _prepare(self, request: Request, encoded: str) -> _Prepared:
-        account = self._stripe.account
+    def _prepare(self, arrival: _Arrival) -> _Prepared:
+        account, request = self._stripe.account, arrival.request
         key = api_key(request.headers)
         route, ids = _route(request)
         if route.by_session:
@@ -120,30 +144,36 @@ class Gateway:
         if route.legacy and version.is_basil:
             raise _unrecognized(request)
         connected = "stripe-account" in request.headers
-        self._limiter.check(account.settings, route, account.clock(), connected=connected)
+        self._limiter.check(account.settings, route, connected=connected)
+        arrival.held.enter_context(self._concurrency.call(account.settings, route))
         return _Prepared(
             route,
             ids,
             version,
-            _decoded(request, encoded),
+            _decoded(request, arrival.encoded),
             request.headers.get("idempotency-key") if _takes_key(request) else None,
         )
 
-    async def _execute(self, prepared: _Prepared, request: Request, request_id: str) -> Response:
+    async def _execute(self, prepared: _Prepared, arrival: _Arrival) -> Response:
         """Run the endpoint; its own errors are answers, earlier ones are raised."""
         params = prepared.route.params.parse(prepared.form)
         check_depth(params.get("expand", []))
-        call = Call(self._stripe, prepared.version, request.path, prepared.ids, params)
-        with self._one_at_a_time(prepared.route, params):
-            if prepared.route.template == _METER_EVENTS:
-                await asyncio.sleep(self._stripe.settings.meter_event_latency)
-            with self._stripe.account.lock:
-                try:
-                    return json_response(200, self._run(prepared, call, request_id))
-                except StripeError as error:
-                    if not error.stored:
-                        raise
-                    return _error_response(error)
+        call = Call(self._stripe, prepared.version, arrival.request.path, prepared.ids, params)
+        if prepared.route.template == METER_EVENTS:
+            arrival.held.enter_context(self._metering(params))
+            await asyncio.sleep(self._stripe.settings.meter_event_latency)
+        response = self._answered(prepared, call, arrival.id)
+        await arrival.wait()
+        return response
+
+    def _answered(self, prepared: _Prepared, call: Call, request_id: str) -> Response:
+        with self._stripe.account.lock:
+            try:
+                return json_response(200, self._run(prepared, call, request_id))
+            except StripeError as error:
+                if not error.stored:
+                    raise
+                return _error_response(error)
 
     def _run(self, prepared: _Prepared, call: Call, request_id: str) -> Json:
         account = self._stripe.account
@@ -163,34 +193,28 @@ class Gateway:
 
         return find
 
-    @contextmanager
-    def _one_at_a_time(self, route: Route, params: Json) -> Iterator[None]:
-        """One concurrent meter event per customer and meter (Record usage, "Rate limits")."""
-        if route.template != _METER_EVENTS:
-            yield
-            return
+    def _metering(self, params: Json) -> AbstractContextManager[None]:
         meters = self._stripe.account.meters
         meter = next((row for row in meters if row.event_name == params["event_name"]), None)
         name = meter.customer_key if meter else "stripe_customer_id"
-        busy = (params["event_name"], params["payload"].get(name, ""))
-        if busy in self._metering:
-            raise rate_limited("resource-specific")
-        self._metering.add(busy)
-        try:
-            yield
-        finally:
-            self._metering.discard(busy)
+        return self._concurrency.metering(params["event_name"], params["payload"].get(name, ""))
 
     def _log(self, request: Request, encoded: str, response: Response) -> None:
         try:
             template = _route(request)[0].template
         except StripeError:
             template = request.path
+        limited = response.headers.get(REASON, LOCK_TIMEOUT) if response.status == 429 else None
+        self._stripe.log.count(request.method, template, limited)
+        if self._stripe.settings.log_requests:
+            self._keep(request, encoded, response, template)
+
+    def _keep(self, request: Request, encoded: str, response: Response, template: str) -> None:
         try:
             params = _decoded(request, encoded)
         except StripeError:
             params = {}
-        self._stripe.log.add(
+        self._stripe.log.keep(
             LoggedRequest(
                 method=request.method,
                 path=request.path,
@@ -214,6 +238,11 @@ def _decoded(request: Request, encoded: str) -> Form:
     if request.path.startswith(_V2):
         return {**decode(request.query), **decode_json(request.body)}
     return decode(encoded)
+
+
+def _fingerprint(request: Request, encoded: str) -> bytes:
+    """What must be the same where a key is used again, in few bytes: an answer is kept for up to 30 days."""
+    return hashlib.sha256(f"{request.method} {request.path} {encoded}".encode()).digest()
 
 
 def _takes_key(request: Request) -> bool:

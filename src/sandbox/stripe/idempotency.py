@@ -15,7 +15,7 @@ KEPT_SECONDS_V2 = 30 * 24 * 3600
 
 @dataclass
 class _Stored:
-    fingerprint: str
+    fingerprint: bytes
     at: int
     kept: int
     response: Response | None = None
@@ -28,7 +28,7 @@ class Idempotency:
         self._account = account
         self._stored: dict[str, _Stored] = {}
 
-    def begin(self, key: str, fingerprint: str, kept: int = KEPT_SECONDS) -> Response | None:
+    def begin(self, key: str, fingerprint: bytes, kept: int = KEPT_SECONDS) -> Response | None:
         """The answer to replay, kept so many seconds, or None to go ahead; `store` or `forget` must follow.
 
         Raises StripeError: 400 for other parameters under the same key or a key that is too long,

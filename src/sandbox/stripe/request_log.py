@@ -27,12 +27,13 @@ class LoggedRequest:
 
 
 class RequestLog:
-    """The newest requests and the number of calls per endpoint."""
+    """The newest requests, the number of calls per endpoint, and how many of them were too many."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: deque[LoggedRequest] = deque(maxlen=_KEPT)
         self._calls: Counter[tuple[str, str]] = Counter()
+        self._limited: Counter[str] = Counter()
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -46,17 +47,30 @@ class RequestLog:
         with self._lock:
             return dict(self._calls)
 
-    def add(self, request: LoggedRequest) -> None:
+    @property
+    def limited(self) -> dict[str, int]:
+        """Number of calls that were answered 429, by reason."""
+        with self._lock:
+            return dict(self._limited)
+
+    def count(self, method: str, template: str, limited: str | None) -> None:
+        """Count one call, and what limited it if it was answered 429."""
+        with self._lock:
+            self._calls[method, template] += 1
+            if limited is not None:
+                self._limited[limited] += 1
+
+    def keep(self, request: LoggedRequest) -> None:
         """Remember one request."""
         with self._lock:
             self._requests.append(request)
-            self._calls[request.method, request.template] += 1
 
     def clear(self) -> None:
         """Forget everything, counts included."""
         with self._lock:
             self._requests.clear()
             self._calls.clear()
+            self._limited.clear()
 
 
 def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:

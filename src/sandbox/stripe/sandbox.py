@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
-from sandbox.clock import Clock
+from sandbox.clock import Clock, Timer
 from sandbox.stripe import lifecycle
 from sandbox.stripe.account import Account
 from sandbox.stripe.agenda import Agenda
@@ -26,7 +27,7 @@ from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks
 
 
 class StripeSandbox:
-    """One Stripe account in memory; `deliver` replaces the posting of webhooks."""
+    """One Stripe account in memory; `deliver` replaces the posting of webhooks, `timer` what rates go by."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class StripeSandbox:
         settings: StripeSettings | None = None,
         *,
         deliver: Deliver | None = None,
+        timer: Timer = time.monotonic,
     ) -> None:
         self.account = Account(clock, settings or StripeSettings())
         self.events = Events(self.account)
@@ -48,6 +50,7 @@ class StripeSandbox:
         self.idempotency = Idempotency(self.account)
         self.log = RequestLog()
         self.deliver = deliver
+        self.timer = timer
         self._background = BackgroundDelivery(self.account.settings.webhook_timeout)
         self._turn = threading.RLock()
         self._agenda = Agenda(self._due_of)

@@ -23,6 +23,14 @@ LIVE_RETRY_DELAYS = (
     18 * _HOUR,
     _DAY,
 )
+_NOT_NEGATIVE = (
+    "aggregation_delay",
+    "error_samples",
+    "invoice_created_hold",
+    "latency",
+    "meter_event_latency",
+    "renewal_delay",
+)
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,27 @@ class StripeSettings:
     leaps; otherwise they came when the clock says so."""
     invoice_created_hold: int = 72 * _HOUR
     enforce_rate_limits: bool = False
+    """Whether calls beyond the limits per second get 429; those of `limits` and the two that follow."""
+    meter_events_per_second: int = 1_000
+    """Live; meter events of a sandbox, and of connected accounts, count as other calls do (Rate limits)."""
+    stream_requests_per_second: int = 10_000
+    """Live; requests of a sandbox's stream count as other calls do (API reference, "Meter Event Stream")."""
+    global_concurrency: int | None = None
+    endpoint_concurrency: int | None = None
+    """Calls at once, beyond which they get 429: Stripe has such limits and tells no numbers. None: none."""
+    latency: float = 0.0
+    """Seconds from a request's arrival to its answer, the work included."""
     meter_event_latency: float = 0.002
     """Seconds that a meter event takes; overlapping calls on a customer and meter get 429."""
+    log_requests: bool = True
+    """Whether requests are kept, or only counted."""
     seed: int | None = None
     """Makes ids and secrets repeatable; None: different in each run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.finalization_grace <= 72 * _HOUR:
             raise ValueError("finalization_grace must lie between 0 and 72 hours")
-        for name in ("aggregation_delay", "error_samples", "renewal_delay", "invoice_created_hold"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 

@@ -13,6 +13,7 @@ from sandbox.stripe.objects import Meter
 from sandbox.stripe.render_values import json_number
 from sandbox.stripe.schema import EXPAND, PAGE, Fields, Moment, Pairs, Text, choice
 
+METER_EVENTS = "/v1/billing/meter_events"
 _MINUTE = 60
 
 
@@ -105,7 +106,7 @@ def _summary(call: Call, meter: Meter, customer: str, start: int, end: int, even
 ROUTES = [
     Route(
         "POST",
-        "/v1/billing/meter_events",
+        METER_EVENTS,
         "billing_meter_event",
         _create_event,
         fields(

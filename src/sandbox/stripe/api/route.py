@@ -110,6 +110,11 @@ class Route:
     by_session: bool = False
 
     @property
+    def name(self) -> str:
+        """Method and path template."""
+        return f"{self.method} {self.template}"
+
+    @property
     def permission(self) -> str:
         """The restricted-key permission in Stripe's spelling."""
         return f"rak_{self.resource}_{'read' if self.method == 'GET' else 'write'}"
