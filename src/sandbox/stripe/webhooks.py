@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from sandbox.stripe.account import Account
 from sandbox.stripe.events import AnyEvent, Events, encode_event
@@ -24,8 +26,8 @@ class Delivery:
     event: AnyEvent
     endpoint: str
     due: int
+    number: int
     statuses: list[int] = field(default_factory=list)
-    in_flight: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Webhooks:
         self._account = account
         self._events = events
         self._disturbances: list[_Disturbance] = []
-        self._open: list[Delivery] = []
+        self._queue: list[tuple[int, int, Delivery]] = []
+        self._open: Counter[tuple[str, str]] = Counter()
         self.log: list[Delivery] = []
         events.listeners.append(self._enqueue)
 
@@ -100,26 +103,23 @@ class Webhooks:
 
     def next_due(self) -> int | None:
         """When the next try is due, in UTC unix seconds."""
-        return min((row.due for row in self._open if not row.in_flight), default=None)
+        return self._queue[0][0] if self._queue else None
 
     def take_due(self, until: int) -> list[Attempt]:
         """The tries due until this instant, in order; each must be answered with `settle`."""
-        due = [row for row in self._open if not row.in_flight and row.due <= until]
-        due.sort(key=lambda row: row.due)
         attempts = []
-        for row in due:
+        while self._queue and self._queue[0][0] <= until:
+            _, _, row = heappop(self._queue)
             endpoint = self._endpoint(row.endpoint)
             if endpoint is None or endpoint.status != "enabled":
                 self._close(row, row.due, delivered=False)
-                continue
-            row.in_flight = True
-            attempts.append(self._attempt(row, endpoint))
+            else:
+                attempts.append(self._attempt(row, endpoint))
         return attempts
 
     def settle(self, attempt: Attempt, status: int, at: int) -> None:
         """Note an answer that came at an instant: all but a 2xx is tried again later."""
         row = attempt.delivery
-        row.in_flight = False
         row.statuses.append(status)
         if 200 <= status < 300:
             self._close(row, at, delivered=True)
@@ -128,7 +128,7 @@ class Webhooks:
         if len(row.statuses) > len(delays):
             self._close(row, at, delivered=False)
         else:
-            row.due = at + delays[len(row.statuses) - 1]
+            self._wait(row, at + delays[len(row.statuses) - 1])
 
     def _endpoint(self, id_: str) -> Endpoint | None:
         return self._account.endpoints.find(id_) or self._account.destinations.find(id_)
@@ -171,16 +171,22 @@ class Webhooks:
             if disturbance.kind == "twin":
                 self._events.repeat(event)
         for _ in range(copies):
-            delivery = Delivery(event, endpoint.id, due)
+            delivery = Delivery(event, endpoint.id, due, len(self.log))
             event.waiting.add(endpoint.id)
-            self._open.append(delivery)
+            self._open[event.id, endpoint.id] += 1
             self.log.append(delivery)
+            self._wait(delivery, due)
+
+    def _wait(self, row: Delivery, due: int) -> None:
+        row.due = due
+        heappush(self._queue, (due, row.number, row))
 
     def _close(self, row: Delivery, at: int, *, delivered: bool) -> None:
-        self._open.remove(row)
-        if any(other.event is row.event and other.endpoint == row.endpoint for other in self._open):
-            return
         event = row.event
+        self._open[event.id, row.endpoint] -= 1
+        if self._open[event.id, row.endpoint]:
+            return
+        del self._open[event.id, row.endpoint]
         event.waiting.discard(row.endpoint)
         if not delivered:
             event.failed.add(row.endpoint)
