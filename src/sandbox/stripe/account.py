@@ -7,10 +7,9 @@ import string
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from sandbox.clock import Clock
-from sandbox.stripe.errors import no_such
 from sandbox.stripe.objects import (
     Customer,
     EventDestination,
@@ -24,67 +23,10 @@ from sandbox.stripe.objects import (
     WebhookEndpoint,
 )
 from sandbox.stripe.settings import StripeSettings
+from sandbox.stripe.table import Table
 
 Json = dict[str, Any]
 _ALPHABET = string.ascii_letters + string.digits
-
-
-class Identified(Protocol):
-    id: str
-    created: int
-
-
-class Table[T: Identified]:
-    """Objects of one kind in the order of their creation."""
-
-    def __init__(self, resource: str) -> None:
-        self.resource = resource
-        self._rows: dict[str, T] = {}
-        self._order: dict[str, int] = {}
-
-    def add(self, row: T) -> T:
-        self._rows[row.id] = row
-        self._order[row.id] = len(self._order)
-        return row
-
-    def put_back(self, row: T) -> None:
-        """Replace an object, or bring it back, in its old place."""
-        self._rows[row.id] = row
-
-    def remove(self, id_: str) -> None:
-        del self._rows[id_]
-
-    def find(self, id_: str | None) -> T | None:
-        return self._rows.get(id_) if id_ is not None else None
-
-    def get(self, id_: str, param: str = "id") -> T:
-        """The object with this id; raises StripeError 404."""
-        row = self._rows.get(id_)
-        if row is None:
-            raise no_such(self.resource, id_, param)
-        return row
-
-    def refer(self, id_: str, param: str) -> T:
-        """The object that another one names; raises StripeError 400 for the parameter."""
-        row = self._rows.get(id_)
-        if row is None:
-            raise no_such(self.resource, id_, param, status=400)
-        return row
-
-    def order(self, id_: str, param: str) -> int:
-        """Place of an object, removed or not, in the order of creation."""
-        if id_ not in self._order:
-            raise no_such(self.resource, id_, param, status=400)
-        return self._order[id_]
-
-    def newest(self) -> Iterator[T]:
-        return iter(reversed(list(self._rows.values())))
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(list(self._rows.values()))
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 class Account:
@@ -100,9 +42,9 @@ class Account:
         self.prices: Table[Price] = Table("price")
         self.meters: Table[Meter] = Table("billing meter")
         self.customers: Table[Customer] = Table("customer")
-        self.subscriptions: Table[Subscription] = Table("subscription")
+        self.subscriptions: Table[Subscription] = Table("subscription", by=("customer",))
         self.items: Table[SubscriptionItem] = Table("subscription_item")
-        self.invoices: Table[Invoice] = Table("invoice")
+        self.invoices: Table[Invoice] = Table("invoice", by=("subscription", "customer"))
         self.schedules: Table[SubscriptionSchedule] = Table("subscription schedule")
         self.endpoints: Table[WebhookEndpoint] = Table("webhook endpoint")
         self.destinations: Table[EventDestination] = Table("event destination")

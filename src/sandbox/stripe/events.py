@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from sandbox.stripe.account import Account, Json, Table
+from sandbox.stripe.account import Account, Json
 from sandbox.stripe.render import render
 from sandbox.stripe.settings import DEFAULT_API_VERSION
+from sandbox.stripe.table import Table
 from sandbox.stripe.thin_events import ThinEvent
 from sandbox.stripe.versions import ApiVersion
 
 Rendered = Mapping[str, Json]
-_EVENT_DAYS = 30
+_EVENT_SECONDS = 30 * 24 * 3600
 
 
 @dataclass
 class Event:
-    """One event; `data` per API version, fixed at the moment of the change."""
+    """One event; `data` per API version, fixed at the moment of the change.
+
+    It is packed: a renewal of 100,000 subscriptions makes half a million events, of several kilobytes each.
+    """
 
     resource: ClassVar[str] = "event"
     id: str
@@ -27,7 +32,7 @@ class Event:
     type: str
     object_id: str
     customer: str | None
-    data: dict[str, Json]
+    data: dict[str, bytes]
     default_version: str
     request_id: str | None
     idempotency_key: str | None
@@ -42,7 +47,7 @@ class Event:
             id_=self.id,
             type_=self.type,
             created=self.created,
-            data=self.data[version],
+            data=json.loads(zlib.decompress(self.data[version])),
             api_version=version,
             livemode=livemode,
             pending_webhooks=len(self.waiting),
@@ -69,7 +74,7 @@ class Events:
     def emit(self, type_: str, row: Any, before: Rendered | None = None) -> Event:
         """Record that something happened to row at the account's present instant."""
         account = self._account
-        data = {version: self._data(row, version, before) for version in self._versions()}
+        data = {version: _packed(self._data(row, version, before)) for version in self._versions()}
         event = Event(
             id=account.new_id("evt"),
             created=account.now(),
@@ -101,10 +106,9 @@ class Events:
             listener(event)
         return event
 
-    def kept(self) -> list[Event]:
-        """Events of the last 30 days, newest first (API reference, "Events")."""
-        oldest = self._account.now() - _EVENT_DAYS * 24 * 3600
-        return [event for event in self.table.newest() if event.created >= oldest]
+    def is_kept(self, event: Event) -> bool:
+        """Whether the event can still be read: for 30 days (API reference, "Events")."""
+        return event.created >= self._account.now() - _EVENT_SECONDS
 
     def _versions(self) -> set[str]:
         default = self._account.settings.default_api_version
@@ -115,6 +119,10 @@ class Events:
         if before is not None and version in before:
             data["previous_attributes"] = previous_attributes(before[version], data["object"])
         return data
+
+
+def _packed(data: Json) -> bytes:
+    return zlib.compress(json.dumps(data).encode(), level=1)
 
 
 def previous_attributes(before: Json, after: Json) -> Json:

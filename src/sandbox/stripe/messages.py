@@ -39,5 +39,5 @@ class Response:
 
 def json_response(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """An answer with a JSON body."""
-    body = json.dumps(content, indent=2).encode()
+    body = json.dumps(content).encode()
     return Response(status, {"Content-Type": "application/json", **(headers or {})}, body)

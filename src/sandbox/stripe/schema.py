@@ -267,3 +267,10 @@ def in_range(value: int | None, bounds: int | dict[str, int] | None) -> bool:
         and value < bounds.get("lt", value + 1)
         and value <= bounds.get("lte", value)
     )
+
+
+def earliest(bounds: int | dict[str, int] | None) -> int | None:
+    """A value below which nothing lies in a parsed RANGE; None when there is none."""
+    if isinstance(bounds, dict):
+        return max((bounds[name] for name in ("gt", "gte") if name in bounds), default=None)
+    return bounds

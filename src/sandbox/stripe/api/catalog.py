@@ -78,10 +78,8 @@ def _list_products(call: Call) -> Json:
     params = call.params
     return call.page(
         call.account.products,
-        (
-            row
-            for row in call.account.products.newest()
-            if params.get("active") in (None, row.active)
+        lambda row: (
+            params.get("active") in (None, row.active)
             and row.id in params.get("ids", [row.id])
             and in_range(row.created, params.get("created"))
         ),
@@ -219,7 +217,7 @@ def _list_prices(call: Call) -> Json:
             and in_range(row.created, params.get("created"))
         )
 
-    return call.page(call.account.prices, filter(matches, call.account.prices.newest()))
+    return call.page(call.account.prices, matches)
 
 
 _PRODUCT: Members = {

@@ -42,8 +42,8 @@ def _update(call: Call) -> Json:
 def _delete(call: Call) -> Json:
     """Deleting a customer cancels its subscriptions at once, dropping their usage."""
     customer = _existing(call)
-    for subscription in call.account.subscriptions:
-        if subscription.customer == customer.id and subscription.is_live:
+    for subscription in list(call.account.subscriptions.newest(customer=customer.id))[::-1]:
+        if subscription.is_live:
             cancel_now(call.books, subscription, invoice_now=False)
     call.stripe.events.emit("customer.deleted", customer)
     customer.deleted = True
@@ -54,10 +54,8 @@ def _list(call: Call) -> Json:
     params = call.params
     return call.page(
         call.account.customers,
-        (
-            row
-            for row in call.account.customers.newest()
-            if not row.deleted
+        lambda row: (
+            not row.deleted
             and params.get("email") in (None, row.email)
             and in_range(row.created, params.get("created"))
         ),

@@ -8,6 +8,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api.event_types import EVENT_TYPES
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid, malformed, no_such
+from sandbox.stripe.events import Event
 from sandbox.stripe.item_changes import merged
 from sandbox.stripe.objects import WebhookEndpoint, WebhookSecret
 from sandbox.stripe.schema import (
@@ -34,19 +35,21 @@ def _list_events(call: Call) -> Json:
     wanted = params.get("types") or [params.get("type", "*")]
     exact = {type_ for type_ in wanted if not type_.endswith("*")}
     prefixes = tuple(type_[:-1] for type_ in wanted if type_.endswith("*"))
-    rows = [
-        event
-        for event in call.stripe.events.kept()
-        if (event.type in exact or event.type.startswith(prefixes))
-        and in_range(event.created, params.get("created"))
-        and params.get("delivery_success") in (None, not event.waiting and not event.failed)
-    ]
-    return call.page(call.stripe.events.table, rows)
+
+    def matches(event: Event) -> bool:
+        return (
+            (event.type in exact or event.type.startswith(prefixes))
+            and in_range(event.created, params.get("created"))
+            and params.get("delivery_success") in (None, not event.waiting and not event.failed)
+            and call.stripe.events.is_kept(event)
+        )
+
+    return call.page(call.stripe.events.table, matches)
 
 
 def _retrieve_event(call: Call) -> Json:
-    event = next((row for row in call.stripe.events.kept() if row.id == call.id), None)
-    if event is None:
+    event = call.stripe.events.table.get(call.id)
+    if not call.stripe.events.is_kept(event):
         raise no_such("event", call.id)
     return call.show(event)
 
@@ -128,7 +131,7 @@ ROUTES = [
         "GET",
         "/v1/webhook_endpoints",
         "webhook",
-        lambda call: call.page(call.account.endpoints, call.account.endpoints.newest()),
+        lambda call: call.page(call.account.endpoints),
         fields(PAGE),
     ),
     Route(

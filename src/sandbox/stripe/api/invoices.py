@@ -28,16 +28,16 @@ def _list(call: Call) -> Json:
     params = call.params
     return call.page(
         call.account.invoices,
-        (
-            row
-            for row in call.account.invoices.newest()
-            if params.get("status") in (None, row.status)
+        lambda row: (
+            params.get("status") in (None, row.status)
             and params.get("customer") in (None, row.customer)
             and params.get("subscription") in (None, row.subscription)
             and params.get("collection_method") in (None, row.collection_method)
             and in_range(row.created, params.get("created"))
             and in_range(row.due_date, params.get("due_date"))
         ),
+        subscription=params.get("subscription"),
+        customer=params.get("customer"),
     )
 
 

@@ -54,8 +54,7 @@ def _switch_meter(call: Call, status: str, event: str) -> Json:
 
 def _list_meters(call: Call) -> Json:
     status = call.params.get("status")
-    rows = (row for row in call.account.meters.newest() if status in (None, row.status))
-    return call.page(call.account.meters, rows)
+    return call.page(call.account.meters, lambda row: status in (None, row.status))
 
 
 _KEY = Text(100)

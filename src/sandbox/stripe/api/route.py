@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
-from sandbox.stripe.account import Account, Identified, Json, Table
+from sandbox.stripe.account import Account, Json
 from sandbox.stripe.books import Books
 from sandbox.stripe.errors import malformed, no_such
 from sandbox.stripe.events import Event
 from sandbox.stripe.render import render
 from sandbox.stripe.sandbox import StripeSandbox
-from sandbox.stripe.schema import Fields, Kind, Members
+from sandbox.stripe.schema import Fields, Kind, Members, earliest
+from sandbox.stripe.table import Identified, Table
 from sandbox.stripe.versions import ApiVersion
 
 DEFAULT_LIMIT = 10
@@ -49,18 +51,27 @@ class Call:
             return row.body(self.account.settings.livemode)
         return render(self.account, row, self.version)
 
-    def page[T: Identified](self, table: Table[T], rows: Iterable[T]) -> Json:
-        """One page of a table's rows, given newest first; cursors may name any row ever made."""
-        rows = list(rows)
-        before = after = None
+    def page[T: Identified](
+        self, table: Table[T], matches: Callable[[T], bool] = lambda _: True, **by: str | None
+    ) -> Json:
+        """One page of a table's rows that match, newest first; cursors may name any row ever made.
+
+        `by`: what the table can look its rows up by; they must match all the same. No more rows are looked
+        at than the page needs, so that a page of many costs no more than one of few.
+        """
         self._one_cursor()
-        if "starting_after" in self.params:
-            after = table.order(self.params["starting_after"], "starting_after")
-            rows = [row for row in rows if table.order(row.id, "id") < after]
+        limit = self.params.get("limit", DEFAULT_LIMIT)
         if "ending_before" in self.params:
-            before = table.order(self.params["ending_before"], "ending_before")
-            rows = [row for row in rows if table.order(row.id, "id") > before]
-        return self.cut(rows, self.show, from_end=before is not None)
+            rows = table.oldest(table.order(self.params["ending_before"], "ending_before"), **by)
+        else:
+            cursor = self.params.get("starting_after")
+            before = None if cursor is None else table.order(cursor, "starting_after")
+            rows = table.newest(before, since=earliest(self.params.get("created")), **by)
+        found = list(islice(filter(matches, rows), limit + 1))
+        kept = found[:limit]
+        if "ending_before" in self.params:
+            kept.reverse()
+        return self._list([self.show(row) for row in kept], has_more=len(found) > limit)
 
     def page_of(self, rows: list[Json]) -> Json:
         """One page of rows that belong to no table; cursors name rows by id."""
@@ -74,18 +85,12 @@ class Call:
             rows = rows[ids.index(self.params["starting_after"]) + 1 :]
         if "ending_before" in self.params:
             rows = rows[: ids.index(self.params["ending_before"])]
-        return self.cut(rows, lambda row: row, from_end="ending_before" in self.params)
-
-    def cut(self, rows: list[Any], show: Callable[[Any], Json], *, from_end: bool) -> Json:
-        """A list object of at most `limit` rows from the start or the end."""
         limit = self.params.get("limit", DEFAULT_LIMIT)
-        kept = rows[-limit:] if from_end else rows[:limit]
-        return {
-            "object": "list",
-            "data": [show(row) for row in kept],
-            "has_more": len(rows) > limit,
-            "url": self.path,
-        }
+        kept = rows[-limit:] if "ending_before" in self.params else rows[:limit]
+        return self._list(kept, has_more=len(rows) > limit)
+
+    def _list(self, rows: list[Json], *, has_more: bool) -> Json:
+        return {"object": "list", "data": rows, "has_more": has_more, "url": self.path}
 
     def _one_cursor(self) -> None:
         if "starting_after" in self.params and "ending_before" in self.params:

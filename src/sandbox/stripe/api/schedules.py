@@ -55,7 +55,7 @@ ROUTES = [
         "GET",
         _SCHEDULES,
         _RESOURCE,
-        lambda call: call.page(call.account.schedules, call.account.schedules.newest()),
+        lambda call: call.page(call.account.schedules),
         fields(PAGE),
     ),
     Route(

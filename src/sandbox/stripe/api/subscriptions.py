@@ -66,8 +66,9 @@ def _resume(call: Call) -> Json:
 
 
 def _list(call: Call) -> Json:
-    rows = (row for row in call.account.subscriptions.newest() if _matches(call, row))
-    return call.page(call.account.subscriptions, rows)
+    return call.page(
+        call.account.subscriptions, lambda row: _matches(call, row), customer=call.params.get("customer")
+    )
 
 
 def _matches(call: Call, row: Subscription) -> bool:

@@ -52,7 +52,7 @@ def _create(call: Call) -> Json:
 def _list_summaries(call: Call) -> Json:
     item, price = _metered(call)
     rows = [_summary(call, item, price, item.usage_from, item.period_end, None)]
-    for invoice in call.account.invoices.newest():
+    for invoice in call.account.invoices.newest(subscription=item.subscription):
         for line in invoice.lines:
             if line.subscription_item == item.id:
                 start, end = line.period_start, line.period_end
