@@ -36,6 +36,7 @@ SETTINGS = (
     "ROUNDING",
     "ALLOW_DECREASE",
     "HOLD_DRAFTS",
+    "STRIPE_METER_STREAM",
     "STRIPE_API_BASE",
 )
 """What this machine's environment may say otherwise than the stack's functions."""

@@ -15,7 +15,7 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 LEDGER = {"dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem"}
 ACTIONS = {
     "WebhookRole": LOGS | LEDGER | {"secretsmanager:GetSecretValue"},
-    "ScheduleRole": LOGS | {"secretsmanager:GetSecretValue", "sqs:SendMessage"},
+    "ScheduleRole": LOGS | LEDGER | {"secretsmanager:GetSecretValue", "sqs:SendMessage"},
     "WorkerRole": LOGS
     | LEDGER
     | {"secretsmanager:GetSecretValue", "sqs:SendMessage"}
@@ -240,6 +240,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
         ("Rounding", "half_up", ["half_up", "down", "up"]),
         ("AllowDecrease", "false", ["true", "false"]),
         ("HoldDrafts", "false", ["true", "false"]),
+        ("MeterStream", "false", ["true", "false"]),
         ("MapByEventName", "false", ["true", "false"]),
     ],
 )

@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 from usage_reporting.amounts import ZERO
+from usage_reporting.catalog import Catalog
 from usage_reporting.config import Settings
 from usage_reporting.customer_meters import (
     OM_METER_ID,
@@ -52,21 +53,19 @@ from usage_reporting.invoices import (
     subscription_of,
     with_invoice,
 )
+from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
 from usage_reporting.price_changes import PriceChanges
 from usage_reporting.read_ahead import read_ahead
 from usage_reporting.renewals import INVOICE_FINALIZED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.unmapped import Unmapped
-from usage_reporting.windows import HOUR, MINUTE, OLDEST_SLICE, floor_minute
+from usage_reporting.windows import HOUR, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
 
 LONGEST_DRAFT = 73 * HOUR
 """A period without an invoice for so long gets none: Stripe keeps a draft at most 72 hours."""
-
-CACHED_FOR = 10 * MINUTE
-"""So that metadata given to a product is seen soon, though a process may live for hours."""
 
 
 @dataclass(slots=True)
@@ -90,7 +89,7 @@ class Finalized:
 
 @dataclass(slots=True)
 class Billing:
-    """Stripe's side of the mirror. Meters, products and prices are asked once in ten minutes.
+    """Stripe's side of the mirror. Meters, products and prices are asked seldom (see `catalog`).
 
     Raises StripeUnavailableError when asking again may help.
     """
@@ -98,16 +97,19 @@ class Billing:
     api: StripeApi
     settings: Settings
     clock: Callable[[], int]
+    ledger: Ledger | None = None
+    """Where what seldom changes is kept for other processes."""
     unmapped: dict[str, Unmapped] = field(default_factory=dict)
     """Metered items without an OpenMeter meter, by id."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Subscriptions and drafts that could not be read, and why: their usage is not reported."""
     price_changes: PriceChanges = field(init=False)
-    _cache: dict[str, tuple[int, Json]] = field(default_factory=dict)
+    catalog: Catalog = field(init=False)
 
     def __post_init__(self) -> None:
-        """Wire the part that reads events."""
+        """Wire the parts that read events and what seldom changes."""
         self.price_changes = PriceChanges(self.api, self.clock)
+        self.catalog = Catalog(self.api, self.ledger, self.clock)
 
     def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncGenerator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
@@ -189,16 +191,16 @@ class Billing:
                 yield Finalized(mode_of(page[0]), invoices, page[-1]["id"])
 
     async def price(self, price: str) -> Json:
-        """A price, asked once in ten minutes."""
-        return await self._once(f"/v1/prices/{price}")
+        """A price, asked seldom."""
+        return await self.catalog.get(f"/v1/prices/{price}")
 
     async def stripe_meter(self, meter: str) -> StripeMeter:
-        """How a meter is fed, asked once in ten minutes."""
-        return stripe_meter(await self._once(f"/v1/billing/meters/{meter}"))
+        """How a meter is fed, asked seldom."""
+        return stripe_meter(await self.catalog.get(f"/v1/billing/meters/{meter}"))
 
     async def target_of(self, meter: str) -> Target:
         """How a meter is made to hold usage; none, of a legacy price: by usage records."""
-        return target_of(await self._once(f"/v1/billing/meters/{meter}") if meter else None)
+        return target_of(await self.catalog.get(f"/v1/billing/meters/{meter}") if meter else None)
 
     async def usage_held(self, customer: str, meter: str, start: int, end: int) -> Decimal:
         """What Stripe's summary holds of a customer on a meter; whole minutes, UTC seconds."""
@@ -327,16 +329,16 @@ class Billing:
     async def _openmeter_meter(self, item: Json) -> str:
         name = named_meter(item)
         if not name and (product := product_of(item["price"])):
-            metadata = (await self._once(f"/v1/products/{product}")).get("metadata") or {}
+            metadata = (await self.catalog.get(f"/v1/products/{product}")).get("metadata") or {}
             name = str(metadata.get(OM_METER_ID) or "")
         meter = meter_id_of(item["price"])
         if not name and meter and self.settings.openmeter_map_by_event_name:
-            name = str((await self._once(f"/v1/billing/meters/{meter}"))["event_name"])
+            name = str((await self.catalog.get(f"/v1/billing/meters/{meter}"))["event_name"])
         return name
 
     async def _facts(self, subscription: Json, item: Json) -> Facts:
         meter = meter_id_of(item["price"])
-        meters = {meter: await self._once(f"/v1/billing/meters/{meter}")} if meter else {}
+        meters = {meter: await self.catalog.get(f"/v1/billing/meters/{meter}")} if meter else {}
         customer = await self._customer(subscription)
         return Facts(
             meters=meters,
@@ -359,13 +361,6 @@ class Billing:
         except NotPermittedError:
             return {}
 
-    async def _once(self, path: str) -> Json:
-        asked_at, found = self._cache.get(path, (0, {}))
-        if self.clock() - asked_at > CACHED_FOR:
-            found = await self.api.get(path)
-            self._cache[path] = (self.clock(), found)
-        return found
-
     async def _of_draft(self, invoice: Json) -> list[CustomerMeter]:
         subscription_id = subscription_of(invoice)
         if not subscription_id or is_of_threshold(invoice) or await self._is_too_old(invoice):
@@ -384,7 +379,7 @@ class Billing:
                 continue  # the first invoice in classic billing mode has lines of no time at all
             item = items.get(item_id, {"id": item_id})
             if item.get("price", {}).get("id") != price_id:
-                item = {**item, "price": await self._once(f"/v1/prices/{price_id}")}
+                item = {**item, "price": await self.catalog.get(f"/v1/prices/{price_id}")}
             span = draft_span(invoice, line, subscription, item)
             # An item's creation parts its first period, and no other.
             pairs.append((in_period_of(line, item) if span.first else item, span))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from usage_reporting.billing import Billing
-from usage_reporting.config import Settings
+from usage_reporting.config import Mode, Settings
 from usage_reporting.credentials import Credentials, SecretsManagerCredentials
 from usage_reporting.draft_holds import DraftHolds
 from usage_reporting.endings import Endings
@@ -54,7 +54,7 @@ class Container:
         settings = self.settings
         api = StripeApi(self.credentials, api_base=settings.stripe_api_base)
         ledger = self.ledger = Ledger(self.table)
-        self.billing = Billing(api, settings, self.clock)
+        self.billing = Billing(api, settings, self.clock, None if settings.mode is Mode.SHADOW else ledger)
         openmeter = OpenMeter(
             settings.openmeter_url,
             self.credentials,

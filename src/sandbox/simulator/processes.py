@@ -137,7 +137,7 @@ class SimulatedContainer(Container):
         settings, wire = self.settings, self.process
         api = _StripeApi(self.credentials, wire)
         ledger = Ledger(self.table)
-        self.billing = Billing(api, settings, self.clock)
+        self.billing = Billing(api, settings, self.clock, ledger)
         openmeter = _OpenMeter(settings, self.credentials, wire)
         sender = Sender(api, ledger, self.clock, is_streaming=settings.stripe_meter_stream)
         self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
