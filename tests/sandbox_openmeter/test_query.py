@@ -419,3 +419,29 @@ def test_a_server_of_before_march_2025_takes_full_windows(clock: ManualClock, si
     old.record("prompt", "cus_1", TEN + 17, 3)
 
     assert values(old.query("tokens", start=DAY, end=DAY + 86_400, window_size=size)) == [3]
+
+
+def test_an_event_seen_at_once_does_not_overtake_one_that_was_due_before(
+    clock: ManualClock, openmeter: OpenMeterSandbox
+) -> None:
+    """Of two values at one instant, LATEST shows the one that was stored first."""
+    openmeter.create_meter("level", "prompt", aggregation="LATEST")
+    openmeter.ingest([cloud_event("first", data={"value": 1})], lag=10)
+    clock.advance(10)
+    openmeter.ingest([cloud_event("second", data={"value": 2})])
+    assert values(openmeter.query("level")) == [1]
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24, 48])
+def test_a_span_has_what_its_hours_have_however_many_are_stored(
+    openmeter: OpenMeterSandbox, hours: int
+) -> None:
+    for hour in range(48):
+        openmeter.record("prompt", "cus_1", DAY - 24 * 3600 + hour * 3600, hour)
+    openmeter.record("prompt", "cus_2", DAY, 5)
+    query = {"start": DAY - hours * 1800, "end": DAY + hours * 1800, "window_size": "HOUR"}
+    asked: dict[str, Any] = {**query, "subjects": ["cus_1", "cus_2"]}
+    rows = openmeter.query("tokens", **asked).rows
+    first = 24 - hours // 2
+    assert sum(row.value for row in rows if row.subject == "cus_1") == sum(range(first, first + hours))
+    assert [row.value for row in rows if row.subject == "cus_2"] == [5]

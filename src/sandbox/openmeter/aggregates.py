@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandbox.openmeter.values import Path, number_at, text_at
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Aggregate:
     """What is known of a set of events; two disjoint ones can be merged.
 
-    `first` and `last` are the times of the earliest and the latest event (UTC unix seconds).
+    `first` and `last` are the times of the earliest and the latest event (UTC unix seconds); `texts` is
+    there for UNIQUE_COUNT alone, because each stored hour of each subject has an aggregate.
     """
 
     aggregation: str
@@ -29,7 +30,7 @@ class Aggregate:
     latest: tuple[int, float] = (-1, 0.0)
     first: int = 0
     last: int = 0
-    texts: set[str] = field(default_factory=set)
+    texts: set[str] | None = None
 
     def add(self, event: Event) -> None:
         """Count one event."""
@@ -41,6 +42,7 @@ class Aggregate:
         if self.path is None:
             return
         if self.aggregation == "UNIQUE_COUNT":
+            self.texts = self.texts or set()
             self.texts.add(text_at(event.data, self.path))
             return
         number = number_at(event.data, self.path)
@@ -66,14 +68,15 @@ class Aggregate:
         self.most = max(self.most, other.most)
         if other.latest[0] > self.latest[0]:
             self.latest = other.latest
-        self.texts |= other.texts
+        if other.texts:
+            self.texts = other.texts | (self.texts or set())
 
     def value(self) -> float | None:
         """The aggregate's value; None is SQL's NULL, for which OpenMeter shows no row."""
         if self.aggregation == "COUNT":
             return float(self.events)
         if self.aggregation == "UNIQUE_COUNT":
-            return float(len(self.texts - {"null"}))
+            return float(len((self.texts or set()) - {"null"}))
         return self._numeric() if self.numbers else None
 
     def _numeric(self) -> float:

@@ -248,9 +248,11 @@ class _Run:
         random.Random(len(chosen)).shuffle(chosen)
         first, last = self.lower // HOUR, -(-self.upper // HOUR)
         for subject in chosen:
-            for hour, bucket in subjects.get(subject, {}).items():
-                if first <= hour < last:
-                    yield subject, hour, bucket
+            stored = subjects.get(subject, {})
+            hours = range(first, last) if last - first < len(stored) else sorted(stored)
+            for hour in hours:
+                if first <= hour < last and hour in stored:
+                    yield subject, hour, stored[hour]
 
     def _take(self, subject: str, start: int, bucket: Bucket) -> None:
         name = subject if self.by_subject else None

@@ -103,6 +103,8 @@ class EventStore:
         if event.visible_at is None or any(match(event) for match in self._holds):
             event.visible_at = None
             self._held.append(event)
+        elif event.visible_at <= self._clock() and not self._is_pending(event.visible_at):
+            self._show(event, event.visible_at)
         else:
             heapq.heappush(self._pending, (event.visible_at, next(self._order), event))
         return True
@@ -125,8 +127,14 @@ class EventStore:
     def visible(self) -> EventIndex:
         """The events that queries see now."""
         now = self._clock()
-        while self._pending and self._pending[0][0] <= now:
+        while self._is_pending(now):
             stored_at, _, event = heapq.heappop(self._pending)
-            event.stored_at = stored_at
-            self._visible.add(event)
+            self._show(event, stored_at)
         return self._visible
+
+    def _is_pending(self, until: int) -> bool:
+        return bool(self._pending) and self._pending[0][0] <= until
+
+    def _show(self, event: Event, stored_at: int) -> None:
+        event.stored_at = stored_at
+        self._visible.add(event)
