@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "HOLD_DRAFTS",
     "STRIPE_METER_STREAM",
     "STRIPE_API_BASE",
+    "STRIPE_RATE_SHARE",
     "POWERTOOLS_METRICS_NAMESPACE",
     "POWERTOOLS_SERVICE_NAME",
 }
@@ -104,6 +105,22 @@ def test_environment_is_what_the_settings_read() -> None:
     settings = Settings.from_environment(Recording(values))
     assert read == {name for name in ENVIRONMENT if not name.startswith("POWERTOOLS_")}
     assert settings.mode is Mode.SHADOW
+
+
+def test_the_functions_share_stripes_rate_limits() -> None:
+    shares = {name: function(name)["Environment"]["Variables"]["STRIPE_RATE_SHARE"] for name in FUNCTIONS}
+    text = shares["WorkerFunction"]["Fn::Sub"]
+    workers = source()["Parameters"]["MaximumConcurrency"]
+
+    for at_once in (workers["Default"], workers["MaxValue"]):
+        shares["WorkerFunction"] = text.replace("${MaximumConcurrency}", str(at_once))
+        environment = {"OPENMETER_URL": "https://openmeter.test"}
+        read = {
+            name: Settings.for_operator({**environment, "STRIPE_RATE_SHARE": share}).stripe_rate_share
+            for name, share in shares.items()
+        }
+        others = read["ScheduleFunction"] + read["WebhookFunction"]
+        assert read["WorkerFunction"] * at_once + others == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

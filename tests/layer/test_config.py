@@ -28,6 +28,7 @@ def test_the_defaults() -> None:
         allow_decrease=False,
         hold_drafts=False,
         stripe_api_base="",
+        stripe_rate_share=1.0,
     )
 
 
@@ -46,6 +47,7 @@ def test_every_setting_is_read() -> None:
             "ALLOW_DECREASE": "1",
             "HOLD_DRAFTS": "yes",
             "STRIPE_API_BASE": "http://127.0.0.1:12111/",
+            "STRIPE_RATE_SHARE": "0.6/4",
         }
     )
 
@@ -63,6 +65,7 @@ def test_every_setting_is_read() -> None:
         allow_decrease=True,
         hold_drafts=True,
         stripe_api_base="http://127.0.0.1:12111",
+        stripe_rate_share=0.15,
     )
 
 
@@ -93,6 +96,18 @@ def test_every_setting_is_read() -> None:
         ("OPENMETER_URL", "https://openmeter.test:port"),
         ("STRIPE_API_BASE", "stripe"),
         ("STRIPE_API_BASE", "http://[x"),
+        ("STRIPE_RATE_SHARE", "0"),
+        ("STRIPE_RATE_SHARE", "0.0/2"),
+        ("STRIPE_RATE_SHARE", "1.01"),
+        ("STRIPE_RATE_SHARE", "2/1"),
+        ("STRIPE_RATE_SHARE", "1/0"),
+        ("STRIPE_RATE_SHARE", "0/0"),
+        ("STRIPE_RATE_SHARE", "-0.5"),
+        ("STRIPE_RATE_SHARE", "1/2/3"),
+        ("STRIPE_RATE_SHARE", "1/"),
+        ("STRIPE_RATE_SHARE", "٣/4"),
+        ("STRIPE_RATE_SHARE", "nan"),
+        ("STRIPE_RATE_SHARE", "70%"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, bad: str) -> None:
@@ -130,6 +145,13 @@ def test_ways_to_say_no(text: str) -> None:
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("64", 64), ("", 2)])
 def test_the_edges_of_the_concurrency(text: str, number: int) -> None:
     assert Settings.from_environment({**LEAST, "OPENMETER_CONCURRENCY": text}).openmeter_concurrency == number
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("", 1.0), ("1", 1.0), ("0.35", 0.35), ("0.7/2", 0.35), ("1/1", 1.0), ("1/100", 0.01)]
+)
+def test_ways_to_say_a_share(text: str, share: float) -> None:
+    assert Settings.from_environment({**LEAST, "STRIPE_RATE_SHARE": text}).stripe_rate_share == share
 
 
 @pytest.mark.parametrize("secret", ["om_live_secret", "sk_test_secret", "https://u:secret@host?x=1"])

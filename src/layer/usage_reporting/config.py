@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ class Mode(StrEnum):
 
 _TRUE = {"true", "1", "yes", "on"}
 _KEYS = ("om_", "sk_", "rk_", "pk_", "whsec_", "kpat_", "spat_")
+_SHARE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(?:/(\d{1,6}(?:\.\d{1,6})?))?", re.ASCII)
 _FALSE = {"false", "0", "no", "off", ""}
 
 
@@ -42,6 +44,7 @@ class Settings:
     hold_drafts: bool = False
     stripe_meter_stream: bool = False
     stripe_api_base: str = ""
+    stripe_rate_share: float = 1.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -74,6 +77,7 @@ class Settings:
             hold_drafts=_flag(environment, "HOLD_DRAFTS"),
             stripe_meter_stream=_flag(environment, "STRIPE_METER_STREAM"),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
+            stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
         )
 
 
@@ -99,6 +103,18 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int, least
     if not in_range:
         raise ConfigurationError(f"{name} is {text!r}; it must be a whole number from {least} to {most}")
     return int(text)
+
+
+def _share(environment: Mapping[str, str], name: str) -> float:
+    """A number in (0, 1], or two to be divided: a template can divide by a parameter in no other way."""
+    text = environment.get(name) or "1"
+    match = _SHARE.fullmatch(text)
+    part, whole = (float(number or 1) for number in match.groups()) if match else (0.0, 1.0)
+    if not 0 < part <= whole:
+        raise ConfigurationError(
+            f"{name} is {text!r}; it must be a number above 0 and up to 1, or two as in 0.7/2"
+        )
+    return part / whole
 
 
 def _url(environment: Mapping[str, str], name: str, *, required: bool = True) -> str:
