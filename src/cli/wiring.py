@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-import stripe
-
 from cli.errors import WrongUseError
 from cli.stack import Stack
 from sandbox.memory_table import MemoryTable
 from usage_reporting import advice, container
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings
+from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
 from usage_reporting.endings import Endings
 from usage_reporting.errors import NotConfiguredError
@@ -88,7 +87,7 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
     if stack is not None:
         advice.STACK.set(stack.name)
     credentials = _credentials(environment, stack)
-    http = stripe.HTTPXClient(timeout=TIMEOUT_S)
+    http = ConnectionPools(TIMEOUT_S)
     clock = container.system_clock
     api = StripeApi(credentials, api_base=settings.stripe_api_base, http_client=http)
     ledger = Ledger(stack.table() if stack else MemoryTable())
@@ -105,7 +104,7 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
         yield Operator(settings, billing, openmeter, ledger, reporter, clock)
     finally:
         await openmeter.aclose()
-        await http.close_async()  # type: ignore[no-untyped-call]
+        await http.close_async()
 
 
 def _settings(environment: Mapping[str, str], stack: Stack | None) -> Settings:

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-import stripe
 
 from usage_reporting.config import Settings
+from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import LostRaceError
 from usage_reporting.ledger import Item, Key
@@ -24,7 +24,7 @@ from usage_reporting.model import (
     StripeMeter,
     Target,
 )
-from usage_reporting.stripe_api import StripeApi
+from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
 from usage_reporting.windows import DAY, HOUR, Slice
 
 NOON = 1_784_116_800
@@ -169,11 +169,9 @@ class Sleeps:
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-def stripe_client(handler: Handler) -> stripe.HTTPXClient:
-    """The official client's own HTTP client, answered by a function instead of a network."""
-    client = stripe.HTTPXClient()
-    client._client_async = httpx.AsyncClient(transport=httpx.MockTransport(handler))
-    return client
+def stripe_client(handler: Handler) -> ConnectionPools:
+    """The official client's HTTP client, answered by a function instead of a network."""
+    return ConnectionPools(TIMEOUT_S, transport=httpx.MockTransport(handler))
 
 
 def stripe_api(

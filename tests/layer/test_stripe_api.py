@@ -10,7 +10,6 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
-import stripe
 
 from tests.layer.builders import (
     D,
@@ -21,6 +20,7 @@ from tests.layer.builders import (
     stripe_error,
     stripe_list,
 )
+from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
 from usage_reporting.stripe_api import API_VERSION, LEGACY_API_VERSION, READ_TRIES, StripeApi
 
@@ -302,5 +302,5 @@ def test_a_list_goes_on_after_a_cursor_and_may_be_empty() -> None:
 def test_the_layers_own_client_is_one_for_the_event_loop() -> None:
     api = StripeApi(FixedCredentials())
 
-    assert isinstance(api._http_client, stripe.HTTPXClient)
-    asyncio.run(api._http_client._client_async.aclose())
+    assert isinstance(api._http_client, ConnectionPools)
+    asyncio.run(api._http_client.close_async())

@@ -33,6 +33,8 @@ _LASTING = _CLOSED | {SpanState.CANCELED}
 HEAD = "head"
 KEPT_FOR = 400 * DAY
 BATCH = 100
+CALLS_AT_ONCE = 16
+"""Each takes a thread and a connection for a few milliseconds."""
 UNPROCESSED_TRIES = 6
 """A throttled table gives a part of a batch; the rest is asked for after a pause ("BatchGetItem")."""
 
@@ -68,6 +70,7 @@ class DynamoTable:
                 retries={"mode": "standard", "total_max_attempts": 6},
                 connect_timeout=3,
                 read_timeout=5,
+                max_pool_connections=CALLS_AT_ONCE,
             ),
         )
         self._serialize = TypeSerializer().serialize

@@ -21,6 +21,8 @@ from usage_reporting.windows import HOUR, floor_hour, query_windows, rfc3339
 MOST_SUBJECTS = 100
 TRIES = 4
 TIMEOUT = httpx.Timeout(20.0, connect=4.0)
+KEPT_FOR_S = 20
+"""An idle connection is closed before the server, or an address translation on the way, has forgotten it."""
 
 ADDITIVE = frozenset({"SUM", "COUNT"})
 FALLS_NATURALLY = frozenset({"AVG", "MIN", "LATEST"})
@@ -60,7 +62,10 @@ class OpenMeter:
     ) -> None:
         self._base = f"{url}/api/v1/meters"
         self._credentials = credentials
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, transport=transport)
+        limits = httpx.Limits(
+            max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEPT_FOR_S
+        )
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, transport=transport)
         self._slots = asyncio.Semaphore(concurrency)
         self._sleep = sleep
         self._whole_windows = whole_windows

@@ -11,6 +11,7 @@ import stripe
 
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import pause
+from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Credentials
 from usage_reporting.errors import (
     NotFoundError,
@@ -52,7 +53,7 @@ class StripeApi:
     ) -> None:
         self._credentials = credentials
         self._api_base = api_base
-        self._http_client = http_client or stripe.HTTPXClient(timeout=TIMEOUT_S)
+        self._http_client = http_client or ConnectionPools(TIMEOUT_S)
         self._sleep = sleep
         self._client: stripe.StripeClient | None = None
         self._key = ""
