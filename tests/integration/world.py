@@ -17,6 +17,7 @@ from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
 from sandbox.stripe import StripeSandbox, sign
 from tests.contract.stripe_openapi import request_errors
+from tests.layer.builders import instant_pacer
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import SecretsManagerCredentials
@@ -106,6 +107,7 @@ class World:
             clock=self.clock,
         )
         made.billing.api._sleep = _no_sleep
+        made.billing.api._pacer = instant_pacer()
         made.reporter.sender.sleep = _no_sleep
         made.reporter.openmeter._sleep = _no_sleep
         self._containers.append(made)

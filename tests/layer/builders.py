@@ -24,6 +24,7 @@ from usage_reporting.model import (
     StripeMeter,
     Target,
 )
+from usage_reporting.pacer import Pacer
 from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
 from usage_reporting.windows import DAY, HOUR, Slice
 
@@ -174,12 +175,24 @@ def stripe_client(handler: Handler) -> ConnectionPools:
     return ConnectionPools(TIMEOUT_S, transport=httpx.MockTransport(handler))
 
 
+def instant_pacer() -> Pacer:
+    """A pacer whose waits take no time."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    return Pacer(monotonic=lambda: now, sleep=sleep)
+
+
 def stripe_api(
     handler: Handler, credentials: FixedCredentials | None = None, sleep: Sleeps | None = None
 ) -> StripeApi:
     return StripeApi(
         credentials or FixedCredentials(),
         http_client=stripe_client(handler),
+        pacer=instant_pacer(),
         sleep=sleep or Sleeps(),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,10 +12,12 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
+from sandbox.simulator.machine import VirtualClock, VirtualLoop
 from tests.layer.builders import (
     D,
     FixedCredentials,
     Sleeps,
+    instant_pacer,
     stripe_api,
     stripe_client,
     stripe_error,
@@ -22,7 +25,16 @@ from tests.layer.builders import (
 )
 from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.errors import NotFoundError, RejectedError, StripeUnavailableError
-from usage_reporting.stripe_api import API_VERSION, LEGACY_API_VERSION, READ_TRIES, StripeApi
+from usage_reporting.pacer import Pacer
+from usage_reporting.stripe_api import (
+    API_VERSION,
+    LEGACY_API_VERSION,
+    PACED_TRIES,
+    PATIENCE_S,
+    READ_TRIES,
+    StripeApi,
+)
+from usage_reporting.ticks import KEPT_FOR_ANSWER_S, KEPT_FOR_HAND_OVER_S
 
 Answer = httpx.Response | Exception
 
@@ -185,6 +197,91 @@ def test_a_key_that_may_not_is_to_be_mended() -> None:
     trouble = trouble_of(stripe_error(403, "permissions missing: rak_billing_meter_write"))
 
     assert "rak_billing_meter_write" in trouble.reason
+
+
+# Too many calls
+
+
+def too_many(reason: str) -> httpx.Response:
+    return stripe_error(429, "too many", **{"Stripe-Rate-Limited-Reason": reason})
+
+
+@pytest.mark.parametrize(
+    "reason", ["global-rate", "endpoint-rate", "global-concurrency", "endpoint-concurrency"]
+)
+def test_a_call_too_many_takes_another_turn_with_the_same_key(reason: str) -> None:
+    server = Stripe([too_many(reason), too_many(reason), FINE])
+
+    assert sent(server, idempotency_key="k")["id"] == "x"
+    assert [request.headers["Idempotency-Key"] for request in server.requests] == ["k"] * 3
+
+
+def test_a_call_too_many_for_long_is_given_up_and_was_not_begun() -> None:
+    server = Stripe([too_many("endpoint-rate")])
+
+    with pytest.raises(StripeUnavailableError, match=r"answered 429 \(endpoint-rate\): too many") as trouble:
+        sent(server)
+    assert trouble.value.turned_away
+    assert len(server.requests) == PACED_TRIES
+
+
+def test_what_the_pace_cannot_mend_is_left_to_the_caller() -> None:
+    for reason in ("resource-specific", ""):
+        server = Stripe([too_many(reason), FINE])
+        with pytest.raises(StripeUnavailableError) as trouble:
+            sent(server)
+        assert (trouble.value.turned_away, len(server.requests)) == (True, 1)
+
+
+def test_what_follows_a_call_too_many_counts() -> None:
+    with pytest.raises(RejectedError, match="bad"):
+        sent(Stripe([too_many("global-rate"), stripe_error(400, "bad")]))
+    assert trouble_of(too_many("global-rate"), httpx.ReadTimeout("slow")).turned_away is False
+
+
+def test_a_call_waits_for_its_turn_no_longer_than_a_function_can() -> None:
+    """In virtual time: at one call a second the ones that would begin after eight seconds are given up."""
+    clock = VirtualClock(0.0)
+    loop = VirtualLoop(clock)
+    server = Stripe([FINE])
+    api = StripeApi(
+        FixedCredentials(),
+        http_client=stripe_client(server),
+        pacer=Pacer(0.001, monotonic=lambda: clock.exact),
+    )
+
+    async def all_at_once() -> list[Any]:
+        calls = (api.call("get", "/v1/customers/cus_1", {}) for _ in range(20))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = loop.run_until_complete(all_at_once())
+    loop.close()
+
+    given_up = [answer for answer in answers if isinstance(answer, StripeUnavailableError)]
+    assert all(answer.turned_away for answer in given_up)
+    assert (len(server.requests), len(given_up)) == (9, 11)
+    assert clock.exact == pytest.approx(PATIENCE_S, abs=0.1)
+    assert PATIENCE_S < KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S
+
+
+def test_no_call_is_left_in_flight_however_it_ends() -> None:
+    endings: list[Answer] = [
+        FINE,
+        httpx.ReadTimeout("slow"),
+        stripe_error(400, "bad"),
+        too_many("global-rate"),
+    ]
+    server, pacer = Stripe([*endings, FINE]), instant_pacer()
+
+    async def work() -> None:
+        api = StripeApi(FixedCredentials(), http_client=stripe_client(server), pacer=pacer)
+        for _ in range(4):
+            with suppress(RejectedError, StripeUnavailableError):
+                await api.call("get", "/v1/customers/cus_1", {})
+
+    asyncio.run(work())
+    assert len(server.requests) == 5
+    assert [lane.in_flight for lane in pacer._lanes.values()] == [0, 0]
 
 
 # Keys

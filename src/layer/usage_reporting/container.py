@@ -18,6 +18,7 @@ from usage_reporting.endings import Endings
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import CALLS_AT_ONCE, DynamoTable, Ledger, Table
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.pacer import Pacer
 from usage_reporting.pages import Lister, Queue, SqsQueue
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.rejections import Rejections
@@ -60,7 +61,8 @@ class Container:
     def __post_init__(self) -> None:
         """Wire the parts."""
         settings = self.settings
-        api = StripeApi(self.credentials, api_base=settings.stripe_api_base)
+        pacer = Pacer(settings.stripe_rate_share)
+        api = StripeApi(self.credentials, api_base=settings.stripe_api_base, pacer=pacer)
         ledger = self.ledger = Ledger(self.table)
         self.billing = Billing(api, settings, self.clock, None if settings.mode is Mode.SHADOW else ledger)
         openmeter = OpenMeter(

@@ -20,6 +20,7 @@ from usage_reporting.errors import (
     SessionExpiredError,
     StripeUnavailableError,
 )
+from usage_reporting.pacer import Pacer, Turn
 
 API_VERSION = "2026-05-27.dahlia"
 LEGACY_API_VERSION = "2025-02-24.acacia"
@@ -28,8 +29,12 @@ LEGACY_API_VERSION = "2025-02-24.acacia"
 PAGE_SIZE = 100
 TIMEOUT_S = 10
 READ_TRIES = 4
+PACED_TRIES = 8
+PATIENCE_S = 8.0
+"""How long a call waits for its turns: less than a function keeps to hand over what it has no time for."""
 LONGEST_MESSAGE = 300
 
+_REASON = "stripe-rate-limited-reason"
 _KEY = re.compile(r"\b(?:sk|rk|pk|whsec)_[\w*]+")
 
 Json = dict[str, Any]
@@ -49,11 +54,13 @@ class StripeApi:
         *,
         api_base: str = "",
         http_client: stripe.HTTPClient | None = None,
+        pacer: Pacer | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._credentials = credentials
         self._api_base = api_base
         self._http_client = http_client or ConnectionPools(TIMEOUT_S)
+        self._pacer = pacer or Pacer()
         self._sleep = sleep
         self._client: stripe.StripeClient | None = None
         self._key = ""
@@ -93,7 +100,9 @@ class StripeApi:
         version: str = API_VERSION,
         session: str = "",
     ) -> Json:
-        """One request, one answer; re-reads the key once when Stripe does not accept it.
+        """One call in its turn; re-reads the key once when Stripe does not accept it.
+
+        A call that was too many for Stripe was not begun there: it takes another turn at a slower pace.
 
         `session`: the token to stream meter events with, in place of the key. Raises NotFoundError,
         RejectedError (Stripe's 4xx), SessionExpiredError or StripeUnavailableError (anything that may end
@@ -105,14 +114,14 @@ class StripeApi:
         if session:
             options |= {"api_key": session, "base": "meter_events"}
         try:
-            answer = await self._request(method, path, params, options)
+            answer = await self._paced(method, path, params, options)
         except (stripe.AuthenticationError, stripe.TemporarySessionExpiredError) as error:
             if session:
                 raise SessionExpiredError("the meter event session is over", turned_away=True) from error
             if not await asyncio.to_thread(self._credentials.reread):
                 raise _translated(error) from error
             try:
-                answer = await self._request(method, path, params, options)
+                answer = await self._paced(method, path, params, options)
             except stripe.StripeError as again:
                 raise _translated(again) from again
         except stripe.StripeError as error:
@@ -121,6 +130,32 @@ class StripeApi:
             return cast("Json", loads(answer.body))
         except ValueError as error:
             raise StripeUnavailableError(f"Stripe answered {path} with something that is not JSON") from error
+
+    async def _paced(
+        self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
+    ) -> stripe.StripeResponse:
+        patient_until = asyncio.get_running_loop().time() + PATIENCE_S
+        tries_left = PACED_TRIES
+        while True:
+            turn = await self._turn(method, path, patient_until)
+            try:
+                return await self._request(method, path, params, options)
+            except stripe.RateLimitError as error:
+                tries_left -= 1
+                if not turn.turned_away((error.headers or {}).get(_REASON, "")) or not tries_left:
+                    raise
+            finally:
+                turn.end()
+
+    async def _turn(self, method: str, path: str, patient_until: float) -> Turn:
+        key = self._credentials.current().stripe_api_key
+        try:
+            async with asyncio.timeout_at(patient_until):
+                return await self._pacer.turn(key, method, path)
+        except TimeoutError:
+            raise StripeUnavailableError(
+                f"Stripe's rate limits left no room for a call within {PATIENCE_S:.0f} s", turned_away=True
+            ) from None
 
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
@@ -165,9 +200,11 @@ def _translated(error: stripe.StripeError) -> Exception:
         return kind(f"Stripe says: {message}", code=error.code or "", status=status)
     # Not JSON with a status below 400 is no "no" either: Stripe may have done it.
     answered = status >= 500
-    replayed = answered and (error.headers or {}).get("idempotent-replayed") == "true"
+    headers = error.headers or {}
+    replayed = answered and headers.get("idempotent-replayed") == "true"
+    reason = headers.get(_REASON)
     return StripeUnavailableError(
-        f"Stripe answered {status}: {message}",
+        f"Stripe answered {status}{f' ({reason})' if reason else ''}: {message}",
         answered=answered,
         replayed=replayed,
         turned_away=status == 429,

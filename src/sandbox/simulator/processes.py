@@ -37,6 +37,7 @@ from usage_reporting.judging import Judge
 from usage_reporting.ledger import Item, Key, Ledger
 from usage_reporting.model import CustomerMeter, Report
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.pacer import Pacer
 from usage_reporting.pages import Lister
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
@@ -179,7 +180,9 @@ class _StripeApi(StripeApi):
 
     def __init__(self, credentials: Credentials, process: Process) -> None:
         self._wire = StripeWire(process)
-        super().__init__(credentials, api_base=URL, http_client=self._wire)
+        clock = process.shared.clock
+        pacer = Pacer(monotonic=lambda: clock.exact)
+        super().__init__(credentials, api_base=URL, http_client=self._wire, pacer=pacer)
 
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
