@@ -220,7 +220,8 @@ def test_a_request_takes_one_to_a_hundred_events(world: World, stream: Stream) -
     assert world.stripe.meters.accepted() == []
     assert stream.send(*[event(world)] * 100).status == 200
     assert len(world.stripe.meters.accepted()) == 100
-    for content in ({}, [], {"events": {}}, {"events": [event(world)], "expand": ["x"]}):
+    wrong: list[Any] = [{}, [], {"events": {}}, {"events": [event(world)], "expand": ["x"]}]
+    for content in wrong:
         assert stream.post(STREAM, content, stream.token).status == 400
 
 

@@ -9,8 +9,10 @@ import pytest
 from sandbox.bench.population import Subscriber, scattered, subscribe, use
 from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
-from sandbox.stripe import StripeSandbox
+from sandbox.stripe import StripeSandbox, lifecycle
+from sandbox.stripe.books import Books
 from sandbox.stripe.errors import StripeError
+from sandbox.stripe.objects import Subscription
 from tests.sandbox_stripe.conftest import NOW
 from tests.sandbox_stripe.direct import ACACIA, DAY, HOUR, Direct, Json, World, end_of
 
@@ -94,6 +96,23 @@ def test_the_same_anchor_for_all_renews_all_at_once(
 def _drafts(world: World) -> list[Json]:
     drafts = world.api.get("invoices", {"status": "draft"}, version=ACACIA)["data"]
     return list(drafts)
+
+
+def test_while_nothing_is_due_no_subscription_is_looked_at(
+    world: World, stripe: StripeSandbox, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe(stripe, world.price["id"], scattered(20, NOW - 10 * DAY, NOW))
+    stripe.advance()
+    asked: list[str] = []
+
+    def next_due(_books: Books, subscription: Subscription) -> None:
+        asked.append(subscription.id)
+
+    monkeypatch.setattr(lifecycle, "next_due", next_due)
+    clock.advance(DAY)
+    stripe.advance()
+    stripe.run_due()
+    assert asked == []
 
 
 def test_what_cannot_be(world: World, stripe: StripeSandbox, api: Direct) -> None:
