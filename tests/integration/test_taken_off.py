@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -24,8 +25,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
     """Every report that the functions come to."""
     seen: list[Report] = []
 
-    def record(report: Report, _now: int) -> None:
-        seen.append(report)
+    def record(made: Sequence[Report], _now: int) -> None:
+        seen.extend(made)
 
     monkeypatch.setattr("usage_reporting.telemetry.record", record)
     return seen

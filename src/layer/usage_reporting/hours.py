@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from usage_reporting.amounts import ZERO, finite, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.doubts import Window
-from usage_reporting.heads import Options
+from usage_reporting.heads import LONG_AGO, Options
 from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
 from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
@@ -93,6 +93,11 @@ class Case:
         self.entries = dict(entries)
         self._cut()
 
+    def read_in_full(self) -> None:
+        """Read all that is still billable, because the page does so for others."""
+        self.is_full = True
+        self._cut()
+
     def _cut(self) -> None:
         bounds = self.head.bounds | self.customer_meter.bounds
         self.cuts = cuts_told(self.entries.values(), bounds, self.spans, self.setting)
@@ -114,6 +119,12 @@ class Case:
     def is_full_reading(self) -> bool:
         """Whether all that is still billable is read, and not only what just ended."""
         return self.is_full and not self.customer_meter.closing
+
+    @property
+    def is_due_again(self) -> bool:
+        """Whether the last full reading is due to be repeated."""
+        is_first = self.head.full_read_at <= LONG_AGO
+        return not is_first and self.now - self.head.full_read_at > FULL_READ_EVERY
 
     @property
     def is_due_to_be_remembered(self) -> bool:
@@ -281,6 +292,18 @@ class Case:
                 )
             )
         return lines
+
+
+def read_in_full_together(cases: Collection[Case]) -> None:
+    """Where some of a page are due for a full reading, take those with them that would soon be.
+
+    A query serves 100 subjects: a page whose full readings fall together asks as seldom as one customer. A
+    customer meter that is new reads in full by itself, or a growing page would do nothing else.
+    """
+    if any(case.is_due_again for case in cases):
+        for case in cases:
+            if case.now - case.head.full_read_at > FULL_READ_EVERY // 2:
+                case.read_in_full()
 
 
 def known_spans(customer_meter: CustomerMeter, head: Head, now: int) -> tuple[Span, ...]:

@@ -377,8 +377,7 @@ class Judge:
 
 def record_judged(judged: Judged, mode: Mode, now: int) -> None:
     """Log and count what came of one final invoice; `now` in UTC seconds."""
-    for report in judged.reports:
-        telemetry.record(report, now)
+    telemetry.record(judged.reports, now)
     telemetry.record_verdict(judged.invoice, judged.news, is_counted=mode is not Mode.SHADOW)
     if judged.error is not None:
         telemetry.logger.warning("stripe_invoice: %s, not judged: %s", judged.invoice, judged.error.reason)

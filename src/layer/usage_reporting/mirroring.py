@@ -16,7 +16,7 @@ from usage_reporting.doubts import Doubts
 from usage_reporting.errors import LostRaceError, RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.hour_queries import read_hours
-from usage_reporting.hours import Case, read_block
+from usage_reporting.hours import Case, read_block, read_in_full_together
 from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Reading, Report, Send, SpanState, Status
 from usage_reporting.openmeter import ADDITIVE, OpenMeter
@@ -120,6 +120,7 @@ class Mirroring:
 
         going_on = await together(reports, read_heads)
         going_on = await side_by_side(going_on, open_case)
+        read_in_full_together([cases[id(report)] for report in going_on])
         going_on = await together(going_on, read_entries)
         going_on = await side_by_side(going_on, clear_up)
         going_on = await read_hours(self.openmeter, going_on, cases)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
@@ -44,22 +45,34 @@ def count(name: str, value: float = 1) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
 
 
-def record(report: Report, now: int) -> None:
-    """Log and count one report; `now` in UTC seconds."""
-    for line in report.lines:
-        logger.info("%s", line)
-    name = _COUNTED.get(report.status)
-    if name:
-        count(name)
+def record(reports: Iterable[Report], now: int) -> None:
+    """Log and count a page's reports; `now` in UTC seconds.
+
+    What is unchanged is logged for debugging alone: every hour of every customer costs more than it tells.
+    """
+    counted: defaultdict[str, float] = defaultdict(float)
+    for report in reports:
+        is_news = report.status is not Status.UNCHANGED
+        for line in report.lines:
+            (logger.info if is_news else logger.debug)("%s", line)
+        if report.reasons:
+            logger.warning("%s: %s: %s", report.customer_meter.customer, report.status.value, report.reason)
+        for name, value in _counts_of(report, now):
+            counted[name] += value
+    for name, value in counted.items():
+        count(name, value)
+
+
+def _counts_of(report: Report, now: int) -> Iterator[tuple[str, float]]:
+    if name := _COUNTED.get(report.status):
+        yield name, 1
     if report.late:
-        count("Late", float(report.late))
+        yield "Late", float(report.late)
     if report.unbillable:
-        count("Unbillable", float(report.unbillable))
-    if report.reasons:
-        logger.warning("%s: %s: %s", report.customer_meter.customer, report.status.value, report.reason)
+        yield "Unbillable", float(report.unbillable)
     deadline = report.customer_meter.deadline
     if deadline is not None and report.status.is_undelivered and deadline - now < NEAR_DEADLINE:
-        count("ClosingUndelivered")
+        yield "ClosingUndelivered", 1
 
 
 def record_verdict(invoice: str, lines: Iterable[JudgedLine], *, is_counted: bool) -> None:

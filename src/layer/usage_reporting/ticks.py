@@ -94,8 +94,7 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         if kept_s:
             container.run(container.drafts.after([Report(one, Status.UNKNOWN) for one in message], kept_s))
         raise
-    for report in reports:
-        telemetry.record(report, container.clock())
+    telemetry.record(reports, container.clock())
     if kept_s:
         container.run(container.drafts.after(reports, kept_s))
     rest = _handed_over(reports)

@@ -124,8 +124,7 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)
     reports = await container.reporter.report(ended, budget=budget)
-    for report in reports:
-        telemetry.record(report, container.clock())
+    telemetry.record(reports, container.clock())
     return _answer_for(reports)
 
 
