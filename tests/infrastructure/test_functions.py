@@ -34,6 +34,8 @@ ENVIRONMENT = {
     "STRIPE_METER_STREAM",
     "STRIPE_API_BASE",
     "STRIPE_RATE_SHARE",
+    "STRIPE_ENDPOINT_SHARE",
+    "POWERTOOLS_LOG_LEVEL",
     "POWERTOOLS_METRICS_NAMESPACE",
     "POWERTOOLS_SERVICE_NAME",
 }
@@ -107,20 +109,30 @@ def test_environment_is_what_the_settings_read() -> None:
     assert settings.mode is Mode.SHADOW
 
 
-def test_the_functions_share_stripes_rate_limits() -> None:
-    shares = {name: function(name)["Environment"]["Variables"]["STRIPE_RATE_SHARE"] for name in FUNCTIONS}
-    text = shares["WorkerFunction"]["Fn::Sub"]
-    workers = source()["Parameters"]["MaximumConcurrency"]
+def shares(variable: str, at_once: int) -> dict[str, float]:
+    """The share of one process of each function, when so many workers run at once."""
+    read = {}
+    for name in FUNCTIONS:
+        value = function(name)["Environment"]["Variables"][variable]
+        text = value["Fn::Sub"] if isinstance(value, dict) else value
+        share = text.replace("${MaximumConcurrency}", str(at_once))
+        settings = Settings.for_operator({"OPENMETER_URL": "https://openmeter.test", variable: share})
+        read[name] = float(getattr(settings, variable.lower()))
+    return read
 
-    for at_once in (workers["Default"], workers["MaxValue"]):
-        shares["WorkerFunction"] = text.replace("${MaximumConcurrency}", str(at_once))
-        environment = {"OPENMETER_URL": "https://openmeter.test"}
-        read = {
-            name: Settings.for_operator({**environment, "STRIPE_RATE_SHARE": share}).stripe_rate_share
-            for name, share in shares.items()
-        }
-        others = read["ScheduleFunction"] + read["WebhookFunction"]
-        assert read["WorkerFunction"] * at_once + others == pytest.approx(1)
+
+@pytest.mark.parametrize("which", ["Default", "MaxValue"])
+def test_the_functions_share_stripes_rate_limits(which: str) -> None:
+    at_once = source()["Parameters"]["MaximumConcurrency"][which]
+    of_account = shares("STRIPE_RATE_SHARE", at_once)
+    others = of_account["ScheduleFunction"] + of_account["WebhookFunction"]
+    assert of_account["WorkerFunction"] * at_once + others == pytest.approx(1)
+
+    of_endpoint = shares("STRIPE_ENDPOINT_SHARE", at_once)
+    senders = of_endpoint["WorkerFunction"] * at_once + of_endpoint["WebhookFunction"]
+    assert senders == pytest.approx(1), "meter events: workers and webhooks"
+    listers = of_endpoint["ScheduleFunction"] + of_endpoint["WebhookFunction"]
+    assert listers == pytest.approx(1), "lists: the schedule, and what a webhook asks for"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -28,6 +28,7 @@ def test_the_defaults() -> None:
         allow_decrease=False,
         hold_drafts=False,
         stripe_api_base="",
+        stripe_endpoint_share=1.0,
         stripe_rate_share=1.0,
     )
 
@@ -48,6 +49,7 @@ def test_every_setting_is_read() -> None:
             "HOLD_DRAFTS": "yes",
             "STRIPE_API_BASE": "http://127.0.0.1:12111/",
             "STRIPE_RATE_SHARE": "0.6/4",
+            "STRIPE_ENDPOINT_SHARE": "0.8/2",
         }
     )
 
@@ -65,6 +67,7 @@ def test_every_setting_is_read() -> None:
         allow_decrease=True,
         hold_drafts=True,
         stripe_api_base="http://127.0.0.1:12111",
+        stripe_endpoint_share=0.4,
         stripe_rate_share=0.15,
     )
 

@@ -387,3 +387,13 @@ def test_a_slow_down_counts_for_those_who_wait_already(world: World) -> None:
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert max(gaps) == pytest.approx(DRAIN_S, abs=0.06)
     assert gaps[-1] == pytest.approx(1 / (0.75 * 22.33), rel=0.1)
+
+
+def test_an_endpoint_has_a_share_of_its_own(world: World) -> None:
+    server = Server(world.clock, 25)
+    lister = Pacer(0.25, 0.85, monotonic=lambda: world.clock.exact)
+
+    world.rush(server, [lister], LIVE, same("/v1/subscriptions"), 20)
+
+    assert server.per_second(5, 20) == pytest.approx(0.85 * 24 / 1.075, rel=0.03)
+    assert server.refused == []

@@ -45,6 +45,7 @@ class Settings:
     stripe_meter_stream: bool = False
     stripe_api_base: str = ""
     stripe_rate_share: float = 1.0
+    stripe_endpoint_share: float = 1.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -78,6 +79,7 @@ class Settings:
             stripe_meter_stream=_flag(environment, "STRIPE_METER_STREAM"),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
             stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
+            stripe_endpoint_share=_share(environment, "STRIPE_ENDPOINT_SHARE"),
         )
 
 

@@ -61,7 +61,7 @@ class Container:
     def __post_init__(self) -> None:
         """Wire the parts."""
         settings = self.settings
-        pacer = Pacer(settings.stripe_rate_share)
+        pacer = Pacer(settings.stripe_rate_share, settings.stripe_endpoint_share)
         api = StripeApi(self.credentials, api_base=settings.stripe_api_base, pacer=pacer)
         ledger = self.ledger = Ledger(self.table)
         self.billing = Billing(api, settings, self.clock, None if settings.mode is Mode.SHADOW else ledger)

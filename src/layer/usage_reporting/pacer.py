@@ -155,16 +155,22 @@ class Turn:
 
 
 class Pacer:
-    """One account's pace in one process, which takes `share` of Stripe's limits: others run beside it."""
+    """One account's pace in one process, which takes shares of Stripe's limits: others run beside it.
+
+    `share`: of the calls of the whole account; `endpoint_share`: of those of one endpoint. Who lists is alone
+    with the lists, and who sends with the meter events, so that theirs may be larger.
+    """
 
     def __init__(
         self,
         share: float = 1.0,
+        endpoint_share: float = 1.0,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._share = share
+        self._endpoint_share = endpoint_share
         self._monotonic = monotonic
         self._sleep = sleep
         self._lanes: dict[tuple[bool, str], _Lane] = {}
@@ -194,6 +200,7 @@ class Pacer:
     def _lane(self, is_test: bool, name: str, limit: float) -> _Lane:
         lane = self._lanes.get((is_test, name))
         if lane is None:
-            full = max((limit - 1) / (1 + SLACK_S) * self._share, LEAST_FULL)
+            share = self._endpoint_share if name else self._share
+            full = max((limit - 1) / (1 + SLACK_S) * share, LEAST_FULL)
             lane = self._lanes[(is_test, name)] = _Lane(full, self._monotonic, self._sleep)
         return lane
