@@ -31,14 +31,14 @@ class MemoryTable:
         if len(set(keys)) != len(keys):
             raise LedgerUnavailableError("a read names a key twice")
         with self._lock:
-            return [_copy(self._items[key]) for key in keys if key in self._items]
+            return [stored_copy(self._items[key]) for key in keys if key in self._items]
 
     def put(self, item: Item, read_version: int) -> None:
         """Write an item whose stored version is still `read_version` (0: there is none).
 
         Raises LostRaceError, and TypeError for what DynamoDB cannot hold.
         """
-        kept = _copy(item)
+        kept = stored_copy(item)
         key = (item["pk"], item["sk"])
         with self._lock:
             stored = self._items.get(key)
@@ -47,7 +47,7 @@ class MemoryTable:
             self._items[key] = kept
 
 
-def _copy(value: Any) -> Any:
+def stored_copy(value: Any) -> Any:
     """The value as DynamoDB gives it back: its own copy, with every number a Decimal."""
     if value is None or isinstance(value, str | bool):
         return value
@@ -56,7 +56,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise TypeError("a map's names are texts")
-        return {name: _copy(held) for name, held in value.items()}
+        return {name: stored_copy(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_copy(held) for held in value]
+        return [stored_copy(held) for held in value]
     raise TypeError(f"a table holds no {type(value).__name__}")

@@ -1,23 +1,30 @@
-"""What the ledger needs of its table, held by DynamoDB (moto) and by the table in memory alike."""
+"""What the ledger needs of its table, held alike by DynamoDB (moto) and by the stand-ins for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
 
+from sandbox.file_table import FileTable
 from sandbox.memory_table import MemoryTable
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import DynamoTable, Table
 
 
-@pytest.fixture(params=["dynamodb", "memory"])
-def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
+@pytest.fixture(params=["dynamodb", "memory", "file"])
+def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Table]:
+    if request.param == "file":
+        table = FileTable(tmp_path / "ledger")
+        yield table
+        table.close()
+        return
     if request.param == "memory":
         yield MemoryTable("1784116800")
         return

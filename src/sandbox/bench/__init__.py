@@ -1,1 +1,1 @@
-"""What benchmarks need of the stand-ins: many subscriptions, and what they cost."""
+"""Measures the speed of this software, in one run and as ratios."""
