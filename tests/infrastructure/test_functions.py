@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from typing import Any
 
 import pytest
@@ -149,9 +150,13 @@ def test_every_log_group_has_retention() -> None:
 
 def test_layer() -> None:
     layer = source()["Resources"]["UsageReportingLayer"]
-    assert layer["Metadata"] == {"BuildMethod": "python3.13", "BuildArchitecture": "arm64"}
+    assert layer["Metadata"] == {"BuildMethod": "makefile", "BuildArchitecture": "arm64"}
     assert layer["Properties"]["ContentUri"] == "src/layer"
     assert layer["Properties"]["CompatibleRuntimes"] == ["python3.13"]
+    # The target that SAM runs, and the version that its bytecode is for.
+    makefile = (PROJECT / "src/layer/Makefile").read_text()
+    assert re.search(r"^build-UsageReportingLayer:", makefile, re.MULTILINE)
+    assert "sys.version_info[:2] != (3, 13)" in makefile
 
 
 def test_route() -> None:

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, distribution
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from packaging.requirements import Requirement
 
-from tests.infrastructure.template import PROJECT, source
+from sandbox.bench.layer import layer_folder, runtime_folder
+from tests.infrastructure.template import source
 
 # AWS builds its runtime interface client for Linux alone.
 collect_ignore = [] if sys.platform == "linux" else ["test_functions_start.py"]
 
 
 @pytest.fixture(scope="session")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The layer as SAM builds it: what its requirements.txt pins, and usage_reporting."""
-    folder = tmp_path_factory.mktemp("layer")
-    requirements = (PROJECT / "src/layer/requirements.txt").read_text()
-    _expose(re.findall(r"^[\w-]+(?===)", requirements, re.MULTILINE), folder)
-    (folder / "usage_reporting").symlink_to(PROJECT / "src/layer/usage_reporting")
-    return folder
+def layer() -> Path:
+    """The layer as `sam build` makes it: what its requirements.txt pins, and usage_reporting."""
+    return layer_folder()
 
 
 @pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runtime() -> Path:
     """What stands in for /var/runtime: the runtime interface client and boto3."""
-    folder = tmp_path_factory.mktemp("runtime")
-    _expose(_with_dependencies(["awslambdaric", "boto3"]), folder)
-    return folder
+    return runtime_folder()
 
 
 @pytest.fixture(scope="session")
@@ -90,31 +82,3 @@ def _resolve(value: Any, known: dict[str, str]) -> str:
     if function == "Fn::If":
         return _resolve(argument[1], known)
     return known[argument if function == "Ref" else ".".join(argument)]
-
-
-def _with_dependencies(names: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            requirements = map(Requirement, distribution(name).requires or [])
-            waiting += [
-                each.name
-                for each in requirements
-                if each.marker is None or each.marker.evaluate({"extra": ""})
-            ]
-    return found
-
-
-def _expose(names: Iterable[str], folder: Path) -> None:
-    """Put these distributions, and nothing else of this environment, into a folder."""
-    for name in names:
-        for top in _top_level(distribution(name)):
-            (folder / top.name).symlink_to(top)
-
-
-def _top_level(installed: Distribution) -> set[Path]:
-    files = [file for file in installed.files or [] if file.parts[0] not in {"..", "__pycache__"}]
-    return {Path(str(installed.locate_file(file.parts[0]))) for file in files}

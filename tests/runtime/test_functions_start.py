@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandbox.runtime_api import serve_event, start_function
 from tests.infrastructure.template import PROJECT, resources, source
-from tests.runtime.runtime_api import RuntimeApi, serve_event
 
 WEBHOOK = {
     "version": "2.0",
@@ -53,46 +48,14 @@ def first_invocation(
     """What a function answers to its first event, and prints; fails on an error, with both."""
     task = PROJECT / "src" / function
     timeout = source()["Resources"][f"{function.title()}Function"]["Properties"]["Timeout"]
-    with serve_event(event, timeout) as api:
-        variables = environment | {
-            "AWS_LAMBDA_FUNCTION_NAME": function,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_RUNTIME_API": api.address,
-            "LAMBDA_TASK_ROOT": str(task),
-            "PATH": os.defpath,
-            "PYTHONPATH": os.pathsep.join(map(str, [task, *path])),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        process = subprocess.Popen(
-            # -S: without the packages of the environment that the tests run in
-            [sys.executable, "-S", "-m", "awslambdaric", "app.handler"],
-            cwd=task,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        with process:
-            try:
-                kind, body = _outcome(api, process)
-            finally:
-                process.kill()
-                printed = process.communicate()[0]
+    with serve_event(event, timeout) as api, start_function(api, task, path, environment) as process:
+        try:
+            kind, body = api.result(process)
+        finally:
+            process.kill()
+            printed = process.communicate()[0]
     assert kind == "/invocation/id/response", f"{kind}: {json.dumps(body, indent=1)}\n{printed}"
     return body, printed
-
-
-def _outcome(api: RuntimeApi, process: subprocess.Popen[str]) -> tuple[str, Any]:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            return api.outcome.get(timeout=0.1)
-        except queue.Empty:
-            if process.poll() is not None:
-                break
-    return "no answer", None
 
 
 @pytest.fixture
