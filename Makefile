@@ -9,6 +9,8 @@ UV ?= $(shell command -v uv || echo .venv/bin/uv)
 PYTEST_ARGS ?= -n auto --dist worksteal -q
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.13 --no-annotate \
 	--custom-compile-command 'make lock'
+# Of Stripe's default client, which is never the one used: it would be imported at every cold start.
+NOT_SHIPPED := --no-emit-package requests --no-emit-package charset-normalizer
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 \
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv-sam/bin/sam
 
@@ -65,7 +67,7 @@ build: .venv-sam/ready ## the functions and the layer, into .aws-sam/build
 
 lock: .venv/ready ## renew the lock files from pyproject.toml (names no registry)
 	@mkdir -p .cache
-	@$(COMPILE) --no-header --group layer --output-file .cache/layer.txt
+	@$(COMPILE) --no-header --group layer $(NOT_SHIPPED) --output-file .cache/layer.txt
 	@{ echo '# From pyproject.toml by `make lock`. Pure wheels alone: the same layer on every platform.'; \
 	while read -r pin; do \
 	  rm -rf .cache/wheel; \

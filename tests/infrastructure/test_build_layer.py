@@ -94,6 +94,20 @@ def imported_names(module: Path) -> set[str]:
     return {part for name in imported_at_run_time(ast.parse(module.read_text())) for part in name.split(".")}
 
 
+def test_stripe_needs_no_requests(layer: Path) -> None:
+    # It is Stripe's default client, and a tenth of the time to import stripe; ours is httpx.
+    assert not (layer / "requests").exists()
+    code = "import stripe, sys; stripe.HTTPXClient(); print('requests' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": str(layer)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "False\n", ran.stderr
+
+
 def test_another_version_than_the_pinned_one_is_not_taken_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
