@@ -145,6 +145,44 @@ def test_the_secret_is_cached() -> None:
     assert client.calls == 1
 
 
+def test_it_is_cached_for_five_minutes_of_real_time() -> None:
+    # The monotonic clock may stand still while Lambda has stopped the function.
+    client, clock = StubSecretsManager(), Monotonic()
+    credentials = SecretsManagerCredentials("keys", client, Monotonic(), clock)
+    credentials.current()
+    client.text = json.dumps({**WHOLE, "stripe_api_key": "sk_live_new"})
+
+    clock.now += 299.9
+    assert credentials.current().stripe_api_key == KEY
+    clock.now += 0.1
+    assert credentials.current().stripe_api_key == "sk_live_new"
+    clock.now -= 3600
+    credentials.current()
+    assert client.calls == 3
+
+
+def test_what_is_cached_serves_while_it_cannot_be_read_again() -> None:
+    client = StubSecretsManager()
+    credentials = SecretsManagerCredentials("keys", client)
+    credentials.current()
+    client.error = RuntimeError("throttled")
+
+    with pytest.raises(AskAgainError):
+        credentials.reread()
+    assert credentials.current().stripe_api_key == KEY
+
+
+def test_placeholders_are_looked_up_again_each_time() -> None:
+    client = StubSecretsManager(json.dumps({**WHOLE, "stripe_api_key": "replace-me"}))
+    credentials = SecretsManagerCredentials("keys", client)
+    for _ in range(2):
+        with pytest.raises(NotConfiguredError):
+            credentials.current()
+    client.text = json.dumps(WHOLE)
+
+    assert credentials.current().stripe_api_key == KEY
+
+
 def test_it_is_reread_at_most_once_a_minute() -> None:
     client, monotonic = StubSecretsManager(), Monotonic()
     credentials = SecretsManagerCredentials("keys", client, monotonic)

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-
+from usage_reporting import aws
 from usage_reporting.amounts import loads
 from usage_reporting.errors import AskAgainError, ConfigurationError, NotConfiguredError
 
@@ -75,23 +73,35 @@ class Credentials(Protocol):
 
 
 class SecretsManagerCredentials:
-    """Keys from AWS Secrets Manager, cached for five minutes (Powertools, "Parameters")."""
+    """Keys from AWS Secrets Manager, cached for five minutes.
+
+    `clock`: seconds that go on while Lambda has stopped the function, as `monotonic` need not.
+    """
 
     def __init__(
-        self, secret_id: str, client: Any = None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        secret_id: str,
+        client: Any = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._secret_id = secret_id
-        self._provider = SecretsProvider(boto3_client=client)
+        self._client = client or aws.client("secretsmanager")
         self._monotonic = monotonic
+        self._clock = clock
         self._last_reread = float("-inf")
+        self._text = ""
+        self._read_at = float("-inf")
 
     def current(self) -> Secret:
         """The keys in force. Raises ConfigurationError or AskAgainError."""
+        if not 0 <= self._clock() - self._read_at < CACHED_FOR:
+            return self._read()
         try:
-            return self._read(force_fetch=False)
+            return Secret.from_json(self._text)
         except NotConfiguredError:
             # What is cached may be from before `connect`.
-            return self._read(force_fetch=True)
+            return self._read()
 
     def reread(self) -> bool:
         """Look the keys up afresh, at most once a minute; False if it was not time yet."""
@@ -99,15 +109,18 @@ class SecretsManagerCredentials:
         if now - self._last_reread < REREAD_EVERY:
             return False
         self._last_reread = now
-        self._read(force_fetch=True)
+        self._read()
         return True
 
-    def _read(self, *, force_fetch: bool) -> Secret:
+    def _read(self) -> Secret:
         try:
-            text = self._provider.get(self._secret_id, max_age=CACHED_FOR, force_fetch=force_fetch)
-        except GetParameterError as error:
+            answer = self._client.get_secret_value(SecretId=self._secret_id)
+        except Exception as error:  # whatever it was, there is no secret
             raise AskAgainError(f"Secrets Manager did not give the secret: {error}") from error
-        return Secret.from_json(text if isinstance(text, str) else "")
+        text = answer.get("SecretString")
+        self._text = text if isinstance(text, str) else ""
+        self._read_at = self._clock()
+        return Secret.from_json(self._text)
 
 
 class EnvironmentCredentials:

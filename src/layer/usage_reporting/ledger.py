@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-import boto3
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from usage_reporting import aws
 from usage_reporting.amounts import ZERO
 from usage_reporting.backoff import pause
 from usage_reporting.doubts import DOUBTS, Doubts, Look
@@ -64,17 +63,15 @@ class DynamoTable:
     def __init__(self, name: str, client: Any = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._name = name
         self._sleep = sleep
-        self._client = client or boto3.client(
+        self._client = client or aws.client(
             "dynamodb",
-            config=Config(
+            Config(
                 retries={"mode": "standard", "total_max_attempts": 6},
                 connect_timeout=3,
                 read_timeout=5,
                 max_pool_connections=CALLS_AT_ONCE,
             ),
         )
-        self._serialize = TypeSerializer().serialize
-        self._deserialize = TypeDeserializer().deserialize
         self._created_at = ""
 
     def created_at(self) -> str:
@@ -98,7 +95,7 @@ class DynamoTable:
                 read = functools.partial(self._client.batch_get_item, RequestItems=request)
                 answer = _reached(read)
                 found.extend(
-                    {name: self._deserialize(value) for name, value in item.items()}
+                    {name: aws.value_of(value) for name, value in item.items()}
                     for item in answer["Responses"].get(self._name, [])
                 )
                 wanted = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
@@ -116,7 +113,7 @@ class DynamoTable:
                 "ConditionExpression": "version = :read",
                 "ExpressionAttributeValues": {":read": {"N": str(read_version)}},
             }
-        written = {name: self._serialize(value) for name, value in item.items()}
+        written = {name: aws.attribute(value) for name, value in item.items()}
         _reached(lambda: self._client.put_item(TableName=self._name, Item=written, **condition))
 
 
