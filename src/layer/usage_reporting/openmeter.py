@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -62,14 +63,19 @@ class OpenMeter:
     ) -> None:
         self._base = f"{url}/api/v1/meters"
         self._credentials = credentials
-        limits = httpx.Limits(
+        self._limits = httpx.Limits(
             max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEPT_FOR_S
         )
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, transport=transport)
+        self._transport = transport
         self._slots = asyncio.Semaphore(concurrency)
         self._sleep = sleep
         self._whole_windows = whole_windows
         self._meters: dict[str, OpenMeterMeter] = {}
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        """Made on first use: it reads all root certificates, and few starts have a question at once."""
+        return httpx.AsyncClient(timeout=TIMEOUT, limits=self._limits, transport=self._transport)
 
     async def meter(self, slug: str) -> OpenMeterMeter:
         """The meter, asked once a process."""

@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from usage_reporting import aws
 from usage_reporting.amounts import loads
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
@@ -85,13 +86,16 @@ class Queue(Protocol):
 
 
 class SqsQueue:
-    """The page queue in SQS."""
+    """The page queue in SQS; its client is made on first use, for the webhook never needs it."""
 
     def __init__(self, url: str, client: Any = None) -> None:
         self._url = url
-        self._client = client or boto3.client(
-            "sqs", config=Config(retries={"mode": "standard", "total_max_attempts": 5})
-        )
+        self._given = client
+
+    @cached_property
+    def _client(self) -> Any:
+        config = Config(retries={"mode": "standard", "total_max_attempts": 5})
+        return self._given or aws.client("sqs", config)
 
     def send(self, message: dict[str, Any], delay: int = 0) -> None:
         """Put one message on the queue, to be seen after at most 900 seconds. Raises AskAgainError."""
