@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from usage_reporting import telemetry
+from usage_reporting import cold_start, telemetry
 from usage_reporting.container import Container
 from usage_reporting.ticks import tick
 
 container = Container.from_environment()
+cold_start.is_over()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
