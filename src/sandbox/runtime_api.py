@@ -68,7 +68,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.closed.wait()  # there is no second event
             return
         self.server.asked_at = time.perf_counter()
-        self.server.handed_out.set()
         self.send_response(200)
         self.send_header("Lambda-Runtime-Aws-Request-Id", _REQUEST_ID)
         deadline = int(time.time() + self.server.seconds) * 1000
@@ -81,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.server.event)))
         self.end_headers()
         self.wfile.write(self.server.event)
+        self.server.handed_out.set()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
