@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.config import Config
+from botocore.validate import ParamValidationDecorator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,8 +58,19 @@ def test_types_that_the_ledger_does_not_write_are_refused() -> None:
 def test_clients_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr(aws, "_session", aws._session.__wrapped__)
+    aws._session.cache_clear()
     client = aws.client("sqs", Config(connect_timeout=3))
+    aws._session.cache_clear()
     assert client.meta.region_name == "eu-central-1"
     assert client.meta.endpoint_url == "http://127.0.0.1:1"
     assert client.meta.config.connect_timeout == 3
+
+
+def test_values_pass_through_the_client_as_they_are_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Were botocore to drop what it does not know here, the ledger would be read as empty.
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    client = aws.client("dynamodb")
+    model = client.meta.service_model.operation_model("GetItem").output_shape.members["Item"].value
+    assert model.is_document_type
+    assert {"S", "N", "M", "L"} <= model.members.keys()
+    assert not isinstance(client._serializer, ParamValidationDecorator)
