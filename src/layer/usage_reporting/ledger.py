@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -247,6 +249,27 @@ class HourRead:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ordered:
+    """The sends of an entry by stamp, and how many of them used up an identifier, by their slice's start."""
+
+    sends: list[Send]
+    stamps: list[int]
+    used: Counter[int]
+
+    @classmethod
+    def of(cls, sends: Iterable[Send]) -> _Ordered:
+        """Put sends in order."""
+        ordered = sorted(sends, key=lambda send: send.stamp)
+        used = Counter(send.slice_start for send in ordered if send.uses_identifier)
+        return cls(ordered, [send.stamp for send in ordered], used)
+
+    def within(self, piece: Slice) -> list[Send]:
+        """The sends that are stamped in a slice."""
+        first = bisect_left(self.stamps, piece.opens)
+        return self.sends[first : bisect_left(self.stamps, piece.closes, lo=first)]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """The sends of one UTC day (legacy: of one period), and what was read but is not to be sent."""
 
@@ -263,6 +286,7 @@ class Entry:
     """Where usage was cut for a bound that PERIOD_BOUNDS rounds, by the bound."""
     looks: Mapping[int, Look] = field(default_factory=dict)
     """First looks at hours with doubted sends, by the hour's start."""
+    _in_order: _Ordered | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def doubted(self) -> list[Send]:
@@ -277,34 +301,36 @@ class Entry:
 
     def mirrored(self, piece: Slice) -> Decimal:
         """What Stripe holds, or may hold, of a slice: the sum of our sends stamped in it."""
-        return sum((send.value for send in self.sends.values() if send.counts and holds(piece, send)), ZERO)
+        return sum((send.value for send in self._ordered.within(piece) if send.counts), ZERO)
 
     def is_placed(self, pieces: Iterable[Slice]) -> bool:
         """Whether every send in these slices was meant for the slice that it is stamped in."""
         return all(
             send.slice_start == piece.start
             for piece in pieces
-            for send in self.sends.values()
-            if send.counts and holds(piece, send)
+            for send in self._ordered.within(piece)
+            if send.counts
         )
 
     def sequence(self, piece: Slice) -> int:
         """How many identifiers a slice has used up; what Stripe rejected at once used none."""
-        return sum(
-            1 for send in self.sends.values() if send.uses_identifier and send.slice_start == piece.start
-        )
+        return self._ordered.used[piece.start]
 
     def discarded_as(self, piece: Slice) -> str:
         """Stripe's code, if it discarded the newest send of a slice for one; else empty."""
-        found = newest_discarded(send for send in self.sends.values() if holds(piece, send))
+        found = newest_discarded(self._ordered.within(piece))
         return found.code if found else ""
 
     def newest_stamp(self, piece: Slice) -> int | None:
         """The newest stamp of the sends in a slice."""
-        return max(
-            (send.stamp for send in self.sends.values() if send.counts and holds(piece, send)),
-            default=None,
-        )
+        return max((send.stamp for send in self._ordered.within(piece) if send.counts), default=None)
+
+    @property
+    def _ordered(self) -> _Ordered:
+        """Its sends, put in order once: an entry is asked about each of its slices."""
+        if self._in_order is None:
+            object.__setattr__(self, "_in_order", _Ordered.of(self.sends.values()))
+        return cast("_Ordered", self._in_order)
 
     def with_sends(self, sends: Iterable[Send]) -> Entry:
         """The entry with sends added or replaced; a rejected one gives way to its repetition."""
