@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sandbox.memory_table import stored_copy
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import Item, Key
 
 _BUSY_S = 30.0
-_NUMBER = "\0"
-"""Marks a number: JSON's own would lose digits."""
 
 
 class FileTable:
@@ -46,8 +42,8 @@ class FileTable:
         ends_at = time.monotonic() + self._latency
         found: list[Item] = []
         for key in keys:
-            for [text] in self._connection.execute("SELECT item FROM items WHERE pk = ? AND sk = ?", key):
-                found.append(_loads(text))
+            for [pickled] in self._connection.execute("SELECT item FROM items WHERE pk = ? AND sk = ?", key):
+                found.append(pickle.loads(pickled))  # noqa: S301 - our own file
         self._wait(ends_at)
         return found
 
@@ -57,7 +53,7 @@ class FileTable:
         Raises LostRaceError, and TypeError for what DynamoDB cannot hold.
         """
         ends_at = time.monotonic() + self._latency
-        row = (_dumps(item), int(item["version"]), item["pk"], item["sk"])
+        row = (pickle.dumps(stored_copy(item)), int(item["version"]), item["pk"], item["sk"])
         if read_version:
             change = "UPDATE items SET item = ?, version = ? WHERE pk = ? AND sk = ? AND version = ?"
             changed = self._connection.execute(change, (*row, read_version)).rowcount
@@ -70,7 +66,9 @@ class FileTable:
 
     def put_all(self, items: Sequence[Item]) -> None:
         """Write many new items at once, to begin with."""
-        rows = [(_dumps(item), int(item["version"]), item["pk"], item["sk"]) for item in items]
+        rows = [
+            (pickle.dumps(stored_copy(item)), int(item["version"]), item["pk"], item["sk"]) for item in items
+        ]
         with self._connection as connection:
             connection.execute("BEGIN")
             connection.executemany("INSERT INTO items (item, version, pk, sk) VALUES (?, ?, ?, ?)", rows)
@@ -96,30 +94,6 @@ class FileTable:
 _TABLES = """
 CREATE TABLE IF NOT EXISTS created (one INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS items (
-  pk TEXT NOT NULL, sk TEXT NOT NULL, version INTEGER NOT NULL, item TEXT NOT NULL, PRIMARY KEY (pk, sk)
+  pk TEXT NOT NULL, sk TEXT NOT NULL, version INTEGER NOT NULL, item BLOB NOT NULL, PRIMARY KEY (pk, sk)
 ) WITHOUT ROWID;
 """
-
-
-def _dumps(item: Item) -> str:
-    return json.dumps(stored_copy(item), default=_marked, separators=(",", ":"))
-
-
-def _marked(value: object) -> str:
-    assert isinstance(value, Decimal)
-    return f"{_NUMBER}{value}"
-
-
-def _loads(text: str) -> Item:
-    item: Item = _unmarked(json.loads(text))
-    return item
-
-
-def _unmarked(value: Any) -> Any:
-    if isinstance(value, str):
-        return Decimal(value[1:]) if value.startswith(_NUMBER) else value
-    if isinstance(value, Mapping):
-        return {name: _unmarked(held) for name, held in value.items()}
-    if isinstance(value, list):
-        return [_unmarked(held) for held in value]
-    return value

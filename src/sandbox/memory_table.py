@@ -49,14 +49,15 @@ class MemoryTable:
 
 def stored_copy(value: Any) -> Any:
     """The value as DynamoDB gives it back: its own copy, with every number a Decimal."""
-    if value is None or isinstance(value, str | bool):
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
         return value
-    if isinstance(value, int | Decimal):
+    if kind is int or kind is Decimal:
         return _NUMBERS.create_decimal(value)
     if isinstance(value, Mapping):
-        if not all(isinstance(name, str) for name in value):
+        if not all(type(name) is str for name in value):
             raise TypeError("a map's names are texts")
         return {name: stored_copy(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
         return [stored_copy(held) for held in value]
-    raise TypeError(f"a table holds no {type(value).__name__}")
+    raise TypeError(f"a table holds no {kind.__name__}")

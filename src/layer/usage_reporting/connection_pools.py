@@ -26,11 +26,20 @@ class _Pool:
     busy: int = 0
 
 
+class Unread(dict[str, str]):
+    """The headers of a success, with its body: the client would parse that into objects that nobody needs."""
+
+    def __init__(self, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(headers)
+        self.body = body
+
+
 class ConnectionPools(stripe.HTTPClient):
     """What the official client sends its requests with: a new pool is made when those before are full.
 
-    Like the official client's own it raises APIConnectionError when there is no answer. `timeout_s` is for
-    each step of a call; a call that finds every connection busy waits, and that has no limit of its own.
+    To the client a success is an empty object; its body comes with the headers, see `Unread`. Like the official
+    client's own it raises APIConnectionError when there is no answer. `timeout_s` is for each step of a call; a
+    call that finds every connection busy waits, and that has no limit of its own.
     """
 
     name = "httpx"
@@ -47,7 +56,7 @@ class ConnectionPools(stripe.HTTPClient):
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> _Answer:
-        """One request: body, status and headers of its answer."""
+        """One request: body (of a success: none), status and headers of its answer."""
         async with self._connections:
             pool = self._with_room()
             pool.busy += 1
@@ -59,6 +68,8 @@ class ConnectionPools(stripe.HTTPClient):
                 raise no_answer(f"no answer: {type(error).__name__}") from error
             finally:
                 pool.busy -= 1
+        if answer.is_success:
+            return b"{}", answer.status_code, Unread(answer.headers, answer.content)
         return answer.content, answer.status_code, answer.headers
 
     async def close_async(self) -> None:

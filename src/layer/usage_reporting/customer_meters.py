@@ -272,7 +272,7 @@ def _legacy_refusal(item: str, spans: Sequence[Span]) -> str | None:
 
 def as_of(instant: int, found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
     """Customer meters that Stripe showed no later than at an instant, UTC seconds."""
-    return [replace(one, seen_at=min(one.seen_at, instant)) for one in found]
+    return [one if one.seen_at <= instant else replace(one, seen_at=instant) for one in found]
 
 
 def merged(found: Iterable[CustomerMeter]) -> list[CustomerMeter]:

@@ -201,8 +201,8 @@ class Heads:
         """Close what Stripe billed at once because a price was swapped or an item removed."""
         if customer_meter.seen_at < head.seen_at:
             return head
-        closed = [await self._closed_if_left(span, customer_meter) for span in head.spans]
-        return replace(head, spans=tuple(span for spans in closed for span in spans))
+        closed = [one for span in head.spans for one in await self._closed_if_left(span, customer_meter)]
+        return head if tuple(closed) == head.spans else replace(head, spans=tuple(closed))
 
     async def _closed_if_left(self, span: Span, customer_meter: CustomerMeter) -> list[Span]:
         """Asks for all events since the span's start: a look since then may have shown other spans alone."""
@@ -220,11 +220,11 @@ class Heads:
 
 
 def _pinned(customer_meter: CustomerMeter, head: Head) -> Head:
-    return replace(
-        head,
-        subject=customer_meter.subject or head.subject,
-        openmeter_meter=customer_meter.openmeter_meter or head.openmeter_meter,
-    )
+    subject = customer_meter.subject or head.subject
+    openmeter_meter = customer_meter.openmeter_meter or head.openmeter_meter
+    if (subject, openmeter_meter) == (head.subject, head.openmeter_meter):
+        return head
+    return replace(head, subject=subject, openmeter_meter=openmeter_meter)
 
 
 def _not_claimed(seen: Head, stored: Head) -> list[Span]:

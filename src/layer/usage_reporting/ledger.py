@@ -172,6 +172,8 @@ class Head:
 
     def with_left(self, parts: Sequence[Span]) -> Head:
         """The head with parts of running periods that are over; a pause is cut off where it ended."""
+        if not parts:
+            return self
         known = {span.key: span for span in (*self.spans, *parts)}
         ends = {part.end for part in parts if part.state is SpanState.FREE}
         return replace(self, spans=tuple(known.values()), bounds=self.bounds | ends)
@@ -442,6 +444,7 @@ class Ledger:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._created_at = ""
+        self._puts: list[_Put] = []
 
     async def created_at(self) -> str:
         """The creation time of the table that the ledger lives in, asked once."""
@@ -475,16 +478,16 @@ class Ledger:
 
     async def write_doubts(self, doubts: Doubts, now: int) -> None:
         """Write windows read before. Raises LostRaceError."""
-        await asyncio.to_thread(self._table.put, doubts.to_item(now), doubts.version)
+        await self._put(doubts.to_item(now), doubts.version)
 
     async def write_head(self, head: Head, now: int) -> Head:
         """Write a head read before. Raises LostRaceError."""
-        await asyncio.to_thread(self._table.put, head.to_item(now), head.version)
+        await self._put(head.to_item(now), head.version)
         return replace(head, version=head.version + 1)
 
     async def write_entry(self, entry: Entry, now: int) -> Entry:
         """Write an entry read before. Raises LostRaceError."""
-        await asyncio.to_thread(self._table.put, entry.to_item(now), entry.version)
+        await self._put(entry.to_item(now), entry.version)
         return replace(entry, version=entry.version + 1)
 
     async def items(self, keys: Sequence[Key]) -> dict[Key, Item]:
@@ -494,4 +497,57 @@ class Ledger:
 
     async def write_item(self, item: Item, read_version: int) -> None:
         """Write another item whose stored version is still `read_version`. Raises LostRaceError."""
-        await asyncio.to_thread(self._table.put, item, read_version)
+        await self._put(item, read_version)
+
+    async def _put(self, item: Item, read_version: int) -> None:
+        """Write an item, together with others that are ready now: a page's writes share a few threads."""
+        loop = asyncio.get_running_loop()
+        put = _Put(item, read_version, loop.create_future())
+        self._puts.append(put)
+        if len(self._puts) == 1:
+            loop.call_soon(self._write_puts)
+        await put.done
+
+    def _write_puts(self) -> None:
+        puts, self._puts = self._puts, []
+        loop = asyncio.get_running_loop()
+        for first in range(min(len(puts), CALLS_AT_ONCE)):
+            some = puts[first::CALLS_AT_ONCE]
+            written = loop.run_in_executor(None, self._write_some, some)
+            written.add_done_callback(functools.partial(_settle, some))
+
+    def _write_some(self, puts: Sequence[_Put]) -> list[Exception | None]:
+        """In a thread: write one after the other; the errors of those that failed."""
+        outcomes: list[Exception | None] = []
+        for put in puts:
+            try:
+                self._table.put(put.item, put.read_version)
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for this one
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        return outcomes
+
+
+@dataclass(eq=False, slots=True)
+class _Put:
+    """A write that somebody waits for."""
+
+    item: Item
+    read_version: int
+    done: asyncio.Future[None]
+
+
+def _settle(puts: Sequence[_Put], written: asyncio.Future[list[Exception | None]]) -> None:
+    """Tell those who wait what came of their writes."""
+    crash = None if written.cancelled() else written.exception()
+    outcomes = [crash] * len(puts) if crash or written.cancelled() else written.result()
+    for put, error in zip(puts, outcomes, strict=True):
+        if put.done.done():
+            continue
+        if written.cancelled():
+            put.done.cancel()
+        elif error is None:
+            put.done.set_result(None)
+        else:
+            put.done.set_exception(error)

@@ -89,8 +89,9 @@ class Sender:
         The report takes the outcomes. Raises LostRaceError when the entry was written since it was
         read, and LedgerUnavailableError.
         """
-        is_streamed = self.is_streaming and report.customer_meter.meter is not None
-        sends = [_with_fresh_key(entry, replace(send, is_streamed=is_streamed)) for send in sends]
+        if self.is_streaming and report.customer_meter.meter is not None:
+            sends = [replace(send, is_streamed=True) for send in sends]
+        sends = [_with_fresh_key(entry, send) for send in sends]
         intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())
         return await self._send_all(report, intended, sends, budget)
 

@@ -88,12 +88,16 @@ async def together(reports: Sequence[Report], work: Work) -> list[Report]:
 async def side_by_side(
     reports: Sequence[Report], work: Callable[[Report], Awaitable[None]], at_once: int = AT_ONCE
 ) -> list[Report]:
-    """Do each one's work, some side by side; give those that can go on."""
+    """Do each one's work, some side by side; give those that can go on.
+
+    A task begins at once, and most have nothing to wait for: those cost the event loop nothing.
+    """
     slots = asyncio.Semaphore(at_once)
 
     async def alone(report: Report) -> None:
         async with slots:
             await with_outcome([report], lambda: work(report))
 
-    await asyncio.gather(*(alone(report) for report in reports))
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(asyncio.eager_task_factory(loop, alone(report)) for report in reports))
     return [report for report in reports if not is_stopped(report)]

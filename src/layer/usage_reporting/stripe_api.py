@@ -11,7 +11,7 @@ import stripe
 
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import pause
-from usage_reporting.connection_pools import ConnectionPools
+from usage_reporting.connection_pools import ConnectionPools, Unread
 from usage_reporting.credentials import Credentials
 from usage_reporting.errors import (
     NotFoundError,
@@ -127,13 +127,13 @@ class StripeApi:
         except stripe.StripeError as error:
             raise _translated(error) from error
         try:
-            return cast("Json", loads(answer.body))
+            return cast("Json", loads(answer))
         except ValueError as error:
             raise StripeUnavailableError(f"Stripe answered {path} with something that is not JSON") from error
 
     async def _paced(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
-    ) -> stripe.StripeResponse:
+    ) -> str | bytes:
         patient_until = asyncio.get_running_loop().time() + PATIENCE_S
         tries_left = PACED_TRIES
         while True:
@@ -159,10 +159,11 @@ class StripeApi:
 
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
-    ) -> stripe.StripeResponse:
+    ) -> str | bytes:
         client = self._client_for(self._credentials.current().stripe_api_key)
         answer = await client.raw_request_async(method, path, **params, **options)
-        return cast("stripe.StripeResponse", answer)
+        body: str | bytes = answer.headers.body if isinstance(answer.headers, Unread) else answer.body
+        return body
 
     def _client_for(self, key: str) -> stripe.StripeClient:
         if self._client is None or key != self._key:

@@ -41,7 +41,7 @@ _END: Final = ""
 _MEGABYTE: Final = 1024
 
 
-class _Keys:
+class Keys:
     """The secret, as it is in the process."""
 
     def current(self) -> Secret:
@@ -161,7 +161,7 @@ def _process(role: str, pipe: Connection, settings: Settings, ledger: Path, fold
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     clock = _Clock()
     table = FileTable(ledger, latency=LEDGER_LATENCY_S)
-    container = Container(settings, _Keys(), table, _FolderQueue(folder, names), clock)
+    container = Container(settings, Keys(), table, _FolderQueue(folder, names), clock)
     pipe.send("warm")
     while True:
         try:
