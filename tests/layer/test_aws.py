@@ -25,7 +25,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_values_are_written_and_read_as_boto3_does(value: Any) -> None:
-    written = aws.attribute(value)
+    written: Any = aws.attribute(value)
     assert written == TypeSerializer().serialize(value)
     assert aws.value_of(written) == TypeDeserializer().deserialize(written) == value
 
