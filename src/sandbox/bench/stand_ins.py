@@ -15,6 +15,7 @@ from unittest import mock
 import httpx
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.client import BaseClient
+from botocore.compat import HTTPHeaders
 from botocore.httpsession import URLLib3Session
 from stripe import StripeClient
 
@@ -30,6 +31,8 @@ STRIPE, OPENMETER = "http://stripe.stand-in", "http://openmeter.stand-in"
 API_KEY = "sk_test_sandbox"
 
 Json = dict[str, Any]
+_CALL = "_make_api_call"
+"""What every method of botocore's clients comes down to."""
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ class StandIns:
         with (
             mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", handle),
             mock.patch.object(URLLib3Session, "send", send),
-            mock.patch.object(BaseClient, "_make_api_call", _within(timed, BaseClient._make_api_call)),
+            mock.patch.object(BaseClient, _CALL, _within(timed, getattr(BaseClient, _CALL))),
             mock.patch.object(
                 httpx.AsyncClient, "request", _awaited_within(timed, httpx.AsyncClient.request)
             ),
@@ -110,29 +113,32 @@ class StandIns:
             slug = path.split("/")[4]
             status, headers = 200, {"content-type": "application/json"}
             if request.method == "GET":
-                content = dumps(self.openmeter.meter(slug).document())
+                content = dumps(self.openmeter.meter(slug).document()).encode()
             else:
-                content = self.openmeter.run(slug, read_query(loads(body))).json()
+                content = self.openmeter.run(slug, read_query(loads(body))).json().encode()
         response = httpx.Response(status, headers=headers, content=content)
         self.spent.append(time.thread_time() - started)
         return response
 
     def _over_botocore(self, request: AWSPreparedRequest) -> AWSResponse:
         started = time.thread_time()
-        asked = json.loads(request.body)
-        match request.headers["X-Amz-Target"].decode().rpartition(".")[2]:
-            case "GetSecretValue":
-                secret = {"stripe_api_key": API_KEY, "stripe_webhook_secret": self.signing_secret}
-                status, answer = 200, {"SecretString": json.dumps(secret)}
-            case "DescribeTable":
-                status, answer = 200, {"Table": {"CreationDateTime": 1}}
-            case "BatchGetItem":
-                status, answer = 200, self._read(asked)
-            case _:
-                status, answer = self._write(asked)
-        response = AWSResponse(request.url, status, {}, _Raw(json.dumps(answer).encode()))
+        body: Any = request.body
+        target: Any = request.headers["X-Amz-Target"]
+        status, answer = self._of_aws(target.decode().rpartition(".")[2], json.loads(body))
+        response = AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(answer).encode()))
         self.spent.append(time.thread_time() - started)
         return response
+
+    def _of_aws(self, operation: str, asked: Json) -> tuple[int, Json]:
+        match operation:
+            case "GetSecretValue":
+                secret = {"stripe_api_key": API_KEY, "stripe_webhook_secret": self.signing_secret}
+                return 200, {"SecretString": json.dumps(secret)}
+            case "DescribeTable":
+                return 200, {"Table": {"CreationDateTime": 1}}
+            case "BatchGetItem":
+                return 200, self._read(asked)
+        return self._write(asked)
 
     def _read(self, asked: Json) -> Json:
         ((table, wanted),) = asked["RequestItems"].items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from sandbox.bench.stand_ins import OPENMETER, STRIPE, StandIns
@@ -81,8 +82,13 @@ def measure_webhook(*, quick: bool = False) -> WarmWebhook:
         taken = [customer.report() for _ in range(WARM_UP + count)][WARM_UP:]
     own = sorted(one.own_ms for one in taken)
     with_clients = sorted(one.with_clients_ms for one in taken)
-    of_each = [_percentile(times, percent) for times in (own, with_clients) for percent in (50, 95)]
-    return WarmWebhook(*of_each, events=count)
+    return WarmWebhook(
+        _percentile(own, 50),
+        _percentile(own, 95),
+        _percentile(with_clients, 50),
+        _percentile(with_clients, 95),
+        count,
+    )
 
 
 def _percentile(ordered: list[float], percent: int) -> float:
@@ -198,10 +204,10 @@ def _app() -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Logs and metrics are written, and not shown."""
-    sink, handler = io.StringIO(), telemetry.logger.registered_handler
+    sink, handler = io.StringIO(), cast("logging.StreamHandler[Any]", telemetry.logger.registered_handler)
     shown = handler.setStream(sink)
     try:
         with redirect_stdout(sink):
             yield
     finally:
-        handler.setStream(shown)
+        handler.setStream(cast("Any", shown))
