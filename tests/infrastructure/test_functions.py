@@ -163,14 +163,18 @@ def test_route() -> None:
     assert only("AWS::ApiGatewayV2::Api")["ProtocolType"] == "HTTP"
     assert only("AWS::ApiGatewayV2::Route")["RouteKey"] == "POST /stripe/webhook"
     integration = only("AWS::ApiGatewayV2::Integration")
-    assert integration["IntegrationUri"] == {"Fn::GetAtt": ["WebhookFunction", "Arn"]}
+    function_arn = {"Fn::GetAtt": ["WebhookFunction", "Arn"]}
+    assert integration["IntegrationUri"] == {
+        "Fn::If": ["UseSnapStart", {"Ref": "WebhookAlias"}, function_arn]
+    }
     assert integration["PayloadFormatVersion"] == "2.0"
     assert function("WebhookFunction")["Timeout"] * 1000 < integration["TimeoutInMillis"] <= 30000
 
 
 def test_api_gateway_may_invoke_the_webhook_alone() -> None:
     permission = only("AWS::Lambda::Permission")
-    assert permission["FunctionName"] == {"Ref": "WebhookFunction"}
+    target = {"Fn::If": ["UseSnapStart", {"Ref": "WebhookAlias"}, {"Ref": "WebhookFunction"}]}
+    assert permission["FunctionName"] == target
     assert permission["Principal"] == "apigateway.amazonaws.com"
     assert permission["SourceArn"]["Fn::Sub"].endswith("${WebhookApi}/*/POST/stripe/webhook")
 

@@ -119,8 +119,9 @@ def test_conditional_resources_are_named_under_their_condition_alone() -> None:
         for name, resource in source()["Resources"].items()
         if "Condition" in resource
     }
-    for block in (source()["Resources"], source()["Outputs"], source()["Globals"]):
-        for name, condition in _references(block, None):
+    blocks = [*source()["Resources"].values(), source()["Outputs"], source()["Globals"]]
+    for block in blocks:
+        for name, condition in _references(block, block.get("Condition")):
             assert conditional.get(name) in {None, condition}, name
 
 
