@@ -1,8 +1,7 @@
 """How hypothesis works here: a slow example is no failure, and CI tries the same examples each time.
 
-Two dear habits of HTTP clients are broken of, which nothing here depends on. Each client reads all root
-certificates when it is made, though none speaks TLS; and each request searches every folder of modules for
-`sniffio`, which nobody installs.
+A dear habit of HTTP clients is broken of, which nothing here depends on: each reads all root certificates when
+it is made, though none speaks TLS.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-import sys
 
 from hypothesis import Phase, settings
 
@@ -22,4 +20,3 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "here"))
 
 ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
-sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def test_the_layer_is_tested_at_the_versions_it_ships() -> None:
 def test_the_layer_carries_what_it_is_asked_to_and_leaves_boto3_to_the_runtime() -> None:
     groups = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
     asked = {re.split(r"[<>=]", requirement)[0] for requirement in groups["layer"]}
-    assert asked == {"aws-lambda-powertools", "httpx", "stripe"}
+    assert asked == {"aws-lambda-powertools", "httpx", "sniffio", "stripe"}
     assert asked <= pins(LAYER).keys()
     assert not {"boto3", "botocore", "aws-xray-sdk", "pydantic"} & pins(LAYER).keys()
 

@@ -98,6 +98,7 @@ def test_the_description_fits() -> None:
         "Rounding": "half_up",
         "AllowDecrease": "false",
         "HoldDrafts": "false",
+        "MeterStream": "false",
         "StripeApiBase": "",
         "ExistingLedgerTable": "usage-reporter-LedgerTable-1ABCDEFGHIJKL",
         "ExistingSecretArn": "usage-reporter-secret-AbCdEf",
