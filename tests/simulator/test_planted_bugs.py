@@ -70,8 +70,8 @@ BUGS = {
     ),
     "no pagination": Bug(
         "stripe_api.py",
-        '            if not answer.get("has_more") or not page:\n',
-        "            if page or not page:\n",
+        '        return page, bool(page and answer.get("has_more"))\n',
+        "        return page, False\n",
         "SHORT",
         kind="pages",
     ),

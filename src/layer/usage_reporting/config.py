@@ -37,6 +37,7 @@ class Settings:
     openmeter_api: str = "v1"
     period_bounds: PeriodBounds = PeriodBounds.EXACT
     openmeter_concurrency: int = 2
+    listing_concurrency: int = 4
     subject_metadata_key: str = ""
     openmeter_map_by_event_name: bool = False
     rounding: str = "half_up"
@@ -71,6 +72,7 @@ class Settings:
             openmeter_api=_choice(environment, "OPENMETER_API", ("v1",)),
             period_bounds=PeriodBounds(_choice(environment, "PERIOD_BOUNDS", tuple(PeriodBounds))),
             openmeter_concurrency=_whole_number(environment, "OPENMETER_CONCURRENCY", 2, 1, 64),
+            listing_concurrency=_whole_number(environment, "LISTING_CONCURRENCY", 4, 1, 25),
             subject_metadata_key=environment.get("SUBJECT_METADATA_KEY", "").strip(),
             openmeter_map_by_event_name=_flag(environment, "OPENMETER_MAP_BY_EVENT_NAME"),
             rounding=_choice(environment, "ROUNDING", ("half_up", "down", "up")),

@@ -81,14 +81,19 @@ class StripeApi:
 
     async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncGenerator[list[Json]]:
         """Read a list page by page, 100 at a time, following `has_more`."""
-        query: Json = {"limit": PAGE_SIZE, **(params or {})}
-        while True:
-            answer = await self.get(path, query)
-            page = cast("list[Json]", answer.get("data", []))
+        query: Json = dict(params or {})
+        has_more = True
+        while has_more:
+            page, has_more = await self.page(path, query)
             yield page
-            if not answer.get("has_more") or not page:
-                return
-            query = {**query, "starting_after": page[-1]["id"]}
+            if has_more:
+                query["starting_after"] = page[-1]["id"]
+
+    async def page(self, path: str, params: Mapping[str, Any]) -> tuple[list[Json], bool]:
+        """Up to 100 objects of a list, and whether there are more of them. Raises what `get` raises."""
+        answer = await self.get(path, {"limit": PAGE_SIZE, **params})
+        page = cast("list[Json]", answer.get("data", []))
+        return page, bool(page and answer.get("has_more"))
 
     async def call(
         self,
