@@ -75,6 +75,10 @@ class Listing:
     customer_meters: list[CustomerMeter]
     cursor: str
     """The last object's id; the listing goes on after it."""
+    oldest: int = 0
+    """When the last object was created, UTC seconds; 0: not known."""
+    has_more: bool = False
+    """Whether Stripe says that objects follow; asked of single pages alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,27 @@ class Billing:
 
     def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncGenerator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
+        query = self._subscriptions_query(filters, cursor)
+        return self._listings("/v1/subscriptions", query, self.customer_meters)
+
+    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> Listing:
+        """Customer meters of one page of live subscriptions, newest first, as of when it was asked for."""
+        asked_at = self.clock()
+        page, has_more = await self.api.page("/v1/subscriptions", self._subscriptions_query(filters, cursor))
+        listing = await self._listing(page, self.customer_meters)
+        created = page[-1].get("created") if page else None
+        return replace(
+            listing,
+            customer_meters=as_of(asked_at, listing.customer_meters),
+            oldest=created if isinstance(created, int) else 0,
+            has_more=has_more,
+        )
+
+    def _subscriptions_query(self, filters: Mapping[str, Any], cursor: str) -> Json:
         query = {**filters, **({"starting_after": cursor} if cursor else {})}
         if self.settings.subject_metadata_key:
             query["expand"] = ["data.customer"]
-        return self._listings("/v1/subscriptions", query, self.customer_meters)
+        return query
 
     def drafts(self, cursor: str = "", filters: Mapping[str, Any] | None = None) -> AsyncGenerator[Listing]:
         """Customer meters of draft invoices whose lines' periods have ended, with their subscriptions."""
