@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.layer.builders import NOON, MemoryTable, span
 from usage_reporting.errors import LedgerUnavailableError
 from usage_reporting.ledger import Head, Item, Key, Ledger
 from usage_reporting.model import Span, SpanState
-from usage_reporting.unmapped import Unmapped, names_taken_away
+from usage_reporting.unmapped import LostNames, Unmapped
 from usage_reporting.windows import DAY
 
 PK = "self#live#cus_1#mtr_1"
@@ -19,7 +20,17 @@ KNOWN = Unmapped("si_1", "sub_1", PK)
 
 
 def taken_away(table: MemoryTable, *unmapped: Unmapped) -> list[Unmapped]:
-    return asyncio.run(names_taken_away(Ledger(table), unmapped, NOON))
+    return in_portions(table, unmapped)
+
+
+def in_portions(table: MemoryTable, *portions: Sequence[Unmapped]) -> list[Unmapped]:
+    async def look_up(names: LostNames) -> list[Unmapped]:
+        for portion in portions:
+            await names.look_up(portion, NOON)
+        return list(names.found())
+
+    with closing(LostNames(Ledger(table))) as names:
+        return asyncio.run(look_up(names))
 
 
 def table_with(*spans: Span) -> MemoryTable:
@@ -63,6 +74,19 @@ def test_of_another_item_that_is_gone_it_may_be_the_follower(known: Span) -> Non
 )
 def test_where_nothing_is_lost_nothing_is_said(known: tuple[Span, ...]) -> None:
     assert taken_away(table_with(*known), KNOWN) == []
+
+
+@pytest.mark.parametrize("last", ["si_1", "si_3"])
+def test_items_of_one_customer_meter_may_be_looked_up_far_from_each_other(last: str) -> None:
+    """Two subscriptions of a customer are listed when they were created."""
+    running = [span(NOON - DAY, NOON + 1, item=item) for item in ("si_1", "si_2", "si_3")]
+    items = [Unmapped(item, "sub_1", PK) for item in ("si_2", "si_3", "si_1")]
+    items.sort(key=lambda one: one.item == last)
+    others = [Unmapped(f"si_{number}", "sub_9", "self#live#cus_9#mtr_1") for number in range(10, 14)]
+
+    found = in_portions(table_with(*running), items[:1], others, items[1:2], items[1:])
+    assert found == sorted(items, key=lambda one: one.item)
+    assert in_portions(table_with(*running), items[:1], others, items[1:2]) == []
 
 
 def test_it_is_said_what_to_do() -> None:

@@ -29,4 +29,8 @@ class Budget:
     @property
     def is_over(self) -> bool:
         """Whether nothing new should be begun."""
-        return self.monotonic() >= self.ends_at
+        return self.ends_within(0)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether nothing should be begun, so that this much time is left."""
+        return self.monotonic() >= self.ends_at - seconds

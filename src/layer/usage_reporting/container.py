@@ -17,9 +17,10 @@ from usage_reporting.draft_holds import DraftHolds
 from usage_reporting.endings import Endings
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import CALLS_AT_ONCE, DynamoTable, Ledger, Table
+from usage_reporting.lister import Lister
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pacer import Pacer
-from usage_reporting.pages import Lister, Queue, SqsQueue
+from usage_reporting.pages import Queue, SqsQueue
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.rejections import Rejections
 from usage_reporting.reporter import Reporter
@@ -76,7 +77,7 @@ class Container:
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.rejections = Rejections(api, ledger, self.clock)
         self.endings = Endings(self.billing, self.clock)
-        self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
+        self.lister = Lister(self.billing, self.endings, ledger, self.queue, self.clock)
         self.drafts = DraftHolds(api, self.clock)
 
     @classmethod

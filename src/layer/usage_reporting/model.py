@@ -244,6 +244,7 @@ class CustomerMeter:
             self,
             spans=tuple(dict.fromkeys(self.spans + other.spans)),
             bounds=self.bounds | other.bounds,
+            seen_at=min(self.seen_at, other.seen_at),
             closing=self.closing or other.closing,
             partial=self.partial and other.partial,
             read_until=None if None in ends else max(end for end in ends if end is not None),

@@ -23,7 +23,6 @@ from usage_reporting.pages import (
     scope_of,
 )
 from usage_reporting.telemetry import logger
-from usage_reporting.unmapped import names_taken_away
 
 KEPT_FOR_HAND_OVER_S = 12.0
 KEPT_FOR_ANSWER_S = 3.0
@@ -136,28 +135,10 @@ def _handed_over(reports: Sequence[Report]) -> list[CustomerMeter]:
 def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
     budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
     queued, rest = container.run(container.lister.queue_pages(cursor, budget))
-    if rest is not None:
-        container.queue.send(cursor_message(rest))
+    for one in rest:
+        container.queue.send(cursor_message(one))
     telemetry.count("Queued", queued)
-    _count_unmapped(container)
-    for unreadable, reason in container.billing.unreadable.items():
-        logger.warning("%s: refused: %s", unreadable, reason)
-        telemetry.count("Refused")
-    container.billing.unreadable.clear()
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
-
-
-def _count_unmapped(container: Container) -> None:
-    unmapped = container.billing.unmapped
-    for one in unmapped.values():
-        logger.debug("metered item %s of %s has no om_meter_id: not ours", one.item, one.subscription)
-    telemetry.count("Unmapped", len(unmapped))
-    if unmapped:
-        search = names_taken_away(container.ledger, unmapped.values(), container.clock())
-        for one in container.run(search):
-            logger.warning("%s: held: %s", one.item, one.reason)
-            telemetry.count("Held")
-    unmapped.clear()
 
 
 def _not_configured(container: Container) -> dict[str, Any] | None:

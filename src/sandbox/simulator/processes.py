@@ -35,10 +35,10 @@ from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRa
 from usage_reporting.heads import Options
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import Item, Key, Ledger
+from usage_reporting.lister import Lister
 from usage_reporting.model import CustomerMeter, Report
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pacer import Pacer
-from usage_reporting.pages import Lister
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
@@ -145,7 +145,7 @@ class SimulatedContainer(Container):
         self.reporter.shared = wire.shared
         self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
         self.endings = Endings(self.billing, self.clock)
-        self.lister = Lister(self.billing, self.endings, self.queue, self.clock)
+        self.lister = Lister(self.billing, self.endings, ledger, self.queue, self.clock)
         self.drafts = DraftHolds(api, self.clock)
 
 
