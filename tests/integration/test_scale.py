@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 
+from sandbox.bench.population import subscribe
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from tests.layer.test_lister import Steps
+from usage_reporting.budget import Budget
+from usage_reporting.container import Container
+from usage_reporting.lister import Lister
+from usage_reporting.pages import Cursor, Scope, cursor_message, read_message
 
 SUBSCRIPTIONS = 130
 """More than a page of Stripe's lists."""
@@ -42,6 +50,59 @@ def test_two_pages_of_subscriptions_with_scattered_anchors(world: World) -> None
     assert sum(event["value"] for event in world.meter_events()) == 4 * SUBSCRIPTIONS
     assert world.stripe.calls[("GET", "/v1/subscriptions")] <= 2
     assert len(world.openmeter.calls.queries) <= 6
+
+
+def test_several_ranges_of_creation_time_list_every_subscription_once(world: World) -> None:
+    """Half of them were imported within a minute, years before the others."""
+    world.clock.set(NOON - 1_000 * DAY)
+    price, _ = world.metered_price()
+    world.clock.set(NOON)
+    imported = [NOON - 900 * DAY + number // 5 for number in range(300)]
+    anchors = imported + [NOON - 20 * DAY + number * HOUR for number in range(300)]
+    customers = {one.customer for one in subscribe(world.stripe, price, anchors, item_metadata=NAMED)}
+    made = world.container()
+    made.lister = early_in_ranges(made)
+    world.stripe.log.clear()
+
+    queued, rest = made.run(made.lister.queue_pages(Cursor(Scope.ALL), Budget()))
+
+    assert (queued, rest) == (600, [])
+    assert sent_to(world) == Counter(customers)
+    listed = [one for one in world.stripe.log.requests if one.path == "/v1/subscriptions"]
+    assert sum("created" in one.params for one in listed) > 4
+    assert len(listed) <= 6 + 5
+
+    queued, rest = made.run(made.lister.queue_pages(Cursor(Scope.ALL), Steps(3).budget))
+
+    assert queued < 600
+    assert len(rest) > 2
+    for cursor in rest:
+        read = read_message(json.dumps(cursor_message(cursor)))
+        assert isinstance(read, Cursor)
+        assert made.run(made.lister.queue_pages(read, Budget()))[1] == []
+    assert sent_to(world) == Counter(customers)
+
+
+NAMED = {"om_meter_id": "m1"}
+
+
+def early_in_ranges(made: Container) -> Lister:
+    """A lister that goes on in ranges after the first page."""
+    return Lister(made.billing, made.endings, made.ledger, made.queue, made.clock, whole_pages=1)
+
+
+def sent_to(world: World) -> Counter[str]:
+    """How often each customer is on the queue, which is empty then."""
+    found: Counter[str] = Counter()
+    while messages := world.sqs.receive_message(QueueUrl=world.queue_url, MaxNumberOfMessages=10).get(
+        "Messages"
+    ):
+        for message in messages:
+            page = read_message(message["Body"])
+            assert isinstance(page, list)
+            found.update(one.customer for one in page)
+            world.sqs.delete_message(QueueUrl=world.queue_url, ReceiptHandle=message["ReceiptHandle"])
+    return found
 
 
 def test_a_tick_in_which_nothing_changed_sends_and_writes_nothing(world: World) -> None:

@@ -33,7 +33,7 @@ FINAL_SINCE_IN_SHADOW = 20 * MINUTE
 """One tick's worth: shadow mode does not remember what it judged."""
 INVOICES_A_PAGE = 20
 
-_LISTED = {
+_LISTED: dict[Scope, tuple[Part, ...]] = {
     Scope.CLOSING: (Part.SUBSCRIPTIONS, Part.DRAFTS, Part.FINALIZED),
     Scope.ALL: (Part.SUBSCRIPTIONS, Part.DRAFTS, Part.ENDINGS),
 }
