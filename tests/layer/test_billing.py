@@ -42,6 +42,11 @@ class FakeApi:
             raise NotFoundError(f"Stripe says: no {path}")
         return self.objects[path]
 
+    async def page(self, path: str, params: Mapping[str, Any]) -> tuple[list[Json], bool]:
+        self.asked.append((path, dict(params)))
+        first, *others = self.lists.get(path, [[]])
+        return first, bool(others)
+
     async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[list[Json]]:
         self.asked.append((path, dict(params or {})))
         for page in self.lists.get(path, [[]]):
@@ -189,6 +194,42 @@ def test_a_page_is_seen_when_it_was_asked_for() -> None:
         pages = stripe.all(stripe.billing.subscriptions({}))
 
     assert [one.seen_at for page in pages for one in page.customer_meters] == [asked_at, asked_at + 40]
+
+
+def test_a_single_page_says_where_it_ends_and_whether_more_follow() -> None:
+    stripe = Stripe(BY_METADATA)
+    customer = {"id": "cus_1", "metadata": {"om": "s1"}}
+    shown = [subscribed(customer=customer), subscribed(customer=customer, id="sub_2", created=7)]
+    stripe.api.lists["/v1/subscriptions"] = [shown, []]
+    created = {"created": {"gte": 5}}
+
+    first = stripe.run(stripe.billing.subscription_page(created, "sub_0"))
+    stripe.api.lists["/v1/subscriptions"] = [[{**shown[0], "created": None}]]
+    last = stripe.run(stripe.billing.subscription_page({}))
+
+    assert (first.cursor, first.oldest, first.has_more) == ("sub_2", 7, True)
+    assert [(one.subject, one.seen_at) for one in first.customer_meters] == [("s1", NOON)]
+    assert (last.cursor, last.oldest, last.has_more) == ("sub_1", 0, False)
+    assert stripe.asked("/v1/subscriptions") == [
+        {**created, "starting_after": "sub_0", "expand": ["data.customer"]},
+        {"expand": ["data.customer"]},
+    ]
+
+
+def test_a_single_page_is_seen_when_it_was_asked_for() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/subscriptions"] = [[subscribed()]]
+    answer = stripe.api.page
+
+    async def slowly(path: str, params: Mapping[str, Any]) -> tuple[list[Json], bool]:
+        stripe.clock.now += 40
+        return await answer(path, params)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stripe.api, "page", slowly)
+        listing = stripe.run(stripe.billing.subscription_page({}))
+
+    assert [one.seen_at for one in listing.customer_meters] == [NOON]
 
 
 def test_two_subscriptions_of_a_customer_on_one_page_are_one_customer_meter() -> None:

@@ -105,7 +105,7 @@ def test_time_is_kept_to_send_those_who_wait_for_the_end() -> None:
             await outgoing.add(customers(0, 150))
             assert outgoing.seconds_to_flush == 0
             await outgoing.add(customers(0, 1_000, target=Target.LAST))
-            assert outgoing.seconds_to_flush == 0.5
+            assert outgoing.seconds_to_flush == 1
             assert not outgoing.is_full
 
     asyncio.run(run())
