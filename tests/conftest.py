@@ -1,7 +1,7 @@
 """How hypothesis works here: a slow example is no failure, and CI tries the same examples each time.
 
-A dear habit of HTTP clients is broken of, which nothing here depends on: each reads all root certificates when
-it is made, though none speaks TLS.
+A dear habit of HTTP clients is broken of, which nothing here depends on: each reads all root certificates
+when it is made, though none speaks TLS.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.layer.builders import NOON, customer_meter
-from usage_reporting.billing import Listing
 from usage_reporting.creation_ranges import (
     NARROWEST,
     STRIPES_FIRST_YEAR,
@@ -24,6 +23,7 @@ from usage_reporting.creation_ranges import (
     side_by_side,
 )
 from usage_reporting.errors import StripeUnavailableError
+from usage_reporting.model import CustomerMeter
 from usage_reporting.windows import DAY
 
 PAGE = 100
@@ -31,6 +31,16 @@ ANYBODY = customer_meter()
 COUNT = 5_000
 SPLITS = math.ceil(math.log2((NOON - STRIPES_FIRST_YEAR) / NARROWEST))
 """So often a range of all the time there is can be halved in a row."""
+
+
+@dataclass(frozen=True)
+class ListedPage:
+    """One page of customer meters."""
+
+    customer_meters: list[CustomerMeter]
+    cursor: str
+    oldest: int = 0
+    has_more: bool = False
 
 
 @dataclass
@@ -50,7 +60,7 @@ class Listed:
     def __post_init__(self) -> None:
         self.created.sort(reverse=True)
 
-    async def ask(self, wanted: CreationRange) -> Listing:
+    async def ask(self, wanted: CreationRange) -> ListedPage:
         self.asked.append(wanted)
         number = len(self.asked)
         self.under_way += 1
@@ -72,7 +82,7 @@ class Listed:
         kept = [replace(ANYBODY, customer=str(number)) for number in found[: self.page]]
         oldest = self.created[found[len(kept) - 1]] if kept else 0
         cursor = kept[-1].customer if kept else ""
-        return Listing(kept, cursor, oldest, has_more=len(found) > self.page)
+        return ListedPage(kept, cursor, oldest, has_more=len(found) > self.page)
 
     async def all(
         self, *first: CreationRange, at_once: int = 4, whole_pages: int = 20, stop: int = -1

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.layer.builders import NOON, SETTINGS, Clock, MemoryTable, customer_meter, span
+from tests.layer.test_creation_ranges import ListedPage
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
@@ -77,13 +78,16 @@ class ListedBilling:
         self.asked.append(("subscriptions", dict(filters), cursor))
         return _listed(self.subscription_pages, "s", cursor)
 
-    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> Listing:
+    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> ListedPage:
         self.asked.append(("subscriptions", dict(filters), cursor))
         number = int(cursor.removeprefix("s")) + 1 if cursor else 0
         if number >= len(self.subscription_pages):
-            return Listing([], "")
+            return ListedPage([], "")
         has_more = number + 1 < len(self.subscription_pages)
-        return Listing(list(self.subscription_pages[number]), f"s{number}", NOON, has_more)
+        return ListedPage(list(self.subscription_pages[number]), f"s{number}", NOON, has_more)
+
+    async def read_page(self, page: ListedPage) -> Listing:
+        return Listing(page.customer_meters, page.cursor)
 
     def drafts(self, cursor: str = "") -> AsyncIterator[Listing]:
         self.asked.append(("drafts", None, cursor))

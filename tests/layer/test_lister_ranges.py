@@ -14,10 +14,10 @@ from typing import Any, cast
 import pytest
 
 from tests.layer.builders import NOON, SETTINGS, Clock, MemoryTable, customer_meter, span
-from tests.layer.test_creation_ranges import Listed, exponential
+from tests.layer.test_creation_ranges import Listed, ListedPage, exponential
 from tests.layer.test_lister import ListedBilling, ListedEndings, MemoryQueue, Steps
 from usage_reporting import telemetry, temporary_rows
-from usage_reporting.billing import Billing, Listing
+from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.creation_ranges import CreationRange
 from usage_reporting.endings import Endings
@@ -43,7 +43,7 @@ class RangedBilling(ListedBilling):
     def __post_init__(self) -> None:
         self.settings = replace(SETTINGS, listing_concurrency=CHAINS)
 
-    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> Listing:
+    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> ListedPage:
         bounds = filters.get("created", {})
         wanted = CreationRange(bounds.get("gte", 0), bounds.get("lt", 0), cursor)
         listing = await self.listed.ask(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -64,6 +65,9 @@ from usage_reporting.windows import HOUR, OLDEST_SLICE, floor_minute
 
 Json = dict[str, Any]
 
+READ_AT_A_TIME = 5
+"""Objects of a page that are read without a look at what else is under way."""
+
 LONGEST_DRAFT = 73 * HOUR
 """A period without an invoice for so long gets none: Stripe keeps a draft at most 72 hours."""
 
@@ -75,10 +79,27 @@ class Listing:
     customer_meters: list[CustomerMeter]
     cursor: str
     """The last object's id; the listing goes on after it."""
-    oldest: int = 0
-    """When the last object was created, UTC seconds; 0: not known."""
-    has_more: bool = False
-    """Whether Stripe says that objects follow; asked of single pages alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionPage:
+    """One page of live subscriptions as Stripe shows them, newest first."""
+
+    subscriptions: Sequence[Json]
+    asked_at: int
+    """UTC seconds."""
+    has_more: bool
+
+    @property
+    def cursor(self) -> str:
+        """The last one's id; the listing goes on after it."""
+        return str(self.subscriptions[-1]["id"]) if self.subscriptions else ""
+
+    @property
+    def oldest(self) -> int:
+        """When the last one was created, UTC seconds; 0: not known."""
+        created = self.subscriptions[-1].get("created") if self.subscriptions else None
+        return created if isinstance(created, int) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +141,16 @@ class Billing:
         query = self._subscriptions_query(filters, cursor)
         return self._listings("/v1/subscriptions", query, self.customer_meters)
 
-    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> Listing:
-        """Customer meters of one page of live subscriptions, newest first, as of when it was asked for."""
+    async def subscription_page(self, filters: Mapping[str, Any], cursor: str = "") -> SubscriptionPage:
+        """One page of live subscriptions; to read it takes time, in which the next can be asked for."""
         asked_at = self.clock()
         page, has_more = await self.api.page("/v1/subscriptions", self._subscriptions_query(filters, cursor))
-        listing = await self._listing(page, self.customer_meters)
-        created = page[-1].get("created") if page else None
-        return replace(
-            listing,
-            customer_meters=as_of(asked_at, listing.customer_meters),
-            oldest=created if isinstance(created, int) else 0,
-            has_more=has_more,
-        )
+        return SubscriptionPage(page, asked_at, has_more)
+
+    async def read_page(self, page: SubscriptionPage) -> Listing:
+        """The customer meters of a page of subscriptions, as of when it was asked for."""
+        listing = await self._listing(page.subscriptions, self.customer_meters)
+        return replace(listing, customer_meters=as_of(page.asked_at, listing.customer_meters))
 
     def _subscriptions_query(self, filters: Mapping[str, Any], cursor: str) -> Json:
         query = {**filters, **({"starting_after": cursor} if cursor else {})}
@@ -305,7 +324,9 @@ class Billing:
     ) -> Listing:
         """The customer meters of a list page; what cannot be read of it does not stop the others."""
         found: list[CustomerMeter] = []
-        for one in page:
+        for number, one in enumerate(page):
+            if number % READ_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # what was asked for meanwhile goes out, or comes in
             try:
                 found.extend(await read(one))
             except RejectedError as error:

@@ -37,9 +37,9 @@ class Unread(dict[str, str]):
 class ConnectionPools(stripe.HTTPClient):
     """What the official client sends its requests with: a new pool is made when those before are full.
 
-    To the client a success is an empty object; its body comes with the headers, see `Unread`. Like the official
-    client's own it raises APIConnectionError when there is no answer. `timeout_s` is for each step of a call; a
-    call that finds every connection busy waits, and that has no limit of its own.
+    To the client a success is an empty object; its body comes with the headers, see `Unread`. Like the
+    official client's own it raises APIConnectionError when there is no answer. `timeout_s` is for each step
+    of a call; a call that finds every connection busy waits, and that has no limit of its own.
     """
 
     name = "httpx"

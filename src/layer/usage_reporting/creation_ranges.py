@@ -9,15 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
-
-from usage_reporting.billing import Listing
+from typing import Any, Protocol
 
 STRIPES_FIRST_YEAR = 1_262_304_000
 """2010-01-01T00:00:00Z, UTC seconds: where the halving of a range without a lower bound begins."""
 
 NARROWEST = 10
 """Seconds: a narrower range is listed as it is, so that what was imported at once is not cut up for ever."""
+
+
+class Page(Protocol):
+    """What has to be known of a page to go on after it."""
+
+    @property
+    def cursor(self) -> str:
+        """The last object's id."""
+
+    @property
+    def oldest(self) -> int:
+        """When the last object was created, UTC seconds; 0: not known."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether objects follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class _Left:
     def _oldest(self) -> int:
         return self.range.since or STRIPES_FIRST_YEAR
 
-    def after(self, page: Listing) -> _Left:
+    def after(self, page: Page) -> _Left:
         """What is left after one more page."""
         return _Left(replace(self.range, after=page.cursor), page.oldest)
 
@@ -68,19 +82,19 @@ class _Left:
         return replace(self, range=replace(self.range, since=middle)), _Left(older, middle - 1)
 
 
-async def side_by_side(
-    ask: Callable[[CreationRange], Awaitable[Listing]],
+async def side_by_side[P: Page](
+    ask: Callable[[CreationRange], Awaitable[P]],
     first: CreationRange,
     *,
     at_once: int,
     whole_pages: int = 0,
-) -> AsyncGenerator[tuple[Listing, list[CreationRange]]]:
+) -> AsyncGenerator[tuple[P, list[CreationRange]]]:
     """List a range, newest first, in up to `at_once` chains of pages once `whole_pages` are listed.
 
     Gives each page with what is left to be listed then, as it has to be asked for. No chain is more than a
     page ahead of whoever takes them. Raises what `ask` raises; no call goes on after the end.
     """
-    asked: dict[asyncio.Future[Listing], _Left] = {}
+    asked: dict[asyncio.Future[P], _Left] = {}
 
     def go_on(*ranges: _Left) -> None:
         for one in ranges:

@@ -8,7 +8,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from usage_reporting.billing import Billing, Listing
+from usage_reporting.billing import Billing, Listing, SubscriptionPage
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
 from usage_reporting.creation_ranges import CreationRange, side_by_side
@@ -91,7 +91,8 @@ class Lister:
         """The pages of a part, each with where to go on after it."""
         if start.part is Part.SUBSCRIPTIONS and start.scope is Scope.ALL:
             async with aclosing(self._all_subscriptions(start)) as pages:
-                async for listing, ranges in pages:
+                async for page, ranges in pages:
+                    listing = await self.billing.read_page(page)
                     left = [
                         replace(start, after=one.after, since=one.since, until=one.until) for one in ranges
                     ]
@@ -101,12 +102,14 @@ class Lister:
             async for listing in chain:
                 yield listing, [replace(start, after=listing.cursor)] if listing.cursor else []
 
-    def _all_subscriptions(self, start: Cursor) -> AsyncGenerator[tuple[Listing, list[CreationRange]]]:
+    def _all_subscriptions(
+        self, start: Cursor
+    ) -> AsyncGenerator[tuple[SubscriptionPage, list[CreationRange]]]:
         """Side by side in a tick; what it had no time for goes on as the chains that it is in by then."""
         is_new = start == Cursor(Scope.ALL)
         at_once = self.billing.settings.listing_concurrency if is_new else 1
 
-        async def ask(wanted: CreationRange) -> Listing:
+        async def ask(wanted: CreationRange) -> SubscriptionPage:
             return await self.billing.subscription_page(wanted.filters, wanted.after)
 
         return side_by_side(ask, start.range, at_once=at_once, whole_pages=self.whole_pages)
