@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sandbox.bench.hosts import OPENMETER_KEY, STRIPE_KEY, StandIns
+from sandbox.bench.stand_ins import OPENMETER_KEY, STRIPE_KEY, StandIns
 from sandbox.file_table import FileTable
 from usage_reporting import telemetry
 from usage_reporting.config import Mode, Settings

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox.bench.deployment import Keys
-from sandbox.bench.hosts import StandIns
+from sandbox.bench.stand_ins import StandIns
 from sandbox.file_table import FileTable
 from usage_reporting.billing import Billing
 from usage_reporting.config import Settings

@@ -1,183 +1,225 @@
-"""Stripe, OpenMeter and AWS in this process: what clients would put on the wire is answered on the spot."""
+"""Stripe and OpenMeter in a process of their own, with the time that a call takes, and their limits."""
 
 from __future__ import annotations
 
-import io
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from unittest import mock
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Final, Literal, Self
 
-import httpx
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.client import BaseClient
-from botocore.compat import HTTPHeaders
-from botocore.httpsession import URLLib3Session
-from stripe import StripeClient
+import stripe
 
+from sandbox.bench.population import scattered, subscribe, use
 from sandbox.clock import ManualClock
-from sandbox.openmeter import OpenMeterSandbox
-from sandbox.openmeter.query import read_query
-from sandbox.openmeter.values import dumps, loads
+from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
+from sandbox.openmeter import create_app as openmeter_app
+from sandbox.serve import serve
 from sandbox.stripe import StripeSandbox, StripeSettings
-from sandbox.stripe.gateway import Gateway
-from sandbox.stripe.messages import Request
+from sandbox.stripe import create_app as stripe_app
 
-STRIPE, OPENMETER = "http://stripe.stand-in", "http://openmeter.stand-in"
-API_KEY = "sk_test_sandbox"
+STRIPE_KEY: Final = "sk_live_benchmark"
+OPENMETER_KEY: Final = "om_benchmark"
+OPENMETER_METER: Final = "tokens"
+STRIPE_LATENCY_S: Final = 0.08
+OPENMETER_LATENCY_S: Final = 0.05
 
-Json = dict[str, Any]
-_CALL = "_make_api_call"
-"""What every method of botocore's clients comes down to."""
+HOUR: Final = 3600
+DAY: Final = 24 * HOUR
+START: Final = 1_798_765_320
+"""2027-01-01T01:02:00Z: two minutes past an hour, as the hourly tick comes; the same in every run."""
+_MEMBERS_SINCE: Final = 28 * DAY
+
+type Anchors = Literal["shared", "scattered"]
+"""Whether all subscriptions renew at one instant, or each at its own in the month."""
+
+_SPAWN = get_context("spawn")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the stand-ins were asked since the last count."""
+
+    stripe: dict[str, int]
+    """By method and path template."""
+    openmeter_queries: int
+    refused: dict[str, int]
+    """Stripe's 429s by reason."""
+
+    @property
+    def stripe_calls(self) -> int:
+        """All calls to Stripe."""
+        return sum(self.stripe.values())
+
+    def to(self, name: str) -> int:
+        """Calls to one endpoint of Stripe, such as `GET /v1/subscriptions`."""
+        return self.stripe.get(name, 0)
+
+
+class StandIns:
+    """A context manager: the process with both stand-ins. Raises RuntimeError when it does not start."""
+
+    stripe_url: str
+    openmeter_url: str
+    price: str
+
+    def __enter__(self) -> Self:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.stripe_url, self.openmeter_url, self.price = self._answer()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def populate(self, count: int, anchors: Anchors) -> list[str]:
+        """So many customers with a subscription of one metered item each; their ids, newest first."""
+        return list(self._do("populate", count, anchors))
+
+    def use(self, customers: Sequence[str], hour: int) -> None:
+        """One unit more for each of these customers in an hour (its start, UTC seconds)."""
+        self._do("use", customers, hour)
+
+    def travel(self, now: int) -> None:
+        """Let time pass up to an instant (UTC seconds); Stripe renews on the way."""
+        self._do("travel", now)
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of the Stripe stand-in."""
+        self._do("set", settings)
+
+    def storm(self, *, is_on: bool) -> None:
+        """Answer every call to Stripe with 429, or no more."""
+        self._do("storm", is_on)
+
+    def held(self) -> int:
+        """The units that Stripe holds of everybody."""
+        return int(self._do("held"))
+
+    def count(self) -> Calls:
+        """The calls since the last count."""
+        found: Calls = self._do("count")
+        return found
+
+    def _do(self, name: str, *arguments: Any) -> Any:
+        self._pipe.send((name, arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("the process of the stand-ins is gone") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @dataclass(slots=True)
-class StandIns:
-    """All that a function talks to; `signing_secret` is part of what Secrets Manager holds."""
+class _Host:
+    """The other side of the pipe."""
 
-    clock: ManualClock
-    signing_secret: str = "whsec_bench"
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START - _MEMBERS_SINCE - DAY))
     stripe: StripeSandbox = field(init=False)
     openmeter: OpenMeterSandbox = field(init=False)
-    delivered: list[Json] = field(default_factory=list)
-    """The events that Stripe sent, oldest first."""
-    spent: list[float] = field(default_factory=list)
-    """Seconds of processor time that each answer took."""
-    in_clients: list[float] = field(default_factory=list)
-    """The same of each call of a client, with the answer to it."""
-    items: dict[tuple[str, str], Json] = field(default_factory=dict)
-    """Of the ledger table, by partition and sort key, as they are on the wire."""
-    _gateway: Gateway = field(init=False)
+    price: str = ""
 
     def __post_init__(self) -> None:
-        self.stripe = StripeSandbox(self.clock, StripeSettings(seed=1), deliver=self._receive)
-        self.openmeter = OpenMeterSandbox(self.clock)
-        self._gateway = Gateway(self.stripe)
+        self.stripe = StripeSandbox(
+            self.clock,
+            StripeSettings(
+                api_keys=frozenset({STRIPE_KEY}),
+                livemode=True,
+                latency=STRIPE_LATENCY_S,
+                enforce_rate_limits=True,
+                meter_event_latency=0,
+                log_requests=False,
+                seed=1,
+            ),
+        )
+        settings = OpenMeterSettings(api_key=OPENMETER_KEY, latency=OPENMETER_LATENCY_S)
+        self.openmeter = OpenMeterSandbox(self.clock, settings)
 
-    @contextmanager
-    def on_the_wire(self) -> Iterator[None]:
-        """Meanwhile they answer for every httpx and botocore client of this process."""
-        stand_ins, depth = self, threading.local()
+    def populate(self, count: int, anchors: Anchors) -> list[str]:
+        self.clock.set(START)
+        since = START - _MEMBERS_SINCE
+        instants = [since] * count if anchors == "shared" else scattered(count, since, START - HOUR)
+        found = subscribe(self.stripe, self.price, instants, item_metadata={"om_meter_id": OPENMETER_METER})
+        self.stripe.run_due()
+        return [one.customer for one in reversed(found)]
 
-        async def handle(_transport: object, request: httpx.Request) -> httpx.Response:
-            return await stand_ins._over_http(request)
+    def use(self, customers: Sequence[str], hour: int) -> None:
+        use(self.openmeter, OPENMETER_METER, customers, [hour], value=1)
 
-        def send(_session: object, request: AWSPreparedRequest) -> AWSResponse:
-            return stand_ins._over_botocore(request)
+    def travel(self, now: int) -> None:
+        self.clock.set(now)
+        self.stripe.run_due()
 
-        @contextmanager
-        def timed() -> Iterator[None]:
-            # Stripe's client calls httpx's: the outer one counts. None of them waits for anything here.
-            is_outer = not getattr(depth, "is_inside", False)
-            depth.is_inside = True
-            started = time.thread_time()
+    def set(self, settings: dict[str, Any]) -> None:
+        self.stripe.change_settings(**settings)
+
+    def storm(self, is_on: bool) -> None:
+        self.stripe.faults.clear()
+        if is_on:
+            self.stripe.faults.add("rate_limited", reason="endpoint-rate", times=None)
+
+    def held(self) -> int:
+        return int(sum(event.value for event in self.stripe.meters.accepted()))
+
+    def count(self) -> Calls:
+        counts = {f"{method} {path}": calls for (method, path), calls in self.stripe.calls.items()}
+        found = Calls(counts, len(self.openmeter.calls.queries), dict(self.stripe.log.limited))
+        self.stripe.log.clear()
+        self.openmeter.calls.reset()
+        return found
+
+
+def _serve(pipe: Connection) -> None:
+    host = _Host()
+    host.openmeter.create_meter(OPENMETER_METER, OPENMETER_METER)
+    with (
+        serve(stripe_app(host.stripe, ticker=False)) as stripe_url,
+        serve(openmeter_app(host.openmeter)) as openmeter_url,
+    ):
+        host.price = _metered_price(stripe_url)
+        pipe.send((stripe_url, openmeter_url, host.price))
+        while True:
             try:
-                yield
-            finally:
-                if is_outer:
-                    stand_ins.in_clients.append(time.thread_time() - started)
-                    depth.is_inside = False
-
-        with (
-            mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", handle),
-            mock.patch.object(URLLib3Session, "send", send),
-            mock.patch.object(BaseClient, _CALL, _within(timed, getattr(BaseClient, _CALL))),
-            mock.patch.object(
-                httpx.AsyncClient, "request", _awaited_within(timed, httpx.AsyncClient.request)
-            ),
-            mock.patch.object(
-                StripeClient,
-                "raw_request_async",
-                _awaited_within(timed, StripeClient.raw_request_async),
-            ),
-        ):
-            yield
-
-    def _receive(self, _url: str, _headers: object, body: bytes) -> int:
-        self.delivered.append(json.loads(body))
-        return 200
-
-    async def _over_http(self, request: httpx.Request) -> httpx.Response:
-        body = await request.aread()
-        started = time.thread_time()
-        path = request.url.path
-        if str(request.url).startswith(STRIPE):
-            asked = Request(request.method, path, request.url.query.decode(), dict(request.headers), body)
-            answer = await self._gateway.answer(asked)
-            status, content, headers = answer.status, answer.body, dict(answer.headers)
-        else:
-            slug = path.split("/")[4]
-            status, headers = 200, {"content-type": "application/json"}
-            if request.method == "GET":
-                content = dumps(self.openmeter.meter(slug).document()).encode()
-            else:
-                content = self.openmeter.run(slug, read_query(loads(body))).json().encode()
-        response = httpx.Response(status, headers=headers, content=content)
-        self.spent.append(time.thread_time() - started)
-        return response
-
-    def _over_botocore(self, request: AWSPreparedRequest) -> AWSResponse:
-        started = time.thread_time()
-        body: Any = request.body
-        target: Any = request.headers["X-Amz-Target"]
-        status, answer = self._of_aws(target.decode().rpartition(".")[2], json.loads(body))
-        response = AWSResponse(request.url, status, HTTPHeaders(), _Raw(json.dumps(answer).encode()))
-        self.spent.append(time.thread_time() - started)
-        return response
-
-    def _of_aws(self, operation: str, asked: Json) -> tuple[int, Json]:
-        match operation:
-            case "GetSecretValue":
-                secret = {"stripe_api_key": API_KEY, "stripe_webhook_secret": self.signing_secret}
-                return 200, {"SecretString": json.dumps(secret)}
-            case "DescribeTable":
-                return 200, {"Table": {"CreationDateTime": 1}}
-            case "BatchGetItem":
-                return 200, self._read(asked)
-        return self._write(asked)
-
-    def _read(self, asked: Json) -> Json:
-        ((table, wanted),) = asked["RequestItems"].items()
-        keys = [(key["pk"]["S"], key["sk"]["S"]) for key in wanted["Keys"]]
-        found = [self.items[key] for key in keys if key in self.items]
-        return {"Responses": {table: found}, "UnprocessedKeys": {}}
-
-    def _write(self, asked: Json) -> tuple[int, Json]:
-        item = asked["Item"]
-        key = (item["pk"]["S"], item["sk"]["S"])
-        read = asked.get("ExpressionAttributeValues", {}).get(":read")
-        if self.items.get(key, {}).get("version") != read:
-            return 400, {"__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"}
-        self.items[key] = item
-        return 200, {}
+                name, arguments = pipe.recv()
+            except EOFError:
+                return
+            try:
+                pipe.send(getattr(host, name)(*arguments))
+            except Exception as error:  # noqa: BLE001 - it belongs to who asked
+                pipe.send(error)
 
 
-_Timed = Callable[[], AbstractContextManager[None]]
-
-
-def _within(timed: _Timed, call: Callable[..., Any]) -> Callable[..., Any]:
-    def within(*given: Any, **named: Any) -> Any:
-        with timed():
-            return call(*given, **named)
-
-    return within
-
-
-def _awaited_within(timed: _Timed, call: Callable[..., Any]) -> Callable[..., Any]:
-    async def within(*given: Any, **named: Any) -> Any:
-        with timed():
-            return await call(*given, **named)
-
-    return within
-
-
-class _Raw(io.BytesIO):
-    """A body as urllib3 hands it to botocore."""
-
-    def stream(self) -> Iterator[bytes]:
-        """All of it at once."""
-        yield self.read()
+def _metered_price(url: str) -> str:
+    """A price of $0.10 a unit and month, with its meter and product."""
+    http = stripe.HTTPXClient(allow_sync_methods=True)
+    client = stripe.StripeClient(STRIPE_KEY, base_addresses={"api": url}, http_client=http)
+    meter = client.v1.billing.meters.create(
+        {
+            "display_name": OPENMETER_METER,
+            "event_name": OPENMETER_METER,
+            "default_aggregation": {"formula": "sum"},
+        }
+    )
+    price = client.v1.prices.create(
+        {
+            "currency": "usd",
+            "unit_amount": 10,
+            "recurring": {"interval": "month", "usage_type": "metered", "meter": meter.id},
+            "product_data": {"name": OPENMETER_METER},
+        }
+    )
+    return str(price.id)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
-from sandbox.bench.stand_ins import OPENMETER, STRIPE, StandIns
+from sandbox.bench.in_process import OPENMETER, STRIPE, InProcessStandIns
 from sandbox.clock import ManualClock
 from sandbox.stripe import sign
 from usage_reporting import telemetry
@@ -99,7 +99,7 @@ def _percentile(ordered: list[float], percent: int) -> float:
 class _Customer:
     """A customer of one subscription, which has just renewed, and the function that is told of it."""
 
-    stand_ins: StandIns
+    stand_ins: InProcessStandIns
     app: Any
     end: int
     """Of the billing period, in UTC seconds."""
@@ -114,7 +114,7 @@ class _Customer:
     def of_a_running_function(cls) -> Iterator[_Customer]:
         """Everything up to the renewal: what was used is in Stripe, as the hourly ticks leave it."""
         end = int(time.time()) - 60
-        stand_ins = StandIns(ManualClock(end - DAYS * 24 * HOUR))
+        stand_ins = InProcessStandIns(ManualClock(end - DAYS * 24 * HOUR))
         with _quiet(), mock.patch.dict(os.environ, ENVIRONMENT), stand_ins.on_the_wire():
             made = cls(stand_ins, _app(), end)
             try:
