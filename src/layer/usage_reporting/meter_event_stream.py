@@ -61,24 +61,11 @@ class _Event:
 
     owner: CustomerMeter
     send: Send
+    body: Json
     turn: asyncio.Future[Sequence[_Event]]
     error: UsageReportingError | None = field(
         default_factory=lambda: StripeUnavailableError("the request with the meter event was given up")
     )
-
-    @property
-    def body(self) -> Json:
-        meter = self.owner.meter
-        assert meter is not None
-        return {
-            "event_name": meter.event_name,
-            "identifier": self.send.identifier,
-            "payload": {
-                meter.customer_key: self.owner.customer,
-                meter.value_key: to_wire(self.send.value),
-            },
-            "timestamp": rfc3339(self.send.stamp),
-        }
 
 
 @dataclass(slots=True)
@@ -112,7 +99,7 @@ class MeterEventStream:
 
         Raises RejectedError for an event that Stripe does not take, and AskAgainError.
         """
-        event = _Event(owner, send, asyncio.get_running_loop().create_future())
+        event = _Event(owner, send, _body(owner, send), asyncio.get_running_loop().create_future())
         self._waiting.append(event)
         self._look_soon()
         try:
@@ -219,6 +206,18 @@ class MeterEventStream:
             await self.ledger.write_item(item, 0)
         except LostRaceError:
             return  # the very same request, once more
+
+
+def _body(owner: CustomerMeter, send: Send) -> Json:
+    """A meter event as the stream takes it."""
+    meter = owner.meter
+    assert meter is not None
+    return {
+        "event_name": meter.event_name,
+        "identifier": send.identifier,
+        "payload": {meter.customer_key: owner.customer, meter.value_key: to_wire(send.value)},
+        "timestamp": rfc3339(send.stamp),
+    }
 
 
 def _go_on(batch: Sequence[_Event]) -> None:
