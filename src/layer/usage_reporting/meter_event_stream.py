@@ -24,6 +24,7 @@ from usage_reporting.errors import (
 )
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Send
+from usage_reporting.side_by_side import all_ended
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.windows import BOUNDS_KEPT, MINUTE, rfc3339
 
@@ -155,8 +156,7 @@ class MeterEventStream:
         except RejectedError as refused:
             if len(batch) > 1:
                 half = len(batch) // 2
-                await self._deliver(batch[:half])
-                await self._deliver(batch[half:])
+                await all_ended([self._deliver(batch[:half]), self._deliver(batch[half:])])
                 return
             error = refused
         except UsageReportingError as failed:

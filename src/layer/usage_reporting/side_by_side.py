@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from usage_reporting.budget import Budget
 from usage_reporting.errors import (
@@ -47,6 +47,16 @@ def check(budget: Budget) -> None:
 def is_stopped(report: Report) -> bool:
     """Whether an outcome so far forbids to go on with this customer meter."""
     return report.status.is_undelivered and report.status is not Status.DOUBTED
+
+
+async def all_ended[T](works: Iterable[Awaitable[T]]) -> list[T]:
+    """Do everything at once; an error is raised when all has ended, so that nothing goes on unseen."""
+    found: list[T] = []
+    for one in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(one, BaseException):
+            raise one
+        found.append(one)
+    return found
 
 
 async def racing(
