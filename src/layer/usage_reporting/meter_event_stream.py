@@ -83,6 +83,8 @@ class MeterEventStream:
     _waiting: list[_Event] = field(default_factory=list)
     _token: str = field(default="", repr=False)
     _token_ends: float = 0.0
+    _opened_with: str = field(default="", repr=False)
+    """The API key of the session: another one may be another account's."""
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _late: asyncio.TimerHandle | None = None
 
@@ -171,26 +173,43 @@ class MeterEventStream:
         try:
             await self._stream(events, key)
         except SessionExpiredError:
-            self._token = ""
             await self._stream(events, key)
 
     async def _stream(self, events: Sequence[Json], key: str) -> None:
         token = await self._session()
-        await self.api.call("post", STREAM, {"events": events}, idempotency_key=key, session=token)
+        try:
+            await self.api.call("post", STREAM, {"events": events}, idempotency_key=key, session=token)
+        except SessionExpiredError:
+            if self._token == token:  # not yet another one's
+                self._token = ""
+            raise
 
     async def _session(self) -> str:
         """The token of a session, which holds for 15 minutes and for many requests."""
         async with self._renewing:
-            if not self._token or self.clock() >= self._token_ends - RENEWED_BEFORE:
-                found = await self.api.call("post", SESSION, {})
-                try:
-                    ends = datetime.fromisoformat(found["expires_at"]).timestamp()
-                    self._token, self._token_ends = str(found["authentication_token"]), ends
-                except (KeyError, TypeError, ValueError) as error:
-                    raise StripeUnavailableError(
-                        f"Stripe answered the request for a meter event session with odd data: {error!r}"
-                    ) from error
+            is_over = self.clock() >= self._token_ends - RENEWED_BEFORE
+            if not self._token or is_over or self._opened_with != self.api.key:
+                await self._open_session()
             return self._token
+
+    async def _open_session(self) -> None:
+        try:
+            found = await self.api.call("post", SESSION, {})
+            ends = datetime.fromisoformat(found["expires_at"]).timestamp()
+            self._token, self._token_ends = str(found["authentication_token"]), ends
+        except RejectedError as error:
+            # That is not about any event of the request.
+            raise StripeUnavailableError(
+                f"Stripe opens no session for streaming meter events; without STRIPE_METER_STREAM they go "
+                f"one by one: {error.reason}",
+                turned_away=True,
+            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise StripeUnavailableError(
+                f"Stripe answered the request for a meter event session with odd data: {error!r}",
+                turned_away=True,
+            ) from error
+        self._opened_with = self.api.key
 
     async def _write_down(self, key: str, batch: Sequence[_Event]) -> None:
         """Keep in the ledger what a request carries: a report of refusals names nothing but the request."""

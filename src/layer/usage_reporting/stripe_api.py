@@ -65,6 +65,11 @@ class StripeApi:
         self._client: stripe.StripeClient | None = None
         self._key = ""
 
+    @property
+    def key(self) -> str:
+        """The API key in force. Raises ConfigurationError or AskAgainError."""
+        return self._credentials.current().stripe_api_key
+
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
         """Read one object, again after a short while when Stripe is busy or silent.
 
@@ -153,7 +158,7 @@ class StripeApi:
                 turn.end()
 
     async def _turn(self, method: str, path: str, patient_until: float) -> Turn:
-        key = self._credentials.current().stripe_api_key
+        key = self.key
         try:
             async with asyncio.timeout_at(patient_until):
                 return await self._pacer.turn(key, method, path)
@@ -165,7 +170,7 @@ class StripeApi:
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
     ) -> str | bytes:
-        client = self._client_for(self._credentials.current().stripe_api_key)
+        client = self._client_for(self.key)
         answer = await client.raw_request_async(method, path, **params, **options)
         body: str | bytes = answer.headers.body if isinstance(answer.headers, Unread) else answer.body
         return body
