@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, cast
@@ -18,10 +19,11 @@ from tests.layer.builders import NOON, Clock, D, MemoryTable, customer_meter, se
 from usage_reporting.budget import Budget
 from usage_reporting.errors import RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Entry, Key, Ledger
+from usage_reporting.meter_event_stream import SESSION, STREAM
 from usage_reporting.model import CustomerMeter, Report, Send, SendState
 from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import API_VERSION, StripeApi
-from usage_reporting.windows import DAY, HOUR
+from usage_reporting.windows import DAY, HOUR, MINUTE, rfc3339
 
 DAY_OF = "2026-07-15"
 SENDS = [
@@ -66,6 +68,7 @@ class FakeStripe:
     identifiers: dict[str, int] = field(default_factory=dict)
     stored: dict[str, tuple[int, Mapping[str, Any], Exception | None]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    key: str = "sk_test_1"
 
     async def call(
         self,
@@ -73,11 +76,15 @@ class FakeStripe:
         path: str,
         params: Mapping[str, Any],
         *,
-        idempotency_key: str,
+        idempotency_key: str = "",
         version: str = API_VERSION,
+        session: str = "",
     ) -> dict[str, Any]:
         assert method == "post"
         await Step()
+        if path == SESSION:
+            return self.session()
+        assert bool(session) == (path == STREAM)
         self.calls.append({"path": path, "params": params, "key": idempotency_key, "version": version})
         behaviour = self.behaviours.popleft() if self.behaviours else self.otherwise
         answer = self._answer(behaviour, path, params, idempotency_key)
@@ -99,7 +106,8 @@ class FakeStripe:
                 return RejectedError("keys for idempotent requests can only be used with the same parameters")
             return _replayed(stored_answer)
         answer = self._executed(behaviour, path, params)
-        self.stored[key] = (self.clock(), params, answer)
+        if answer is None or path != STREAM:  # the v2 API executes a request that failed anew
+            self.stored[key] = (self.clock(), params, answer)
         return StripeUnavailableError("no answer") if behaviour is Behaviour.TAKEN_BUT_SILENT else answer
 
     def _executed(self, behaviour: Behaviour, path: str, params: Mapping[str, Any]) -> Exception | None:
@@ -118,11 +126,19 @@ class FakeStripe:
         return StripeUnavailableError("oops", answered=True) if taken_but else None
 
     def _take(self, path: str, params: Mapping[str, Any]) -> None:
-        if "identifier" in params:
+        if path == STREAM:
+            for event in params["events"]:
+                if self.clock() - self.identifiers.get(event["identifier"], -DAY) >= DAY:
+                    stamp = datetime.fromisoformat(event["timestamp"]).timestamp()
+                    self._take("", {**event, "timestamp": int(stamp)})
+        elif "identifier" in params:
             self.identifiers[params["identifier"]] = self.clock()
             self.events.append((params["timestamp"], Decimal(params["payload"]["value"])))
         else:
             self.records[(path, params["timestamp"])] = Decimal(params["quantity"])
+
+    def session(self) -> dict[str, Any]:
+        return {"authentication_token": "token", "expires_at": rfc3339(self.clock() + 15 * MINUTE)}
 
     def held(self, start: int, end: int) -> Decimal:
         return sum((value for stamp, value in self.events if start <= stamp < end), D(0))

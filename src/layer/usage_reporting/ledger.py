@@ -30,6 +30,7 @@ from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
 _CLOSED = frozenset({SpanState.BILLED, SpanState.DROPPED, SpanState.FREE})
 _LASTING = _CLOSED | {SpanState.CANCELED}
 """States that a head keeps; the others are asked for again."""
+_IN_QUESTION = frozenset({SendState.DOUBTED, SendState.REJECTED, SendState.DISCARDED})
 
 HEAD = "head"
 KEPT_FOR = 400 * DAY
@@ -294,6 +295,12 @@ class Entry:
     def doubted(self) -> list[Send]:
         """The sends of which it is being found out whether Stripe counts them."""
         return [send for send in self.sends.values() if send.state is SendState.DOUBTED]
+
+    @property
+    def is_in_question(self) -> bool:
+        """Whether Stripe refused what it was told last, or may have."""
+        newest = max(self.sends.values(), key=lambda send: (send.intended_at, send.stamp), default=None)
+        return newest is not None and newest.state in _IN_QUESTION
 
     @property
     def intents(self) -> list[Send]:

@@ -52,7 +52,7 @@ class Sender:
     """Sends to Stripe by the protocol; the sends of one customer meter go one after the other.
 
     With `is_streaming` new meter events go through Stripe's stream, where those of a whole page share
-    requests.
+    requests. After a refusal they go one by one for once: so Stripe names what it refuses.
     """
 
     api: StripeApi
@@ -89,7 +89,8 @@ class Sender:
         The report takes the outcomes. Raises LostRaceError when the entry was written since it was
         read, and LedgerUnavailableError.
         """
-        if self.is_streaming and report.customer_meter.meter is not None:
+        is_metered = report.customer_meter.meter is not None
+        if self.is_streaming and is_metered and not entry.is_in_question:
             sends = [replace(send, is_streamed=True) for send in sends]
         sends = [_with_fresh_key(entry, send) for send in sends]
         intended = await self.ledger.write_entry(entry.with_sends(sends), self.clock())
