@@ -283,12 +283,19 @@ class Send:
     code: str = ""
     """Why Stripe discarded it, or may have, in its own code; empty: the summary does not have it."""
     is_streamed: bool = False
-    """Whether it went through the meter event stream: it is repeated by the same way."""
+    """Whether it went through the meter event stream, or may have: it is repeated by the same way."""
+    is_repeated: bool = False
+    """Whether more than one request of the stream may have carried it."""
 
     @property
     def counts(self) -> bool:
         """Whether Stripe holds it, or may hold it."""
         return self.state not in {SendState.REJECTED, SendState.DISCARDED}
+
+    @property
+    def may_count_by_another(self) -> bool:
+        """Whether another request than a given one may have carried it, or may yet."""
+        return self.is_streamed and (self.is_repeated or self.state is SendState.INTENT)
 
     @property
     def told_at(self) -> int:
@@ -302,7 +309,12 @@ class Send:
 
     def to_item(self) -> dict[str, Any]:
         """The send as it stands in an entry of the ledger, under its identifier."""
-        later = {"sent": self.sent_at, "code": self.code, "streamed": self.is_streamed}
+        later = {
+            "sent": self.sent_at,
+            "code": self.code,
+            "streamed": self.is_streamed,
+            "repeated": self.is_repeated,
+        }
         return {
             "slice": self.slice_start,
             "stamp": self.stamp,
@@ -327,6 +339,7 @@ class Send:
             sent_at=int(item.get("sent", 0)),
             code=item.get("code", ""),
             is_streamed=item.get("streamed", False),
+            is_repeated=item.get("repeated", False),
         )
 
 

@@ -14,11 +14,16 @@ from dataclasses import dataclass, field, replace
 from usage_reporting.amounts import to_wire
 from usage_reporting.backoff import pause
 from usage_reporting.budget import Budget
-from usage_reporting.errors import LostRaceError, RejectedError, StripeUnavailableError
+from usage_reporting.errors import (
+    LedgerUnavailableError,
+    LostRaceError,
+    RejectedError,
+    StripeUnavailableError,
+)
 from usage_reporting.ledger import Entry, Ledger
 from usage_reporting.meter_event_stream import MeterEventStream
 from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
-from usage_reporting.side_by_side import side_by_side
+from usage_reporting.side_by_side import all_ended, side_by_side
 from usage_reporting.stripe_api import LEGACY_API_VERSION, StripeApi
 from usage_reporting.windows import HOUR
 
@@ -121,7 +126,7 @@ class Sender:
                 report.note(Status.HANDED_OVER, "the function's time is nearly over")
                 break
             going = [self._send(report.customer_meter, one, budget, may_be_in=is_repeated) for one in some]
-            found = await asyncio.gather(*going) if len(going) > 1 else [await going[0]]
+            found = await all_ended(going) if len(going) > 1 else [await going[0]]
             outcomes += found
             for outcome in found:
                 _note(report, outcome)
@@ -146,18 +151,35 @@ class Sender:
                     send = replace(send, attempt=send.attempt + 1)
                 if not error.replayed and tried < TRIES - 1:
                     await self.sleep(pause(tried))
+            except LedgerUnavailableError as error:
+                # What a request of the stream carries could not be written down, so that it was not sent.
+                reason = error.reason
+                break
             except RejectedError as error:
-                if error.code == DUPLICATE or _ALREADY_EXISTS.search(error.reason):
-                    return _Outcome(replace(send, state=SendState.SENT, sent_at=self.clock()))
-                if may_be_in:
-                    # Stripe may have taken the try that it did not answer: its "no" is to the repetition.
-                    # The next try has a new key, since Stripe may have stored that "no" under this one.
-                    later = replace(send, attempt=send.attempt + 1)
-                    return _Outcome(later, error.reason, answered=False)
-                return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
+                return self._refused(send, error, may_be_in=may_be_in)
             else:
-                return _Outcome(replace(send, state=SendState.SENT, sent_at=self.clock()))
+                return _Outcome(self._taken(send, is_repeated=may_be_in))
+        # What never left may go either way: the stream may not be there for this account at all.
+        send = replace(send, is_streamed=send.is_streamed and may_be_in)
         return _Outcome(send, reason, answered=False, is_reached=False)
+
+    def _refused(self, send: Send, error: RejectedError, *, may_be_in: bool) -> _Outcome:
+        if error.code == DUPLICATE or _ALREADY_EXISTS.search(error.reason):
+            return _Outcome(self._taken(send, is_repeated=True))
+        if may_be_in:
+            # Stripe may have taken the try that it did not answer: its "no" is to the repetition.
+            # The next try has a new key, since Stripe may have stored that "no" under this one.
+            later = replace(send, attempt=send.attempt + 1)
+            return _Outcome(later, error.reason, answered=False)
+        return _Outcome(replace(send, state=SendState.REJECTED), error.reason)
+
+    def _taken(self, send: Send, *, is_repeated: bool) -> Send:
+        return replace(
+            send,
+            state=SendState.SENT,
+            sent_at=self.clock(),
+            is_repeated=send.is_streamed and is_repeated,
+        )
 
     async def _call(self, customer_meter: CustomerMeter, send: Send) -> None:
         key = f"{send.identifier}.{send.attempt}"
