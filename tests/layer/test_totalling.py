@@ -23,6 +23,7 @@ from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.sender import Sender
 from usage_reporting.swaps import Swap
 from usage_reporting.totalling import Totalling
+from usage_reporting.verdict import Known
 from usage_reporting.windows import DAY, HOUR, MINUTE
 
 AT = NOON + 30 * MINUTE
@@ -297,6 +298,67 @@ def test_an_old_unknown_of_a_final_invoice_is_held() -> None:
         "it is not known whether Stripe has the total from 2026-07-01T12:00:00Z, sent over 23 hours ago, "
         "and its invoice takes no more; compare it with the invoice"
     )
+
+
+# What Stripe may have refused afterwards, because it refused another event of the same request
+
+
+def doubt(world: World, start: int = MONTH_START, which: int = -1) -> None:
+    """As a report of refusals does it that names a request only."""
+    entry = world.entry(start)
+    told = sorted(entry.sends.values(), key=lambda send: send.stamp)[which]
+    world.table.put(entry.doubting({told.identifier: "archived_meter"}).to_item(AT), entry.version)
+
+
+def test_a_doubted_total_is_told_again_with_a_later_stamp() -> None:
+    world = World()
+    world.report("10")
+    doubt(world)
+
+    assert world.report("10").status is Status.SENT
+    assert world.told == [(AT - 11 * MINUTE, D(10)), (AT - 11 * MINUTE + 1, D(10))]
+    assert world.report("10").status is Status.UNCHANGED
+
+
+def test_a_doubt_that_a_later_total_outdid_changes_nothing() -> None:
+    world = World()
+    world.report("10")
+    world.report("12")
+    doubt(world, which=0)
+
+    assert world.report("12").status is Status.UNCHANGED
+    assert len(world.told) == 2
+
+
+def test_an_unknown_beside_a_doubt_is_repeated_before_anything_else_is_told() -> None:
+    world = World()
+    world.report("10")
+    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+    world.report("20")
+    doubt(world, which=0)
+    world.stripe.otherwise = Behaviour.OK
+
+    world.report("20")
+
+    assert [units for _, units in world.told] == [10, 20]
+    assert world.entry().intents == []
+
+
+def test_a_doubt_on_a_final_invoice_holds_nothing_up_and_is_for_the_verdict() -> None:
+    world = World(ENDED, NEXT)
+    world.openmeter.by_start = {MONTH_START: D(7), NOON: D(2)}
+    world.report(None)
+    doubt(world)
+    world.billing.state = SpanState.FINAL
+    world.openmeter.by_start[NOON] = D(3)
+    world.clock.now += HOUR
+
+    report = world.report(None)
+
+    assert (report.status, report.reason) == (Status.SENT, "")
+    assert [units for _, units in world.told] == [7, 2, 3]
+    known = Known.of_total(world.entry())
+    assert (known.sent, known.unknown) == (0, 7)
 
 
 def test_a_send_that_comes_through_after_the_invoice_is_said() -> None:

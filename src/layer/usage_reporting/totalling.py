@@ -146,7 +146,7 @@ class Totalling:
         if case.options.dry_run:
             return
         for read in case.reads:
-            if read.entry.intents and not read.doubtful(self.clock()):
+            if read.entry.intents and not read.too_old(self.clock()):
                 before = len(case.report.sent)
                 read.entry = await self.sender.repeat_intents(case.report, read.entry, budget)
                 read.repeated = case.report.sent[before:]
@@ -181,7 +181,7 @@ class Totalling:
         if may_be_parted and is_due and not await self._is_whole(case, read):
             return
         self._count_if_too_late(case, read, total)
-        if read.doubtful(now) and not total.takes_usage:
+        if read.too_old(now) and not total.takes_usage:
             raise HeldError(
                 f"it is not known whether Stripe has the total from {rfc3339(total.span.start)}, sent over "
                 "23 hours ago, and its invoice takes no more; compare it with the invoice"

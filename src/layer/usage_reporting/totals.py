@@ -48,11 +48,15 @@ class SpanRead:
         """The one of its spans that takes usage longest."""
         return min(self.spans, key=lambda span: OPENNESS[span.state])
 
+    def too_old(self, now: int) -> list[Send]:
+        """Sends without an answer, too old to be repeated by their identifiers."""
+        return [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]
+
     def doubtful(self, now: int) -> list[Send]:
-        """Sends without an answer, too old to be repeated by their identifiers, and those of a request of
-        which Stripe refused a part."""
-        old = [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]
-        return [*old, *self.entry.doubted]
+        """Those, and sends of a request of which Stripe refused a part that no later one has outdone."""
+        sent = [send.stamp for send in self.entry.sends.values() if send.state is SendState.SENT]
+        newest = max(sent, default=0)
+        return [*self.too_old(now), *(send for send in self.entry.doubted if send.stamp > newest)]
 
 
 @dataclass(slots=True)

@@ -48,6 +48,10 @@ class Cause(StrEnum):
     DECREASE = "less in OpenMeter than was reported"
 
 
+_ALIKE = {SendState.DOUBTED: SendState.INTENT, SendState.DISCARDED: SendState.REJECTED}
+"""States that are the same cause on a bill."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger knows of a span, in units."""
@@ -95,7 +99,7 @@ class Known:
             (send for send in entry.sends.values() if until is None or send.intended_at <= until),
             key=lambda send: send.stamp,
         )
-        newest = {send.state: send.value for send in told}
+        newest = {_ALIKE.get(send.state, send.state): send.value for send in told}
         sent = newest.get(SendState.SENT, ZERO)
         return cls(
             sent=sent,
