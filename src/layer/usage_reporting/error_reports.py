@@ -81,6 +81,11 @@ def remedy_for(code: str) -> Remedy:
     return _BY_CODE.get(code, _UNKNOWN_CODE)[0]
 
 
+def is_known(code: str) -> bool:
+    """Whether a code says for certain that the event is not counted; the list of Stripe's codes is open."""
+    return code in _BY_CODE
+
+
 def advice_for(code: str) -> str:
     """What to do about a code, in words."""
     return _BY_CODE.get(code, _UNKNOWN_CODE)[1]

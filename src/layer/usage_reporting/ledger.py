@@ -364,6 +364,15 @@ class Entry:
         }
         return replace(self.with_sends(discarded), hours=kept) if discarded else self
 
+    def refusing(self, refused: Mapping[str, str], suspected: Mapping[str, str]) -> Entry:
+        """The entry after Stripe refused sends, or may have: codes by identifier.
+
+        Of a send that another request may have carried, a refusal says nothing for certain.
+        """
+        unsure = {send.identifier for send in self.sends.values() if send.may_count_by_another}
+        sure = {name: code for name, code in refused.items() if name not in unsure}
+        return self.discarding(sure).doubting({**refused, **suspected})
+
     def doubting(self, codes: Mapping[str, str]) -> Entry:
         """The entry after Stripe turned out to have refused some of these sends: codes by identifier."""
         known = {SendState.INTENT, SendState.SENT}
