@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from usage_reporting.doubts import Doubts
 from usage_reporting.errors import OpenMeterUnavailableError
 from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head, Item, Key, Ledger
+from usage_reporting.meter_event_stream import CARRIED, SESSION, STREAM, carried_pk
 from usage_reporting.model import CustomerMeter, Report, SendState, Span, SpanState
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.reporter import Reporter
@@ -102,6 +104,8 @@ class Process:
 class SteppedApi:
     """Stripe as a process sees it."""
 
+    key = "sk_test_1"
+
     def __init__(self, process: Process) -> None:
         self.process = process
 
@@ -111,13 +115,20 @@ class SteppedApi:
         path: str,
         params: Mapping[str, Any],
         *,
-        idempotency_key: str,
+        idempotency_key: str = "",
         version: str = API_VERSION,
+        session: str = "",
     ) -> dict[str, Any]:
         world = self.process.world
         assert method == "post"
         await self.process.step()
-        world.check_send(params)
+        if path == SESSION:
+            return world.stripe.session()
+        assert bool(session) == (path == STREAM)
+        for event in params.get("events", [params]):
+            world.check_send(event)
+        if session:
+            world.check_carried(idempotency_key, params["events"])
         answer = world.stripe.answer_to(path, params, idempotency_key, version)
         await self.process.step()
         if answer is not None:
@@ -232,6 +243,9 @@ class SteppedLedger(Ledger):
         await self._put(entry.to_item(now), entry.version)
         return replace(entry, version=entry.version + 1)
 
+    async def write_item(self, item: Item, read_version: int) -> None:
+        await self._put(item, read_version)
+
     async def _put(self, item: Item, version: int) -> None:
         await self.process.step()
         self.memory.put(item, version)
@@ -261,7 +275,8 @@ class StagedLoop(asyncio.SelectorEventLoop):
 class World:
     """One customer meter, one Stripe, one OpenMeter, one ledger; processes come and go."""
 
-    def __init__(self, *, allow_decrease: bool = False) -> None:
+    def __init__(self, *, allow_decrease: bool = False, is_streaming: bool = False) -> None:
+        self.is_streaming = is_streaming
         self.loop = StagedLoop()
         self.clock = Clock(EVENING + 30 * 60)
         self.stripe = StagedStripe(self.clock)
@@ -278,7 +293,7 @@ class World:
         """A new process at its first call to the outside."""
         process = Process(self, self.clock())
         api, ledger = SteppedApi(process), SteppedLedger(process, self.table)
-        sender = Sender(cast("StripeApi", api), ledger, self.clock, no_sleep)
+        sender = Sender(cast("StripeApi", api), ledger, self.clock, no_sleep, is_streaming=self.is_streaming)
         reporter = Reporter(
             settings=self.settings,
             billing=cast("Billing", SteppedBilling(process)),
@@ -358,11 +373,19 @@ class World:
 
     def check_send(self, params: Mapping[str, Any]) -> None:
         """An identifier names one fact, and its intent stands in the ledger before it is sent."""
-        fact = (params["timestamp"], params["payload"]["value"])
+        stamp = params["timestamp"]
+        if isinstance(stamp, str):
+            stamp = int(datetime.fromisoformat(stamp).timestamp())
+        fact = (stamp, params["payload"]["value"])
         known = self.facts.setdefault(params["identifier"], fact)
         assert known == fact, "one identifier for two facts"
         sends = [send for item in self.table.items.values() for send in item.get("sends", {}).items()]
         assert params["identifier"] in dict(sends), "sent without an intent"
+
+    def check_carried(self, request: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """What a request carries stands in the ledger before it goes out."""
+        item = self.table.items[(carried_pk("self", "test", request), CARRIED)]
+        assert item["identifiers"] == [event["identifier"] for event in events]
 
     def check_bounds(self) -> None:
         """Stripe never holds more of a slice than OpenMeter ever showed of it."""
