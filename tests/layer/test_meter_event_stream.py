@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -108,7 +109,7 @@ class World:
         self.stripe = FakeStripe(self.clock, self.table)
         self.sender = Sender(cast("StripeApi", self.stripe), Ledger(self.table), self.clock)
         self.stream: MeterEventStream = self.sender.stream
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, UsageReportingError] = {}
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -137,7 +138,7 @@ class World:
 
     def page(self, size: int) -> list[Report]:
         """A page of which each sends one event."""
-        return self.settle(*(lambda number=number: self.tell(number) for number in range(size)))
+        return self.settle(*(functools.partial(self.tell, number) for number in range(size)))
 
 
 def event_of(number: int, hour: int = 0) -> Send:
@@ -353,7 +354,7 @@ def test_an_error_that_nobody_expected_ends_for_everybody(world: World) -> None:
 
 def test_the_same_events_have_the_same_key_until_stripe_stored_an_answer(world: World) -> None:
     for attempt in (0, 0, 1):
-        world.settle(lambda attempt=attempt: world.tell(0, attempt=attempt))
+        world.settle(functools.partial(world.tell, 0, attempt=attempt))
 
     first, again, other = (request["key"] for request in world.stripe.requests)
     assert first == again != other

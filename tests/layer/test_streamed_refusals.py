@@ -296,11 +296,11 @@ def test_after_a_crash_between_entry_and_head_the_head_is_written(world: World) 
         if item["sk"] == "head":
             raise LostRaceError("somebody else wrote it")
 
-    world.table.before = crash  # type: ignore[method-assign]
+    world.table.before = crash
     with pytest.raises(LostRaceError):
         world.told([(FIRST, GONE)])
     assert world.head(0).doubtful == frozenset()
-    world.table.before = lambda item: None  # type: ignore[method-assign]
+    world.table.before = lambda item: None
 
     world.told([(FIRST, GONE)])
 
@@ -319,7 +319,7 @@ def test_an_outcome_that_is_written_meanwhile_is_seen(world: World) -> None:
             sent = [replace(one, state=SendState.SENT) for one in entry.sends.values()]
             MemoryTable.put(world.table, entry.with_sends(sent).to_item(NOON), entry.version)
 
-    world.table.before = first  # type: ignore[method-assign]
+    world.table.before = first
     world.told([(FIRST, ARCHIVED)])
 
     assert world.states == [("discarded", ARCHIVED)], "it was in this request alone"

@@ -358,7 +358,7 @@ def test_a_doubt_on_a_final_invoice_holds_nothing_up_and_is_for_the_verdict() ->
     assert (report.status, report.reason) == (Status.SENT, "")
     assert [units for _, units in world.told] == [7, 2, 3]
     known = Known.of_total(world.entry())
-    assert (known.sent, known.unknown) == (0, 7)
+    assert (known.sent, known.unknown) == (D(0), D(7))
 
 
 def test_a_send_that_comes_through_after_the_invoice_is_said() -> None:
