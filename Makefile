@@ -33,7 +33,7 @@ define install
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-.PHONY: help install demo simulate test mutation check build lock clean
+.PHONY: help install demo simulate bench test mutation check build lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ install: .venv/ready ## the command line, .venv/bin/usage-reporter
 
 simulate: .venv/ready ## random worlds and faults in virtual time, every bill checked; SIMULATE_ARGS='--seed 2 --periods 100000'
 	@.venv/bin/usage-reporter simulate $(SIMULATE_ARGS)
+
+bench: .venv/ready ## speed, against the plain way and Stripe's limits, in ten minutes; BENCH_ARGS='--quick --json bench.json'
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/usage-reporter bench $(BENCH_ARGS)
 
 test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
 	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest $(PYTEST_ARGS)

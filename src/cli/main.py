@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.adopt import adopt
+from cli.bench import bench
 from cli.connect import connect
 from cli.demo import demo
 from cli.errors import WRONG_USE, explain
@@ -64,7 +65,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, report, adopt, event, demo):
+for command in (setup, connect, report, adopt, event, demo, bench):
     app.command()(command)
 app.command(epilog=FAULTS_HELP)(simulate)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -75,3 +75,11 @@ def progress(what: str, steps: int) -> Iterator[Progress]:
     bar.add_task(what, total=steps)
     with bar:
         yield bar
+
+
+@contextmanager
+def status(what: str) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is under way, when that is a terminal."""
+    console = Console(stderr=True)
+    with console.status(what) if sys.stderr.isatty() else nullcontext() as shown:
+        yield shown.update if shown is not None else lambda _text: None

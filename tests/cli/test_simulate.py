@@ -36,9 +36,12 @@ def comes_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], dict[str, A
         asked: dict[str, Any] = {}
 
         def campaign(
-            *arguments: Any, progress: Callable[[int], None], shrinking: Callable[[str], None]
+            *arguments: Any,
+            meter_stream: bool | None,
+            progress: Callable[[int], None],
+            shrinking: Callable[[str], None],
         ) -> Any:
-            asked["arguments"] = arguments
+            asked["arguments"], asked["meter_stream"] = arguments, meter_stream
             progress(summary.periods)
             shrinking("5.3")
             return summary
@@ -133,3 +136,15 @@ def test_json_is_one_object_of_worlds_that_were_played() -> None:
     assert document["seed"] == 1
     assert document["periods"] >= 1
     assert (document["wrong"], document["faults"]) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("options", "meter_stream"),
+    [([], None), (["--meter-stream", "on"], True), (["--meter-stream", "off"], False)],
+)
+def test_usage_goes_through_the_stream_in_half_of_the_worlds_unless_told(
+    comes_to: Callable[[Summary], dict[str, Any]], options: list[str], meter_stream: bool | None
+) -> None:
+    asked = comes_to(Summary(5, periods=10, worlds=1))
+    assert simulate("--seed", "5", *options).exit_code == 0
+    assert asked["meter_stream"] is meter_stream

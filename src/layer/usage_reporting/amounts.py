@@ -17,6 +17,8 @@ ZERO = Decimal(0)
 MAX_DIGITS = 15
 MAX_DECIMALS = 9
 
+_CERTAINLY_FITS = 10**MAX_DIGITS
+
 _WHOLE_NUMBER_MODES = {"half_up": ROUND_HALF_UP, "down": ROUND_DOWN, "up": ROUND_UP}
 
 
@@ -32,6 +34,8 @@ def round_units(value: Decimal) -> Decimal:
 
     Raises RefusedError for NaN, infinity and for more than 15 digits before the point.
     """
+    if value.is_finite() and abs(value) < _CERTAINLY_FITS and value == (whole := value.to_integral_value()):
+        return Decimal(int(whole))
     whole_digits = value.adjusted() + 1 if finite(value) else 0
     if whole_digits <= MAX_DIGITS:
         decimals = min(MAX_DECIMALS, MAX_DIGITS - whole_digits)

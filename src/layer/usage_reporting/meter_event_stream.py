@@ -87,6 +87,8 @@ class MeterEventStream:
     """The API key of the session: another one may be another account's."""
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _late: asyncio.TimerHandle | None = None
+    _about_to_look: asyncio.AbstractEventLoop | None = None
+    """The event loop that is to look whether it is time, if one is."""
 
     def join(self, pks: Iterable[str]) -> None:
         """Wait for these customer meters before a request goes out that is not full."""
@@ -118,11 +120,14 @@ class MeterEventStream:
 
     def _look_soon(self) -> None:
         """Not at once: what is ready to join the same request comes first."""
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._look)
+        loop = asyncio.get_running_loop()
+        if self._waiting and self._about_to_look is not loop:
+            self._about_to_look = loop
+            loop.call_soon(self._look)
 
     def _look(self, *, is_late: bool = False) -> None:
         """Let one of those who wait send for all, if it is time."""
+        self._about_to_look = None
         self._waiting = [event for event in self._waiting if not event.turn.done()]
         while self._waiting and (is_late or self._is_time):
             batch, self._waiting = self._waiting[:MOST_EVENTS], self._waiting[MOST_EVENTS:]
@@ -142,6 +147,8 @@ class MeterEventStream:
     def _is_time(self) -> bool:
         if len(self._waiting) >= MOST_EVENTS:
             return True
+        if len(self._waiting) < len(self._members):
+            return False
         return self._members <= {event.owner.pk for event in self._waiting}
 
     async def _send_for_all(self, batch: Sequence[_Event]) -> None:

@@ -216,7 +216,8 @@ class Mirroring:
             dropped = {reading.piece.start: reading.dropped for reading in case.readings}
             taken = {send.slice_start: dropped.get(send.slice_start, ZERO) for send in sends.get(day, [])}
             noted = _noted(entry, taken, undelivered.get(day, []), dict(hours.get(day, [])))
-            noted = replace(noted, cuts={**noted.cuts, **case.cuts_to_keep(day)})
+            if cuts := case.cuts_to_keep(day):
+                noted = replace(noted, cuts={**noted.cuts, **cuts})
             if sends.get(day):
                 check(budget)
                 await self.sender.carry_out(case.report, noted, sends[day], budget)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-SLACK_S = 0.075
+SLACK_S = 0.05
 """Calls that begin within one second and so much more may arrive within one second."""
 CATCH_UP_S = 0.02
 """A timer that fires late costs nothing up to here; part of the slack."""

@@ -86,6 +86,7 @@ def days_between(start: int, end: int) -> list[str]:
     return [day_of(instant) for instant in range(start - start % DAY, end, DAY)]
 
 
+@functools.lru_cache(maxsize=10_000)
 def rfc3339(instant: int) -> str:
     """The instant as OpenMeter and the log lines write it, e.g. 2023-06-07T21:00:00Z."""
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -140,12 +141,26 @@ def blocks(start: int, end: int, cuts: Mapping[int, int]) -> Iterator[Block]:
 
 def block_of(instant: int, cuts: Mapping[int, int]) -> Block:
     """The block that holds an instant."""
+    hour = floor_hour(instant)
+    if all(_lies_beside(hour, bound, at) for bound, at in cuts.items()):
+        return _whole_hour(hour)
     start = block_start(floor_hour(instant), cuts)
     end = start + HOUR
     for bound in sorted(cuts):
         if start <= cuts[bound] < end <= bound:
             end = floor_hour(bound) + HOUR
     return Block(start, end, tuple(cut(start, end, cuts)))
+
+
+def _lies_beside(hour: int, bound: int, at: int) -> bool:
+    """Whether a bound, and where usage is cut for it, leave an hour whole."""
+    return max(bound, at) < hour or bound == at == hour or min(bound, at) >= hour + HOUR
+
+
+@functools.lru_cache(maxsize=1000)
+def _whole_hour(hour: int) -> Block:
+    """Most blocks: everybody's hours are the same hours."""
+    return Block(hour, hour + HOUR, (Slice(hour, hour + HOUR),))
 
 
 def block_start(hour: int, cuts: Mapping[int, int]) -> int:

@@ -55,28 +55,28 @@ class Baseline:
 
 def measure_baseline(subscriptions: int, progress: Callable[[int], None]) -> Baseline:
     """Run the plain way over so many subscriptions; `progress` is told how many are done."""
-    with StandIns() as stand_ins:
+    headers = {"Authorization": f"Bearer {OPENMETER_KEY}"}
+    with (
+        StandIns() as stand_ins,
+        httpx.Client(base_url=stand_ins.openmeter_url, headers=headers) as openmeter,
+    ):
         stand_ins.use(stand_ins.populate(subscriptions, "shared"), START - START % 3600 - 3600)
+        client = stripe.StripeClient(
+            STRIPE_KEY,
+            base_addresses={"api": stand_ins.stripe_url},
+            http_client=stripe.HTTPXClient(allow_sync_methods=True),
+            max_network_retries=0,
+        )
         stand_ins.count()
         began = time.monotonic()
-        _report_everybody(stand_ins, progress)
-        seconds = time.monotonic() - began
-        calls = stand_ins.count()
-    return Baseline(subscriptions, seconds, calls.stripe_calls, calls.openmeter_queries)
-
-
-def _report_everybody(stand_ins: StandIns, progress: Callable[[int], None]) -> None:
-    http: Any = stripe.HTTPXClient(allow_sync_methods=True)
-    client = stripe.StripeClient(
-        STRIPE_KEY, base_addresses={"api": stand_ins.stripe_url}, http_client=http, max_network_retries=0
-    )
-    headers = {"Authorization": f"Bearer {OPENMETER_KEY}"}
-    with httpx.Client(base_url=stand_ins.openmeter_url, headers=headers) as openmeter:
         pages = client.v1.subscriptions.list({"limit": PAGE})
         for done, subscription in enumerate(pages.auto_paging_iter(), 1):
             for item in subscription["items"].data:
                 _report(client, openmeter, str(subscription.customer), item)
             progress(done)
+        seconds = time.monotonic() - began
+        calls = stand_ins.count()
+    return Baseline(subscriptions, seconds, calls.stripe_calls, calls.openmeter_queries)
 
 
 def _report(client: stripe.StripeClient, openmeter: httpx.Client, customer: str, item: Any) -> None:

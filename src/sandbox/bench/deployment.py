@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from sandbox.bench.processes import SPAWN, started
 from sandbox.bench.stand_ins import OPENMETER_KEY, STRIPE_KEY, StandIns
 from sandbox.file_table import FileTable
 from usage_reporting import telemetry
@@ -31,12 +31,11 @@ from usage_reporting.ticks import tick, work_off
 
 LEDGER_LATENCY_S: Final = 0.004
 QUEUE_LATENCY_S: Final = 0.01
-WORKERS: Final = 2
-"""MaximumConcurrency, as the template has it."""
+WORKERS: Final = 6
+"""MaximumConcurrency of the stack that is measured."""
 RATE_SHARES: Final = {"lister": (0.25, 0.85), "worker": (0.6 / WORKERS, 0.85 / WORKERS)}
 """As the template shares Stripe's limits among the functions."""
 
-_SPAWN = get_context("spawn")
 _END: Final = ""
 _MEGABYTE: Final = 1024
 
@@ -92,10 +91,9 @@ class Deployment:
 
     def __enter__(self) -> Self:
         folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
-        names = _SPAWN.SimpleQueue()
+        names = SPAWN.SimpleQueue()
         roles = ["lister", *["worker"] * WORKERS]
         for role in roles:
-            ours, theirs = _SPAWN.Pipe()
             share, endpoint_share = RATE_SHARES[role]
             settings = Settings(
                 openmeter_url=self._stand_ins.openmeter_url,
@@ -105,12 +103,10 @@ class Deployment:
                 stripe_rate_share=share,
                 stripe_endpoint_share=endpoint_share,
             )
-            arguments = (role, theirs, settings, self._ledger, folder, names)
-            process = _SPAWN.Process(target=_process, args=arguments, daemon=True)
-            process.start()
+            process, pipe = started(_process, role, settings, self._ledger, folder, names)
             self._opened.callback(process.join)
             self._opened.callback(process.terminate)
-            self._pipes.append(ours)
+            self._pipes.append(pipe)
         for pipe in self._pipes:
             pipe.recv()
         return self
@@ -156,8 +152,9 @@ class _Clock:
         return self.now
 
 
-def _process(role: str, pipe: Connection, settings: Settings, ledger: Path, folder: Path, names: Any) -> None:
-    # Logs and metrics are written as on Lambda, and read by nobody.
+def _process(pipe: Connection, role: str, settings: Settings, ledger: Path, folder: Path, names: Any) -> None:
+    # The plain way logs nothing either. Metrics are written as on Lambda, and read by nobody.
+    telemetry.logger.setLevel("WARNING")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     clock = _Clock()
     table = FileTable(ledger, latency=LEDGER_LATENCY_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal, Self
 import stripe
 
 from sandbox.bench.population import scattered, subscribe, use
+from sandbox.bench.processes import started
 from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
 from sandbox.openmeter import create_app as openmeter_app
@@ -33,8 +33,6 @@ _MEMBERS_SINCE: Final = 28 * DAY
 
 type Anchors = Literal["shared", "scattered"]
 """Whether all subscriptions renew at one instant, or each at its own in the month."""
-
-_SPAWN = get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,7 @@ class StandIns:
     price: str
 
     def __enter__(self) -> Self:
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._process, self._pipe = started(_serve)
         self.stripe_url, self.openmeter_url, self.price = self._answer()
         return self
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any, Final
 
 from sandbox.bench.deployment import Keys
+from sandbox.bench.processes import started
 from sandbox.bench.stand_ins import StandIns
 from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.errors import StripeUnavailableError
@@ -22,8 +22,6 @@ RECOVERY_S = 28.0
 AFTER_S = 6.0
 _PATH = "/v1/subscriptions"
 _ENDS: Final = BEFORE_S + STORM_S
-
-_SPAWN = get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,7 @@ class StormMeasurement:
     """Runs beside other measurements: it waits most of its time."""
 
     def __init__(self) -> None:
-        self._ours, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_measure, args=(theirs,))
-        self._process.start()
+        self._process, self._ours = started(_measure, has_children=True)
 
     def result(self) -> Storm:
         """Wait for its end. Raises RuntimeError when it failed."""

@@ -49,10 +49,12 @@ def plan(
     of held, and what Stripe discarded is sent once more.
     """
     result = Plan()
+    release = advice.accept(customer_meter.customer)
     ordered = sorted(readings, key=lambda reading: reading.piece)
     for _, hour in groupby(ordered, key=lambda reading: reading.piece.hour):
         slices = list(hour)
-        release = advice.accept(customer_meter.customer)
+        if not any(reading.changed or reading.uncounted for reading in slices):
+            continue
         held = _held(slices, release, may_fall=may_fall, accepted=accepted)
         if held:
             result.held.append(held)
