@@ -17,7 +17,7 @@ from cli import bench as command
 from cli.main import app
 from sandbox.bench.baseline import Baseline
 from sandbox.bench.cold_start import ColdStart
-from sandbox.bench.deployment import Deployment, Run
+from sandbox.bench.deployment import RATE_SHARES, WORKERS, Deployment, Run
 from sandbox.bench.growth_chart import growth_chart
 from sandbox.bench.ideal import ideal
 from sandbox.bench.known_ledger import know_everybody
@@ -26,6 +26,7 @@ from sandbox.bench.report import Promise, document, model_error, promises
 from sandbox.bench.stand_ins import START, Calls
 from sandbox.bench.storm import Storm
 from sandbox.bench.webhook import WarmWebhook
+from tests.infrastructure.template import source
 from usage_reporting.ledger import Head
 
 
@@ -204,3 +205,16 @@ def test_the_command_fails_when_a_promise_is_not_kept(monkeypatch: pytest.Monkey
 
     assert told.exit_code == 1
     assert "NOT KEPT" in told.output
+
+
+def test_stripes_limits_are_shared_as_the_template_shares_them() -> None:
+    functions = {"lister": "ScheduleFunction", "worker": "WorkerFunction"}
+    for role, name in functions.items():
+        variables = source()["Resources"][name]["Properties"]["Environment"]["Variables"]
+        shares = []
+        for variable in ("STRIPE_RATE_SHARE", "STRIPE_ENDPOINT_SHARE"):
+            value = variables[variable]
+            text = value["Fn::Sub"] if isinstance(value, dict) else value
+            part, _, whole = text.replace("${MaximumConcurrency}", str(WORKERS)).partition("/")
+            shares.append(float(part) / float(whole or 1))
+        assert list(RATE_SHARES[role]) == pytest.approx(shares)

@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from sandbox.bench.layer import layer_folder, mebibytes, runtime_folder, without_bytecode
 from sandbox.runtime_api import serve_event, start_function
 
 WEBHOOK = Path(__file__).resolve().parents[2] / "webhook"
-ROUNDS = 7
+ROUNDS = 9
 QUICK_ROUNDS = 3
 PLAIN_EVERY = 3
 """A layer without bytecode is slow to start with, and takes a third of the rounds."""
@@ -55,7 +54,7 @@ class NotStartedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """Medians in milliseconds, from the start of the process until it asks for its first event."""
+    """Milliseconds, from the start of the process until it asks for its first event."""
 
     webhook_ms: float
     bare_ms: float
@@ -76,7 +75,9 @@ class ColdStart:
 
 
 def measure_cold_start(*, quick: bool = False) -> ColdStart:
-    """Start the functions in turns under AWS's runtime interface client, and take medians.
+    """Start the functions in turns under AWS's runtime interface client; of each the fastest start counts.
+
+    What else a machine does only adds to a start, and not to each the same.
 
     Raises NotStartedError; OtherVersionError when this environment's packages are not those of the layer.
     """
@@ -93,7 +94,7 @@ def measure_cold_start(*, quick: bool = False) -> ColdStart:
             bare_ms.append(start_ms(bare, [layer, runtime], ENVIRONMENT))
             if number * PLAIN_EVERY < rounds:
                 plain_ms.append(start_ms(WEBHOOK, [plain, runtime], ENVIRONMENT))
-    return ColdStart(median(webhook_ms), median(bare_ms), median(plain_ms), mebibytes(layer))
+    return ColdStart(min(webhook_ms), min(bare_ms), min(plain_ms), mebibytes(layer))
 
 
 def start_ms(task: Path, path: Sequence[Path], environment: Mapping[str, str]) -> float:

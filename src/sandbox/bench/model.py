@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import ceil
 from typing import Final
 
+from usage_reporting.lister import WHOLE_PAGES
 from usage_reporting.meter_event_stream import MOST_EVENTS
 from usage_reporting.openmeter import MOST_SUBJECTS
 from usage_reporting.pacer import LIVE, SLACK_S
@@ -33,6 +34,8 @@ PAGE_S: Final = {True: 1.0, False: 2.0}
 """A page of 100 customer meters in a worker of 512 MB, streamed or not."""
 CHAINS: Final = 4
 """ListingConcurrency."""
+SPLITS: Final = 20
+"""Calls that find out where in time the subscriptions lie, beyond those that are listed as one chain."""
 SCHEDULE_SHARE: Final = 0.85
 WORKERS_SHARE: Final = 0.85
 
@@ -137,6 +140,7 @@ def estimate(subscriptions: int, rhythm: Rhythm, *, stream: bool, workers: int |
     found = listed + drafts
     pages = ceil(found / MOST_SUBJECTS)
     list_calls = sum(max(ceil(of_one / PAGE_SIZE), 1) for of_one in (listed, drafts, events))
+    list_calls += SPLITS if rhythm is Rhythm.ALL and pages > WHOLE_PAGES else 0
     page_seconds = pages * PAGE_S[stream]
     running = workers or max(2, ceil(page_seconds / (PERIOD_S[rhythm] / 2)))
     requests = ceil(found / MOST_EVENTS) if stream else found
