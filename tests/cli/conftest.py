@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.integration.conftest import servers, world
 from tests.integration.world import API_KEY, World
+from tests.layer.builders import instant_pacer
 
 __all__ = ["servers", "world"]
 
@@ -46,6 +47,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("usage_reporting.container.system_clock", world.clock)
     for waiting in ("openmeter", "sender", "stripe_api"):
         monkeypatch.setattr(f"usage_reporting.{waiting}.pause", lambda _: 0.0)
+    monkeypatch.setattr("usage_reporting.stripe_api.Pacer", instant_pacer)
     monkeypatch.setenv("STRIPE_KEY", API_KEY)
     monkeypatch.setenv("STRIPE_API_BASE", world.stripe_url)
     monkeypatch.setenv("OPENMETER_URL", world.openmeter_url)

@@ -99,6 +99,7 @@ def test_the_description_fits() -> None:
         "AllowDecrease": "false",
         "HoldDrafts": "false",
         "MeterStream": "false",
+        "ListingConcurrency": "25",
         "StripeApiBase": "",
         "ExistingLedgerTable": "usage-reporter-LedgerTable-1ABCDEFGHIJKL",
         "ExistingSecretArn": "usage-reporter-secret-AbCdEf",

@@ -44,7 +44,7 @@ class Plan:
 
 
 WHOLE = Plan(baseline=SUBSCRIPTIONS, sizes=(100, 1_000, 10_000, 100_000), rounds=4)
-QUICK = Plan(baseline=30, sizes=(100, 400), rounds=1, is_quick=True)
+QUICK = Plan(baseline=20, sizes=(50, 200), rounds=1, is_quick=True)
 
 
 @dataclass(frozen=True, slots=True)
