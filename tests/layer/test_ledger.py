@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -472,3 +473,55 @@ def test_a_page_is_read_with_the_doubts_of_its_stripe_meters(table: Table) -> No
     assert found == {"self#test#mtr_1": replace(doubts, version=1)}
     with pytest.raises(LostRaceError):
         asyncio.run(ledger.write_doubts(doubts, NOON))
+
+
+# Writes of a page
+
+
+class CountedTable(MemoryTable):
+    """Knows in which threads items were written; one sort key cannot be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def put(self, item: dict[str, Any], read_version: int) -> None:
+        self.threads.add(threading.get_ident())
+        if item["sk"] == "gone":
+            raise LedgerUnavailableError("DynamoDB could not be reached")
+        super().put(item, read_version)
+
+
+def test_writes_that_are_ready_together_share_threads_and_have_their_own_outcomes() -> None:
+    table = CountedTable()
+    ledger = Ledger(table)
+    entries = [Entry(PK, f"day {number}") for number in range(100)]
+
+    async def write_all() -> list[Any]:
+        stale, lost = Entry(PK, "day 0", version=7), Entry(PK, "gone")
+        return await asyncio.gather(
+            *(ledger.write_entry(one, NOON) for one in [*entries, stale, lost]), return_exceptions=True
+        )
+
+    *written, stale, lost = asyncio.run(write_all())
+
+    assert [one.version for one in written] == [1] * 100
+    assert isinstance(stale, LostRaceError)
+    assert isinstance(lost, LedgerUnavailableError)
+    assert len(table.threads) <= 16
+
+
+def test_a_write_that_nobody_waits_for_any_more_is_not_made() -> None:
+    table = CountedTable()
+    ledger = Ledger(table)
+
+    async def stopped() -> None:
+        task = asyncio.create_task(ledger.write_entry(Entry(PK, "never"), NOON))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(stopped())
+    asyncio.run(ledger.write_entry(Entry(PK, "then"), NOON))  # on another event loop
+
+    assert {sk for _, sk in table.items} == {"then"}

@@ -461,6 +461,7 @@ class Ledger:
         self._table = table
         self._created_at = ""
         self._puts: list[_Put] = []
+        self._about_to_write: asyncio.AbstractEventLoop | None = None
 
     async def created_at(self) -> str:
         """The creation time of the table that the ledger lives in, asked once."""
@@ -520,12 +521,14 @@ class Ledger:
         loop = asyncio.get_running_loop()
         put = _Put(item, read_version, loop.create_future())
         self._puts.append(put)
-        if len(self._puts) == 1:
+        if self._about_to_write is not loop:
+            self._about_to_write = loop
             loop.call_soon(self._write_puts)
         await put.done
 
     def _write_puts(self) -> None:
-        puts, self._puts = self._puts, []
+        puts = [put for put in self._puts if not put.done.done()]  # a stopped page's are not written
+        self._puts, self._about_to_write = [], None
         loop = asyncio.get_running_loop()
         for first in range(min(len(puts), CALLS_AT_ONCE)):
             some = puts[first::CALLS_AT_ONCE]
