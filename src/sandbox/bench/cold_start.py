@@ -13,7 +13,7 @@ from sandbox.runtime_api import serve_event, start_function
 
 WEBHOOK = Path(__file__).resolve().parents[2] / "webhook"
 ROUNDS = 9
-QUICK_ROUNDS = 3
+QUICK_ROUNDS = 2
 PLAIN_EVERY = 3
 """A layer without bytecode is slow to start with, and takes a third of the rounds."""
 LONGEST_START_S = 30

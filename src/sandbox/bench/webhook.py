@@ -46,7 +46,7 @@ DAYS = 30
 HOURS_USED = 24
 """The hours of usage in the period: its last ones."""
 EVENTS = 150
-QUICK_EVENTS = 40
+QUICK_EVENTS = 30
 WARM_UP = 10
 
 
