@@ -24,6 +24,7 @@ from usage_reporting.backoff import pause
 from usage_reporting.doubts import DOUBTS, Doubts, Look
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
+from usage_reporting.once_soon import OnceSoon
 from usage_reporting.period_bounds import PeriodBounds, cuts_of
 from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
 
@@ -461,7 +462,7 @@ class Ledger:
         self._table = table
         self._created_at = ""
         self._puts: list[_Put] = []
-        self._about_to_write: asyncio.AbstractEventLoop | None = None
+        self._write_soon = OnceSoon(self._write_puts)
 
     async def created_at(self) -> str:
         """The creation time of the table that the ledger lives in, asked once."""
@@ -518,17 +519,14 @@ class Ledger:
 
     async def _put(self, item: Item, read_version: int) -> None:
         """Write an item, together with others that are ready now: a page's writes share a few threads."""
-        loop = asyncio.get_running_loop()
-        put = _Put(item, read_version, loop.create_future())
+        put = _Put(item, read_version, asyncio.get_running_loop().create_future())
         self._puts.append(put)
-        if self._about_to_write is not loop:
-            self._about_to_write = loop
-            loop.call_soon(self._write_puts)
+        self._write_soon()
         await put.done
 
     def _write_puts(self) -> None:
         puts = [put for put in self._puts if not put.done.done()]  # a stopped page's are not written
-        self._puts, self._about_to_write = [], None
+        self._puts = []
         loop = asyncio.get_running_loop()
         for first in range(min(len(puts), CALLS_AT_ONCE)):
             some = puts[first::CALLS_AT_ONCE]

@@ -24,6 +24,7 @@ from usage_reporting.errors import (
 )
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Send
+from usage_reporting.once_soon import OnceSoon
 from usage_reporting.side_by_side import all_ended
 from usage_reporting.stripe_api import StripeApi
 from usage_reporting.windows import BOUNDS_KEPT, MINUTE, rfc3339
@@ -87,8 +88,11 @@ class MeterEventStream:
     """The API key of the session: another one may be another account's."""
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _late: asyncio.TimerHandle | None = None
-    _about_to_look: asyncio.AbstractEventLoop | None = None
-    """The event loop that is to look whether it is time, if one is."""
+    _ask_to_look: OnceSoon = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wire what looks whether it is time."""
+        self._ask_to_look = OnceSoon(self._look)
 
     def join(self, pks: Iterable[str]) -> None:
         """Wait for these customer meters before a request goes out that is not full."""
@@ -120,14 +124,11 @@ class MeterEventStream:
 
     def _look_soon(self) -> None:
         """Not at once: what is ready to join the same request comes first."""
-        loop = asyncio.get_running_loop()
-        if self._waiting and self._about_to_look is not loop:
-            self._about_to_look = loop
-            loop.call_soon(self._look)
+        if self._waiting:
+            self._ask_to_look()
 
     def _look(self, *, is_late: bool = False) -> None:
         """Let one of those who wait send for all, if it is time."""
-        self._about_to_look = None
         self._waiting = [event for event in self._waiting if not event.turn.done()]
         while self._waiting and (is_late or self._is_time):
             batch, self._waiting = self._waiting[:MOST_EVENTS], self._waiting[MOST_EVENTS:]
