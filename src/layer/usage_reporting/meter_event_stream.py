@@ -108,7 +108,8 @@ class MeterEventStream:
 
         Raises RejectedError for an event that Stripe does not take, and AskAgainError.
         """
-        event = _Event(owner, send, _body(owner, send), asyncio.get_running_loop().create_future())
+        body = {**meter_event(owner, send), "timestamp": rfc3339(send.stamp)}
+        event = _Event(owner, send, body, asyncio.get_running_loop().create_future())
         self._waiting.append(event)
         self._look_soon()
         try:
@@ -235,15 +236,15 @@ class MeterEventStream:
             return  # the very same request, once more
 
 
-def _body(owner: CustomerMeter, send: Send) -> Json:
-    """A meter event as the stream takes it."""
+def meter_event(owner: CustomerMeter, send: Send) -> Json:
+    """A meter event as Stripe takes it by itself; in the stream its time is written out."""
     meter = owner.meter
     assert meter is not None
     return {
         "event_name": meter.event_name,
         "identifier": send.identifier,
         "payload": {meter.customer_key: owner.customer, meter.value_key: to_wire(send.value)},
-        "timestamp": rfc3339(send.stamp),
+        "timestamp": send.stamp,
     }
 
 
@@ -256,5 +257,5 @@ def _go_on(batch: Sequence[_Event]) -> None:
 
 def _key_of(batch: Sequence[_Event]) -> str:
     """The request's idempotency key: the same for the same attempts of the same sends alone."""
-    attempts = [f"{event.send.identifier}.{event.send.attempt}" for event in batch]
-    return "stream." + hashlib.sha256("\n".join(attempts).encode()).hexdigest()[:32]
+    attempts = "\n".join(event.send.key for event in batch)
+    return "stream." + hashlib.sha256(attempts.encode()).hexdigest()[:32]

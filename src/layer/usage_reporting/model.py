@@ -298,6 +298,11 @@ class Send:
         return self.is_streamed and (self.is_repeated or self.state is SendState.INTENT)
 
     @property
+    def key(self) -> str:
+        """What names this attempt alone, and its request where it goes by itself."""
+        return f"{self.identifier}.{self.attempt}"
+
+    @property
     def told_at(self) -> int:
         """When Stripe was told of it last, UTC seconds."""
         return max(self.intended_at, self.sent_at)

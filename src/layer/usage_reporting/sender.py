@@ -21,7 +21,7 @@ from usage_reporting.errors import (
     StripeUnavailableError,
 )
 from usage_reporting.ledger import Entry, Ledger
-from usage_reporting.meter_event_stream import MeterEventStream
+from usage_reporting.meter_event_stream import MeterEventStream, meter_event
 from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status
 from usage_reporting.side_by_side import all_ended, side_by_side
 from usage_reporting.stripe_api import LEGACY_API_VERSION, StripeApi
@@ -182,32 +182,21 @@ class Sender:
         )
 
     async def _call(self, customer_meter: CustomerMeter, send: Send) -> None:
-        key = f"{send.identifier}.{send.attempt}"
-        meter = customer_meter.meter
-        if meter is None:
+        if customer_meter.meter is None:
             item = customer_meter.spans[0].item
             record = {"quantity": to_wire(send.value), "timestamp": send.stamp, "action": "set"}
             await self.api.call(
                 "post",
                 f"/v1/subscription_items/{item}/usage_records",
                 record,
-                idempotency_key=key,
+                idempotency_key=send.key,
                 version=LEGACY_API_VERSION,
             )
-            return
-        if send.is_streamed:
+        elif send.is_streamed:
             await self.stream.send(customer_meter, send)
-            return
-        event = {
-            "event_name": meter.event_name,
-            "payload": {
-                meter.customer_key: customer_meter.customer,
-                meter.value_key: to_wire(send.value),
-            },
-            "timestamp": send.stamp,
-            "identifier": send.identifier,
-        }
-        await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key)
+        else:
+            event = meter_event(customer_meter, send)
+            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
 
     async def _write_outcomes(self, entry: Entry, settled: Sequence[Send]) -> Entry:
         for _ in range(OUTCOME_TRIES):
