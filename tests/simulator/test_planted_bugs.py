@@ -42,11 +42,11 @@ class Bug:
 BUGS = {
     "sends twice": Bug(
         "sender.py",
-        '        await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key)\n',
+        '            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)\n',
         """\
-        await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key)
-        event["identifier"] += ".2"
-        await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=key + ".2")
+            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
+            event["identifier"] += ".2"
+            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key + ".2")
 """,
         "OVER",
     ),
@@ -100,9 +100,9 @@ BUGS = {
         recorded=14,
     ),
     "one idempotency key for ever": Bug(
-        "sender.py",
-        '        key = f"{send.identifier}.{send.attempt}"\n',
-        '        key = "usage"\n',
+        "model.py",
+        '        return f"{self.identifier}.{self.attempt}"\n',
+        '        return "usage"\n',
         "SHORT",
     ),
     "the same key after an answered error": Bug(
