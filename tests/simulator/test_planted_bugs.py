@@ -42,9 +42,9 @@ class Bug:
 BUGS = {
     "sends twice": Bug(
         "sender.py",
-        '            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)\n',
+        'api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)\n',
         """\
-            await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
+api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
             event["identifier"] += ".2"
             await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key + ".2")
 """,
