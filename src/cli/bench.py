@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import print_line, print_table, status
+from cli.output import print_line, print_table, progress
 from sandbox.bench.growth_chart import growth_chart
 from sandbox.bench.measure import QUICK, WHOLE, Results, measure
 from sandbox.bench.report import document, named_ticks, promises
@@ -35,8 +35,11 @@ def bench(
     for written in filter(None, (file, chart)):
         if not written.absolute().parent.is_dir():
             raise typer.BadParameter(f"there is no folder for {written}; make it first")
-    with status("measuring") as say:
-        results = measure(QUICK if quick else WHOLE, say)
+    with progress("measuring", 1) as bar:
+        results = measure(
+            QUICK if quick else WHOLE,
+            lambda what, share: bar.update(bar.task_ids[0], description=what, completed=share),
+        )
     if file is not None:
         file.write_text(json.dumps(document(results), indent=2) + "\n")
     if chart is not None:

@@ -12,7 +12,6 @@ from usage_reporting.ledger import Item, Key
 
 _NUMBERS = Context(prec=38, Emin=-128, Emax=126, traps=[Inexact, Rounded])
 """DynamoDB, "Supported data types": up to 38 digits."""
-_LARGE = 10**38
 
 
 class MemoryTable:
@@ -62,23 +61,3 @@ def stored_copy(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [stored_copy(held) for held in value]
     raise TypeError(f"a table holds no {kind.__name__}")
-
-
-def check(value: Any) -> None:
-    """Raise TypeError, or an ArithmeticError, for what DynamoDB cannot hold; a copy is not made."""
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return
-    if kind is int or kind is Decimal:
-        if kind is Decimal or abs(value) >= _LARGE:
-            _NUMBERS.create_decimal(value)
-    elif isinstance(value, Mapping):
-        for name, held in value.items():
-            if type(name) is not str:
-                raise TypeError("a map's names are texts")
-            check(held)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            check(held)
-    else:
-        raise TypeError(f"a table holds no {kind.__name__}")

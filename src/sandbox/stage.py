@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from sandbox.clock import system_clock
 from sandbox.cloud import LocalCloud
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
 from sandbox.openmeter import create_app as openmeter_app
+from sandbox.scratch import scratch_folder
 from sandbox.serve import serve
 from sandbox.story import CALLS, DURATION, Subscriber, Usage
 from sandbox.stripe import StripeSandbox, StripeSettings
@@ -35,8 +35,6 @@ RENEWAL: Final = "customer.subscription.updated"
 _EVENT_TYPES = {DURATION: "execution", CALLS: "api_call"}
 _UNSIGNED = {"Stripe-Signature": "t=0"}
 _BATCH = 500
-_MEMORY = "/dev/shm"  # noqa: S108 - only a parent of temporary folders with random names
-_MEMORY_NEEDED = 2 * 1024**3
 _POLL_SECONDS = 0.2
 _FINAL = {"open", "paid"}
 
@@ -77,7 +75,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            scratch = opened.enter_context(_scratch())
+            scratch = opened.enter_context(scratch_folder("usage-reporter-demo-"))
             opened.enter_context(_environment(_own(os.environ, scratch)))
             self.stripe_url = opened.enter_context(serve(stripe_app(self.stripe)))
             self.openmeter_url = opened.enter_context(serve(openmeter_app(self.openmeter)))
@@ -291,14 +289,3 @@ def _own(environment: Mapping[str, str], scratch: str) -> dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         own[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1"]))
     return {**own, "TMPDIR": scratch}
-
-
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for all that runs here, where there is room in memory.
-
-    Each start of a function unpacks thousands of small files, which takes seconds on a disk.
-    """
-    in_memory = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_NEEDED
-    return tempfile.TemporaryDirectory(
-        prefix="usage-reporter-demo-", dir=_MEMORY if in_memory else None, ignore_cleanup_errors=True
-    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -22,12 +21,14 @@ from sandbox.bench.stand_ins import (
 )
 from sandbox.bench.storm import Storm, StormMeasurement
 from sandbox.bench.webhook import WarmWebhook, measure_webhook
+from sandbox.scratch import scratch_folder
 
 SUBSCRIPTIONS = 1_000
 """At which ours, the plain way and the ideal are compared."""
 FEW = 0.01
 
-Say = Callable[[str], None]
+Say = Callable[[str, float], None]
+"""Told what is under way, and what share of the whole is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,22 @@ class Plan:
     rounds: int
     """Of each tick that is timed."""
     is_quick: bool = False
+
+    def seconds(self) -> dict[str, float]:
+        """About how long each part takes, to say how much is left."""
+        by_name = {PLAIN_WAY: 0.14 * self.baseline, WEBHOOK: 15.0 if self.is_quick else 60.0}
+        by_name |= dict.fromkeys((TOGETHER, APART), 10.0 + 5.0 * self.rounds)
+        return by_name | {_growth_of(size): 5.0 + size / 600 for size in self.sizes}
+
+
+PLAIN_WAY = "the plain way, one call after the other"
+WEBHOOK = "the webhook, warm and cold"
+TOGETHER = f"{SUBSCRIPTIONS:,} subscriptions that renew at one instant"
+APART = f"{SUBSCRIPTIONS:,} subscriptions that renew at as many instants"
+
+
+def _growth_of(size: int) -> str:
+    return f"a tick over {size:,} subscriptions"
 
 
 WHOLE = Plan(baseline=SUBSCRIPTIONS, sizes=(100, 1_000, 10_000, 100_000), rounds=4)
@@ -96,10 +113,11 @@ class Results:
     scattered: Tick
     scattered_few: Tick
     scattered_unchanged: Tick
-    growth: list[Growth] = field(default_factory=list)
+    growth: list[Growth]
+    """By size."""
+    webhook: WarmWebhook
+    cold_start: ColdStart
     storm: Storm | None = None
-    webhook: WarmWebhook | None = None
-    cold_start: ColdStart | None = None
 
     @property
     def ticks(self) -> list[Tick]:
@@ -115,7 +133,7 @@ class Measured:
     def __init__(self, subscriptions: int, anchors: Anchors) -> None:
         self._subscriptions = subscriptions
         self._stand_ins = StandIns()
-        self._folder = tempfile.TemporaryDirectory(dir=_memory())
+        self._folder = scratch_folder("usage-reporter-bench-")
         self._anchors: Anchors = anchors
         self._now = START
 
@@ -161,59 +179,62 @@ class Measured:
         return min(found, key=lambda one: one.run.seconds)
 
 
+class _Progress:
+    """How far the whole is, by the time that its parts usually take."""
+
+    def __init__(self, plan: Plan, say: Say) -> None:
+        self._seconds = plan.seconds()
+        self._say = say
+
+    def enter(self, part: str, share: float = 0.0) -> None:
+        """Say that a part is under way, and what share of it is done."""
+        names = list(self._seconds)
+        done = sum(self._seconds[name] for name in names[: names.index(part)])
+        self._say(part, (done + share * self._seconds[part]) / sum(self._seconds.values()))
+
+
 def measure(plan: Plan, say: Say) -> Results:
     """Measure everything in one run; `say` is told what is under way."""
+    progress = _Progress(plan, say)
     storm = None if plan.is_quick else StormMeasurement()
-
-    def plain_way(done: int) -> None:
-        if done % 10 == 0:
-            say(f"the plain way, one call after the other: {done} of {plan.baseline} subscriptions")
-
-    baseline = measure_baseline(plan.baseline, plain_way)
+    baseline = measure_baseline(plan.baseline, lambda done: progress.enter(PLAIN_WAY, done / plan.baseline))
     found_storm = storm.result() if storm else None
-    results = _of_a_thousand(plan, baseline, say)
-    results.storm = found_storm
-    say("the webhook, warm and cold")
-    results.webhook = measure_webhook(quick=plan.is_quick)
-    results.cold_start = measure_cold_start(quick=plan.is_quick)
-    for size in plan.sizes:
-        say(f"a tick over {size:,} subscriptions")
-        results.growth.append(_growth(size))
-    results.growth.sort(key=lambda one: one.tick.subscriptions)
-    return results
-
-
-def _of_a_thousand(plan: Plan, baseline: Baseline, say: Say) -> Results:
-    say(f"{SUBSCRIPTIONS:,} subscriptions that renew at one instant")
+    progress.enter(WEBHOOK)
+    webhook = measure_webhook(quick=plan.is_quick)
+    cold_start = measure_cold_start(quick=plan.is_quick)
+    progress.enter(TOGETHER)
     with Measured(SUBSCRIPTIONS, "shared") as shared, shared.deployed(stream=False) as deployment:
         plain = shared.tick(deployment) if plan.is_quick else shared.ticks(deployment, plan.rounds)
     with Measured(SUBSCRIPTIONS, "shared") as shared, shared.deployed(stream=True) as deployment:
         stream = shared.ticks(deployment, plan.rounds)
-        grown = Growth(stream, deployment.peak_mb())
+        grown = [Growth(stream, deployment.peak_mb())] if plan.is_quick else []
         few = shared.tick(deployment, FEW)
         unchanged = shared.tick(deployment, 0)
-    say(f"{SUBSCRIPTIONS:,} subscriptions that renew at as many instants")
-    with Measured(SUBSCRIPTIONS, "scattered") as scattered, scattered.deployed(stream=True) as deployment:
-        return Results(
-            plan=plan,
-            baseline=baseline,
-            plain=plain,
-            stream=stream,
-            unchanged=unchanged,
-            few=few,
-            scattered=scattered.ticks(deployment, plan.rounds),
-            scattered_few=scattered.tick(deployment, FEW),
-            scattered_unchanged=scattered.tick(deployment, 0),
-            growth=[grown] if plan.is_quick else [],
-        )
+    progress.enter(APART)
+    with Measured(SUBSCRIPTIONS, "scattered") as apart, apart.deployed(stream=True) as deployment:
+        scattered = apart.ticks(deployment, plan.rounds)
+        scattered_few = apart.tick(deployment, FEW)
+        scattered_unchanged = apart.tick(deployment, 0)
+    for size in plan.sizes:
+        progress.enter(_growth_of(size))
+        grown.append(_growth(size))
+    return Results(
+        plan=plan,
+        baseline=baseline,
+        plain=plain,
+        stream=stream,
+        unchanged=unchanged,
+        few=few,
+        scattered=scattered,
+        scattered_few=scattered_few,
+        scattered_unchanged=scattered_unchanged,
+        growth=sorted(grown, key=lambda one: one.tick.subscriptions),
+        webhook=webhook,
+        cold_start=cold_start,
+        storm=found_storm,
+    )
 
 
 def _growth(subscriptions: int) -> Growth:
     with Measured(subscriptions, "shared") as many, many.deployed(stream=True) as deployment:
         return Growth(many.tick(deployment), deployment.peak_mb())
-
-
-def _memory() -> str | None:
-    """Where files are kept in memory, if this machine has it."""
-    folder = Path("/dev/shm")  # noqa: S108 - only a parent of temporary folders with random names
-    return str(folder) if folder.is_dir() else None

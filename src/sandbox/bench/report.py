@@ -66,8 +66,6 @@ def model_error(results: Results) -> float:
 def document(results: Results) -> dict[str, Any]:
     """The results as one JSON object; seconds, milliseconds (`_ms`), megabytes (`_mb`), ratios."""
     webhook, cold = results.webhook, results.cold_start
-    assert webhook is not None
-    assert cold is not None
     return {
         "subscriptions": SUBSCRIPTIONS,
         "quick": results.plan.is_quick,
@@ -133,8 +131,6 @@ def named_ticks(results: Results) -> Iterator[tuple[str, Tick]]:
 def promises(results: Results) -> Iterator[Promise]:
     """What this software promises of its speed."""
     webhook, cold, storm = results.webhook, results.cold_start, results.storm
-    assert webhook is not None
-    assert cold is not None
     fair = abs(results.baseline.seconds / results.baseline.seconds_of_calls - 1)
     yield Promise("the plain way takes the time of its calls, within", fair, 0.10)
     yield Promise("times faster than the plain way", speedup(results, results.plain), 25, is_at_least=True)
