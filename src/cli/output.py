@@ -10,11 +10,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
-
-MANY = 20
-"""From so many steps on a progress bar is of use."""
 
 _WIDE = 400
 
@@ -62,15 +66,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 @contextmanager
 def progress(what: str, steps: int) -> Iterator[Progress]:
-    """A bar on standard error when that is a terminal and there is much to do."""
+    """A bar with the time left on standard error, when that is a terminal."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *([MofNCompleteColumn()] if steps > 1 else [TaskProgressColumn()]),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=steps < MANY or not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty(),
     )
     bar.add_task(what, total=steps)
     with bar:

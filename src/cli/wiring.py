@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from cli.errors import WrongUseError
+from cli.output import status
 from cli.stack import Stack
 from sandbox.memory_table import MemoryTable
 from usage_reporting import advice, container
-from usage_reporting.billing import Billing
+from usage_reporting.billing import Billing, Listing
 from usage_reporting.config import Settings
 from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
@@ -40,6 +41,8 @@ SETTINGS = (
 )
 """What this machine's environment may say otherwise than the stack's functions."""
 
+_ASKING = "asking Stripe who is billed for what"
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -61,20 +64,27 @@ class Operator:
         """
         filters = {"customer": customer} if customer else {}
         found: list[CustomerMeter] = []
-        async for listing in self.billing.subscriptions(filters):
-            found.extend(listing.customer_meters)
-        if drafts:
-            async for listing in self.billing.drafts(filters=filters):
-                found.extend(listing.customer_meters)
-        if endings:
-            async for listing in Endings(self.billing, self.clock).listings():
-                ended = listing.customer_meters
-                found.extend(one for one in ended if customer in ("", one.customer))
+        with status(_ASKING) as say:
+            async for listing in self._listings(filters, drafts=drafts, endings=endings):
+                found.extend(one for one in listing.customer_meters if customer in ("", one.customer))
+                say(f"{_ASKING}: {len(found):,} customer meters so far")
         if customer and not found:
             unmapped = ", ".join(self.billing.unmapped)
             why = f"its metered items ({unmapped}) name no om_meter_id" if unmapped else "check --customer"
             raise WrongUseError(f"Stripe shows no usage to report of customer {customer!r}; {why}")
         return found
+
+    async def _listings(
+        self, filters: Mapping[str, str], *, drafts: bool, endings: bool
+    ) -> AsyncIterator[Listing]:
+        async for listing in self.billing.subscriptions(filters):
+            yield listing
+        if drafts:
+            async for listing in self.billing.drafts(filters=filters):
+                yield listing
+        if endings:
+            async for listing in Endings(self.billing, self.clock).listings():
+                yield listing
 
 
 @asynccontextmanager

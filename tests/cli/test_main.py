@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import stripe
+import typer.main
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from cli.errors import NotDoneError, WrongUseError, explain
+from cli.main import app
 from tests.cli.conftest import Run
 from tests.integration.world import World
 from usage_reporting.errors import ConfigurationError, NotFoundError, StripeUnavailableError
 
+PROGRAM = Path(sys.executable).with_name("usage-reporter")
+PLAIN = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "GITHUB_ACTIONS"}}
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 SILENCE = stripe.APIConnectionError(f"no route for {KEY}")  # type: ignore[no-untyped-call]
 REFUSAL = stripe.InvalidRequestError("Bad price.", "price", http_status=400)  # type: ignore[no-untyped-call]
@@ -74,14 +80,31 @@ def test_wrong_use_is_told_in_one_line(run: Run, arguments: list[str], says: str
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["setup", "connect", "report", "adopt", "event"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches_by_an_example(run: Run, command: str) -> None:
     result = run(command, "--help")
 
     assert result.code == 0
-    assert "Example:" in result.out
-    assert f"usage-reporter {command}" in " ".join(result.out.split())
+    said = " ".join(result.out.split())
+    assert f"usage-reporter {command}" in said.partition("Example:")[2].partition("╭")[0]
     assert "--json" in result.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["event", "closing"], ["reprot"]])
+def test_what_is_piped_has_no_colour(arguments: list[str]) -> None:
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False, env=PLAIN)
+
+    assert done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str, place: int) -> list[str]:
+        asked = {"_USAGE_REPORTER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        return subprocess.check_output([PROGRAM], env={**PLAIN, **asked}, text=True).split()
+
+    assert "report" in completed("usage-reporter re", 1)
+    assert completed("usage-reporter report --dry", 2) == ["--dry-run"]
 
 
 def test_a_stripe_out_of_reach_is_not_delivered(
@@ -113,9 +136,7 @@ def test_setup_without_a_key_is_wrong_use(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_installed_command_runs() -> None:
-    program = Path(sys.executable).with_name("usage-reporter")
-
-    done = subprocess.run([program, "event", "birthday"], capture_output=True, text=True, check=False)
+    done = subprocess.run([PROGRAM, "event", "birthday"], capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no event 'birthday'")
