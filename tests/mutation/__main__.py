@@ -42,6 +42,7 @@ ON_REQUEST = {
     "error_reports",
     "final_invoices",
     "judging",
+    "metered_lines",
     "rejections",
     "verdict",
 }

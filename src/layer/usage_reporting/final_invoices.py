@@ -30,6 +30,7 @@ class BilledLine:
     end: int
     quantity: Decimal
     final_at: int
+    """0: it is not final yet, so that what it bills may still change."""
     is_at_once: bool = False
     """Whether Stripe billed what it held, and waited for nothing."""
     is_of_threshold: bool = False
@@ -38,6 +39,11 @@ class BilledLine:
     """Whether the line itself charges nothing for a unit."""
     says_trial: bool = False
     """Whether it charges nothing and says that this is for a trial."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can be added to it."""
+        return self.final_at != 0
 
     def is_free(self, price: Json) -> bool:
         """Whether it is a trial's: it says so, or its price has an amount and it charges none of it.
@@ -68,21 +74,31 @@ def is_final(invoice: Json) -> bool:
 
 
 def billed_lines(invoice: Json) -> list[BilledLine]:
-    """The lines with a price whose period is over, those of one item and period as one.
+    """The lines of a final invoice with a price whose period is over, those of one item and period as one.
 
     Tiers of one price are lines of their own (API reference, "The Invoice Line Item object"). What a billing
     threshold billed before may be taken off again by a line of a negative amount, which is no usage, and
     the period of its own lines may go on ("Set up thresholds"). Raises KeyError, TypeError, ValueError or
     ArithmeticError where Stripe's answer is not as documented.
     """
-    by_threshold = is_of_threshold(invoice)
     final_at = (invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"]
+    by_threshold = is_of_threshold(invoice)
+    return [line for line in _lines(invoice, final_at) if line.end <= final_at or by_threshold]
+
+
+def lines_so_far(invoice: Json) -> list[BilledLine]:
+    """The lines of a draft or a preview in the same way, also of periods that go on. Raises the same."""
+    return _lines(invoice, 0)
+
+
+def _lines(invoice: Json, final_at: int) -> list[BilledLine]:
+    by_threshold = is_of_threshold(invoice)
     is_renewal = invoice.get("billing_reason") == RENEWAL
-    was_at_once = not is_renewal and final_at - invoice["created"] <= AT_ONCE
+    was_at_once = bool(final_at) and not is_renewal and final_at - invoice["created"] <= AT_ONCE
     found: dict[tuple[str, str, str, int, int], BilledLine] = {}
     for line in (invoice.get("lines") or {}).get("data", []):
         one = _billed(line, final_at, was_at_once=was_at_once)
-        if one is None or one.end <= one.start or (one.end > final_at and not by_threshold):
+        if one is None or one.end <= one.start:
             continue
         one = replace(one, is_of_threshold=by_threshold)
         key = (one.subscription, one.item, one.price, one.start, one.end)

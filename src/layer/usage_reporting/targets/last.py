@@ -6,12 +6,11 @@ Two values with one stamp are never sent: which of them counts is not documented
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from usage_reporting import advice
+from usage_reporting import advice, identifiers
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.error_reports import Remedy, advice_for, remedy_for
 from usage_reporting.ledger import Entry, newest_discarded
@@ -286,7 +285,11 @@ def _send(customer_meter: CustomerMeter, total: Total, stamp: int, now: int) -> 
 
 def identifier(customer_meter: CustomerMeter, total: Total, stamp: int) -> str:
     """Name the fact that is sent: `customer.span-start.sequence.hash`, at most 100 characters."""
-    start = total.span.start
-    numbers = [str(start), str(total.sequence), str(stamp), to_wire(total.held), to_wire(total.units)]
-    digest = hashlib.sha256("|".join([customer_meter.pk, *numbers]).encode()).hexdigest()[:16]
-    return f"{customer_meter.customer[:_CUSTOMER_PART]}.{start}.{total.sequence}.{digest}"
+    whose = customer_meter.customer[:_CUSTOMER_PART]
+    told = facts(stamp, total.held, total.units)
+    return identifiers.identifier(customer_meter.pk, whose, total.span.start, total.sequence, *told)
+
+
+def facts(stamp: int, held: Decimal, units: Decimal) -> tuple[str, str, str]:
+    """What a send's identifier is made of beside its span and its number; `stamp` in UTC seconds."""
+    return str(stamp), to_wire(held), to_wire(units)

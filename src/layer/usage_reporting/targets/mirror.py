@@ -6,13 +6,12 @@ OpenMeter's value and the sum of our sends that are stamped in the slice.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
 
-from usage_reporting import advice
+from usage_reporting import advice, identifiers
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.error_reports import Remedy, advice_for, remedy_for
 from usage_reporting.model import CustomerMeter, Reading, Send
@@ -133,7 +132,11 @@ def identifier(customer_meter: CustomerMeter, reading: Reading, stamp: int, valu
     What Stripe held before is part of the fact: after `adopt` the sequence begins anew, and an equal
     difference at the same stamp is then another one than before.
     """
-    slice_start, sequence = reading.piece.start, reading.sequence
-    numbers = [str(slice_start), str(sequence), str(stamp), to_wire(reading.mirrored), to_wire(value)]
-    digest = hashlib.sha256("|".join([customer_meter.pk, *numbers]).encode()).hexdigest()[:16]
-    return f"{customer_meter.customer[:_CUSTOMER_PART]}.{slice_start}.{sequence}.{digest}"
+    whose = customer_meter.customer[:_CUSTOMER_PART]
+    told = facts(stamp, reading.mirrored, value)
+    return identifiers.identifier(customer_meter.pk, whose, reading.piece.start, reading.sequence, *told)
+
+
+def facts(stamp: int, mirrored: Decimal, value: Decimal) -> tuple[str, str, str]:
+    """What a send's identifier is made of beside its slice and its number; `stamp` in UTC seconds."""
+    return str(stamp), to_wire(mirrored), to_wire(value)

@@ -7,10 +7,10 @@ the rest falls into the next period.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from decimal import Decimal
 
+from usage_reporting import identifiers
 from usage_reporting.amounts import round_whole, to_wire
 from usage_reporting.model import CustomerMeter, Send, Span
 from usage_reporting.period_bounds import Cuts, PeriodBounds
@@ -87,12 +87,16 @@ def send(
     """
     quantity = Decimal(round_whole(total, rounding))
     stamp = stamp_of(span)
-    numbers = [str(span.start), str(sequence), str(stamp), to_wire(quantity), str(now)]
-    digest = hashlib.sha256("|".join([customer_meter.pk, *numbers]).encode()).hexdigest()[:16]
+    told = facts(stamp, quantity, now)
     return Send(
-        identifier=f"{span.item}.{span.start}.{sequence}.{digest}",
+        identifier=identifiers.identifier(customer_meter.pk, span.item, span.start, sequence, *told),
         slice_start=span.start,
         stamp=stamp,
         value=quantity,
         intended_at=now,
     )
+
+
+def facts(stamp: int, quantity: Decimal, now: int) -> tuple[str, str, str]:
+    """What a record's identifier is made of beside its period and its number; times in UTC seconds."""
+    return str(stamp), to_wire(quantity), str(now)
