@@ -38,8 +38,8 @@ endef
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/ready .venv-sam/ready .venv-ministack/ready ## the whole story in a local cloud, no account needed; ends in `demo: EXACT`
-	@.venv/bin/usage-reporter demo
+demo: .venv/ready .venv-sam/ready .venv-ministack/ready ## the whole story in a local cloud, no account needed; ends in `demo: EXACT`; DEMO_ARGS='--stay'
+	@.venv/bin/usage-reporter demo $(DEMO_ARGS)
 
 install: .venv/ready ## the command line, .venv/bin/usage-reporter
 

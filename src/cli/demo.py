@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from types import FrameType
 from typing import Annotated, Any
@@ -15,8 +16,9 @@ from cli.acts import Acts
 from cli.errors import NotDoneError
 from cli.narrator import Narrator
 from cli.output import AsJson, print_json, print_line, print_table, warn
+from cli.staying import print_invitation, wait_until_stopped
 from sandbox.cloud import LocalCloudError
-from sandbox.stage import Stage
+from sandbox.stage import STACK, Stage
 from sandbox.story import Bill
 from usage_reporting.amounts import to_wire
 
@@ -25,28 +27,85 @@ _STOPPED = 130
 
 def demo(
     seed: Annotated[int, typer.Option("--seed", help="Another number makes other usage.")] = 1,
+    stay: Annotated[
+        bool,
+        typer.Option(
+            "--stay",
+            help="Stay up after the story until Ctrl-C, and print what lets you try every command on it.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Watch a month end, and see each invoice carry exactly what was used.
 
     Stand-ins for Stripe and OpenMeter and a local cloud run on this machine; the template and the three
     functions are the real ones. It needs no account and leaves nothing behind. Exit code 0 only if every
-    line is EXACT.
+    line is EXACT. With --stay all of it is there until Ctrl-C: paste the printed lines into another terminal,
+    and every command works there with --stack usage-reporter.
 
-    Example: `usage-reporter demo`
+    Example: `usage-reporter demo --stay`
     """
     tell = Narrator(aside=as_json)
     with _stoppable(), _in_one_line(), Stage() as stage:
-        bills = Acts(stage, tell, seed).play()
-    tell.end()
-    is_exact = bool(bills) and all(bill.verdict == "EXACT" for bill in bills)
-    if as_json:
-        print_json(_document(bills, tell.seconds, seed, is_exact=is_exact))
-    else:
-        _print_bills(bills)
-        print_line(f"demo: {'EXACT' if is_exact else 'NOT EXACT'}")
-    if not is_exact:
+        acts = Acts(stage, tell, seed)
+        told = Told(acts.play(), seed)
+        tell.end()
+        if stay:
+            _print(told, tell.seconds, Staying(stage.environment, _examples(acts)), as_json=as_json)
+            wait_until_stopped()
+    if not stay:
+        _print(told, tell.seconds, None, as_json=as_json)
+    if not told.is_exact:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of the story."""
+
+    bills: Sequence[Bill]
+    seed: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every line bills what was metered, and there are lines."""
+        return bool(self.bills) and all(bill.verdict == "EXACT" for bill in self.bills)
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome, amounts as texts."""
+        return {
+            "verdict": "EXACT" if self.is_exact else "NOT EXACT",
+            "seed": self.seed,
+            "lines": [_line(bill) for bill in self.bills],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """How another terminal reaches the demo while it stays up."""
+
+    environment: Mapping[str, str]
+    examples: Sequence[str]
+
+
+def _examples(acts: Acts) -> list[str]:
+    """Commands that show something in another terminal."""
+    stack = f"--stack {STACK}"
+    person = acts.people[0]
+    customer = acts.stage.customers[person.name]
+    return [f"usage-reporter report {stack} --customer {customer} --dry-run"]
+
+
+def _print(told: Told, seconds: Mapping[str, float], staying: Staying | None, *, as_json: bool) -> None:
+    if as_json:
+        there = asdict(staying) if staying else {}
+        print_json({**told.to_json(), "seconds": dict(seconds), **there})
+        return
+    _print_bills(told.bills)
+    print_line(f"demo: {'EXACT' if told.is_exact else 'NOT EXACT'}")
+    if staying:
+        print_line()
+        print_invitation(staying.environment, staying.examples)
 
 
 def _print_bills(bills: Sequence[Bill]) -> None:
@@ -67,25 +126,15 @@ def _print_bills(bills: Sequence[Bill]) -> None:
     print_line()
 
 
-def _document(
-    bills: Sequence[Bill], seconds: dict[str, float], seed: int, *, is_exact: bool
-) -> dict[str, Any]:
+def _line(bill: Bill) -> dict[str, Any]:
     return {
-        "verdict": "EXACT" if is_exact else "NOT EXACT",
-        "seed": seed,
-        "seconds": seconds,
-        "lines": [
-            {
-                "customer": bill.customer,
-                "meter": bill.meter,
-                "metered": to_wire(bill.metered),
-                "billed": to_wire(bill.billed),
-                "invoice": bill.invoice,
-                "invoice_amount": f"{Decimal(bill.amount).scaleb(-2):f}",
-                "verdict": bill.verdict,
-            }
-            for bill in bills
-        ],
+        "customer": bill.customer,
+        "meter": bill.meter,
+        "metered": to_wire(bill.metered),
+        "billed": to_wire(bill.billed),
+        "invoice": bill.invoice,
+        "invoice_amount": f"{Decimal(bill.amount).scaleb(-2):f}",
+        "verdict": bill.verdict,
     }
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.request import getproxies
 
 import httpx
 import stripe
@@ -116,6 +117,19 @@ class Stage:
             return {function: str(answer.result()["status"]) for function, answer in answers.items()}
 
     @property
+    def environment(self) -> dict[str, str]:
+        """With these variables any process on this machine is the operator of the stack; keys are made up."""
+        beside_proxies = {name: os.environ[name] for name in ("NO_PROXY", "no_proxy") if getproxies()}
+        return {
+            "STRIPE_KEY": STRIPE_KEY,
+            "STRIPE_API_BASE": self.stripe_url,
+            "OPENMETER_URL": self.openmeter_url,
+            "OPENMETER_API_KEY": OPENMETER_KEY,
+            **self.cloud.environment,
+            **beside_proxies,
+        }
+
+    @property
     def webhook_url(self) -> str:
         """The stack's route, as it is reached on this machine."""
         return self.cloud.reachable(self.outputs["WebhookUrl"])
@@ -193,6 +207,10 @@ class Stage:
             if invoice.status == "draft":
                 changes = {"auto_advance": True, "automatically_finalizes_at": at}
                 self.client.v1.invoices.update(str(invoice.id), changes)  # type: ignore[arg-type]
+
+    def final_invoices(self, person: Subscriber) -> list[str]:
+        """The ids of the final invoices of the month's end, newest first."""
+        return [str(invoice.id) for invoice in self._invoices_of(person) if invoice.status in _FINAL]
 
     def final_lines(self, person: Subscriber) -> dict[str, FinalLine] | None:
         """What the invoices of the month's end bill by usage, by price; None until they are final."""

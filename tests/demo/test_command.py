@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Self
+from typing import ClassVar, Self
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
 from sandbox.cloud import LocalCloudError
-from sandbox.story import Bill
+from sandbox.stage import STACK
+from sandbox.story import Bill, subscribers
 
 EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "ADA-0001", 12345)
 SHORT = Bill("Bell", "execution_duration", Decimal("2.5"), Decimal(2), "BELL-0001", 20)
@@ -27,8 +28,9 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def run(*arguments: str, outcome: list[Bill] | BaseException) -> Result:
         class Acts:
-            def __init__(self, *_: object) -> None:
-                pass
+            def __init__(self, stage: object, *_: object) -> None:
+                self.stage = stage
+                self.people = subscribers(1_784_116_800)
 
             def play(self) -> list[Bill]:
                 if isinstance(outcome, BaseException):
@@ -36,6 +38,9 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
                 return outcome
 
         class Stage:
+            environment: ClassVar = {"STRIPE_KEY": "sk_test_sandbox", "AWS_REGION": "us-east-1 and more"}
+            customers: ClassVar = {"Ada": "cus_ada"}
+
             def __enter__(self) -> Self:
                 return self
 
@@ -112,3 +117,32 @@ def test_stopped_it_says_so_and_is_not_exact(play: Play) -> None:
     assert result.exit_code == 130
     assert result.stderr.splitlines() == ["demo: stopped, and all of it taken down"]
     assert "EXACT" not in result.stdout
+
+
+def test_it_stays_until_it_is_stopped_and_says_how_to_reach_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threading.Event.wait", _stopped)
+
+    result = play("--stay", outcome=[EXACT])
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines.index("demo: EXACT") < lines.index("export STRIPE_KEY=sk_test_sandbox")
+    assert "export AWS_REGION='us-east-1 and more'" in lines
+    assert f"usage-reporter report --stack {STACK} --customer cus_ada --dry-run" in lines
+
+
+def test_a_demo_that_stayed_still_tells_by_its_exit_code_what_it_found(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threading.Event.wait", _stopped)
+
+    result = play("--stay", "--json", outcome=[SHORT])
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["environment"]["STRIPE_KEY"] == "sk_test_sandbox"
+
+
+def _stopped(_event: object) -> bool:
+    raise KeyboardInterrupt
