@@ -49,6 +49,7 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
             await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key + ".2")
 """,
         "OVER",
+        recorded=1,
     ),
     "the whole value instead of the difference": Bug(
         "model.py",
@@ -111,6 +112,7 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
         "                    pass\n",
         "SHORT|unknown",
         kind="stripe_500_stored",
+        recorded=1,
     ),
 }
 
