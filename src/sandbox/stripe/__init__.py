@@ -1,7 +1,7 @@
 """A stateful stand-in for Stripe's billing API, at least as strict as the real one.
 
 Simpler than Stripe in this: every customer can pay, licensed prices are billed in full without
-prorations, prices have no tiers, and there are no taxes, discounts, coupons or schedules. Where the
+prorations, prices have one currency each, and there are no taxes, discounts, coupons or schedules. Where the
 documentation is silent, the reading that is harder on a client was taken; the place says so.
 """
 

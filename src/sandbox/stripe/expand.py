@@ -17,6 +17,8 @@ _EXPANDABLE = {
     "product": "products",
     "subscription": "subscriptions",
 }
+# Parts that are shown only when they are asked for; those of other prices than tiered ones never.
+_HIDDEN = {("price", "tiers")}
 # Expandable as well, but never set here.
 _ALWAYS_NULL = frozenset(
     {
@@ -47,7 +49,7 @@ def check_depth(paths: list[str]) -> None:
 
 
 def expand(answer: Json, paths: list[str], find: Callable[[str, str], Json]) -> None:
-    """Replace ids by objects in place; `find(table, id)` renders one.
+    """Replace ids by objects in place; `find(table, id)` renders one, `find("tiers", id)` a price's tiers.
 
     Raises StripeError (400) for what is no expandable property; by then the request is executed.
     """
@@ -59,7 +61,13 @@ def _expand(node: Any, keys: list[str], path: str, find: Callable[[str, str], Js
     if isinstance(node, list):
         for row in node:
             _expand(row, keys, path, find)
-        return
+    elif isinstance(node, dict) and (node.get("object"), *keys) in _HIDDEN:
+        node.update(find(keys[0], node["id"]))
+    else:
+        _expand_member(node, keys, path, find)
+
+
+def _expand_member(node: Any, keys: list[str], path: str, find: Callable[[str, str], Json]) -> None:
     key, rest = keys[0], keys[1:]
     if not isinstance(node, dict) or key not in node:
         raise _refusal(path)

@@ -21,6 +21,7 @@ from sandbox.stripe.idempotency import KEPT_SECONDS, KEPT_SECONDS_V2
 from sandbox.stripe.limits import LOCK_TIMEOUT, REASON, Concurrency, RateLimiter, rate_limited
 from sandbox.stripe.messages import Request, Response, json_response
 from sandbox.stripe.render import render
+from sandbox.stripe.render_values import tiers_json
 from sandbox.stripe.request_log import LoggedRequest, without_secrets
 from sandbox.stripe.sandbox import StripeSandbox
 from sandbox.stripe.versions import ApiVersion, api_version
@@ -189,6 +190,9 @@ class Gateway:
         account = self._stripe.account
 
         def find(table: str, id_: str) -> Json:
+            if table == "tiers":
+                price = account.prices.get(id_)
+                return {"tiers": tiers_json(price)} if price.tiers else {}
             return render(account, getattr(account, table).get(id_), version)
 
         return find

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import Decimal
 
 from sandbox.stripe.account import Account
+from sandbox.stripe.charges import charges_of
 from sandbox.stripe.events import Events
 from sandbox.stripe.meter_ledger import MeterLedger
-from sandbox.stripe.objects import Invoice, InvoiceLine, Price, Subscription, SubscriptionItem
+from sandbox.stripe.objects import Charge, Invoice, InvoiceLine, Price, Subscription, SubscriptionItem
 from sandbox.stripe.usage_ledger import UsageLedger
 
 CYCLE = "subscription_cycle"
@@ -42,8 +43,6 @@ class Invoices:
             period_start=item.usage_from,
             period_end=max(until, item.usage_from),
             quantity=Decimal(0),
-            amount=0,
-            description="",
             open=price.meter is not None,
             free=free,
             metadata=dict(item.metadata),
@@ -71,8 +70,7 @@ class Invoices:
             period_start=item.period_start,
             period_end=item.period_end,
             quantity=quantity,
-            amount=0 if free else charge(quantity, price),
-            description=self._describe(quantity, price, free=free),
+            charges=self._charges(quantity, price, free=free),
             free=free,
             metadata=dict(item.metadata),
         )
@@ -186,20 +184,13 @@ class Invoices:
             how = price.recurring.aggregate_usage if price.recurring else None
             usage = self._usage.usage(item, how, start, end)
         quantity = max(usage, Decimal(0))
-        return replace(
-            line,
-            quantity=quantity,
-            amount=0 if line.free else charge(quantity, price),
-            description=self._describe(quantity, price, free=line.free),
-        )
+        charges = self._charges(quantity, price, free=line.free)
+        return replace(line, quantity=quantity, charges=charges)
 
-    def _describe(self, quantity: Decimal, price: Price, *, free: bool) -> str:
-        product = self._account.products.get(price.product)
-        text = f"{quantity.normalize():f} x {product.name}"
-        return f"Free trial for {text}" if free else text
-
-
-def charge(quantity: Decimal, price: Price) -> int:
-    """Quantity times unit amount in the currency's smallest unit, half a unit rounded up."""
-    with localcontext(prec=60):
-        return int((quantity * price.unit_amount).quantize(Decimal(1), ROUND_HALF_UP))
+    def _charges(self, quantity: Decimal, price: Price, *, free: bool) -> tuple[Charge, ...]:
+        name = self._account.products.get(price.product).name
+        if free:
+            text = f"Free trial for {quantity.normalize():f} x {name}"
+            return (Charge(quantity, Decimal(0), 0, text),)
+        packages = self._account.settings.package_lines == "packages"
+        return charges_of(quantity, price, name, shows_packages=packages)

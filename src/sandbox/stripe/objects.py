@@ -34,15 +34,37 @@ class Recurring:
     aggregate_usage: str | None = None
 
 
+@dataclass(frozen=True)
+class Tier:
+    """Up to and including `up_to` units (None: no end); amounts in the currency's minor unit."""
+
+    up_to: int | None
+    unit_amount: Decimal | None = None
+    flat_amount: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class TransformQuantity:
+    """The quantity is divided and rounded before it is charged (Transform quantities)."""
+
+    divide_by: int
+    round: str
+
+
 @dataclass
 class Price:
+    """`unit_amount`, in the currency's minor unit, is None where there are tiers."""
+
     resource: ClassVar[str] = "price"
     id: str
     created: int
     product: str
     currency: str
-    unit_amount: Decimal
+    unit_amount: Decimal | None
     recurring: Recurring | None = None
+    tiers: tuple[Tier, ...] = ()
+    tiers_mode: str | None = None
+    transform_quantity: TransformQuantity | None = None
     active: bool = True
     lookup_key: str | None = None
     nickname: str | None = None
@@ -151,9 +173,25 @@ class Subscription:
         return self.billing_mode == "flexible"
 
 
+@dataclass(frozen=True)
+class Charge:
+    """One line item of what a price charges for a quantity; amounts in the currency's minor unit.
+
+    `unit_amount`: None where a tier's flat fee is charged.
+    """
+
+    quantity: Decimal
+    unit_amount: Decimal | None
+    amount: int
+    description: str
+
+
 @dataclass
 class InvoiceLine:
-    """`open`: the quantity is still counted anew when the invoice is finalized."""
+    """What an item is billed for a period: a line item for each of its charges.
+
+    `open`: the quantity is still counted anew when the invoice is finalized.
+    """
 
     resource: ClassVar[str] = "line_item"
     id: str
@@ -163,12 +201,16 @@ class InvoiceLine:
     period_start: int
     period_end: int
     quantity: Decimal
-    amount: int
-    description: str
+    charges: tuple[Charge, ...] = ()
     open: bool = False
     free: bool = False
     invoice_item: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def amount(self) -> int:
+        """In the currency's minor unit."""
+        return sum(charge.amount for charge in self.charges)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from sandbox.stripe.account import Account, Json
 from sandbox.stripe.objects import (
     Customer,
     Invoice,
-    InvoiceLine,
     Meter,
     Price,
     Product,
@@ -18,7 +17,7 @@ from sandbox.stripe.objects import (
     SubscriptionSchedule,
     WebhookEndpoint,
 )
-from sandbox.stripe.render_invoice import invoice_json, line_json
+from sandbox.stripe.render_invoice import invoice_json
 from sandbox.stripe.render_subscription import item_json, schedule_json, subscription_json
 from sandbox.stripe.render_values import price_json
 from sandbox.stripe.versions import ApiVersion
@@ -132,5 +131,4 @@ _RENDERERS: dict[type, Renderer] = {
     SubscriptionItem: item_json,
     SubscriptionSchedule: schedule_json,
     Invoice: invoice_json,
-    InvoiceLine: line_json,
 }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from sandbox.stripe.account import Account, Json
-from sandbox.stripe.objects import Invoice, InvoiceLine
+from sandbox.stripe.objects import Charge, Invoice, InvoiceLine, Price
 from sandbox.stripe.render_values import decimal_text, embedded_list, price_json
 from sandbox.stripe.versions import ApiVersion
 
@@ -67,7 +65,7 @@ def invoice_json(account: Account, row: Invoice, version: ApiVersion) -> Json:
         "last_finalization_error": None,
         "latest_revision": None,
         "lines": embedded_list(
-            [line_json(account, line, version, row) for line in row.lines],
+            [item for line in row.lines for item in line_items(account, line, version, row)],
             f"/v1/invoices/{row.id}/lines",
         ),
         "livemode": account.settings.livemode,
@@ -125,36 +123,44 @@ def _parent(row: Invoice) -> Json:
     }
 
 
-def line_json(
-    account: Account, row: InvoiceLine, version: ApiVersion, invoice: Invoice | None = None
+def line_items(account: Account, row: InvoiceLine, version: ApiVersion, invoice: Invoice) -> list[Json]:
+    """The line items of what is billed, one for each charge; the first has the id of the whole."""
+    ids = (row.id, *(f"{row.id}{number}" for number in range(2, len(row.charges) + 1)))
+    return [
+        {"id": id_, **_line_item(account, row, charge, version, invoice)}
+        for id_, charge in zip(ids, row.charges, strict=True)
+    ]
+
+
+def _line_item(
+    account: Account, row: InvoiceLine, charge: Charge, version: ApiVersion, invoice: Invoice
 ) -> Json:
-    """A line; fractional quantities show in full only in `quantity_decimal`."""
-    currency = account.prices.get(row.price).currency
+    """A line item; fractional quantities show in full only in `quantity_decimal`."""
+    price = account.prices.get(row.price)
     line: Json = {
-        "id": row.id,
         "object": "line_item",
-        "amount": row.amount,
-        "currency": currency,
-        "description": row.description,
+        "amount": charge.amount,
+        "currency": price.currency,
+        "description": charge.description,
         "discount_amounts": [],
         "discountable": row.invoice_item is None,
         "discounts": [],
-        "invoice": invoice.id if invoice else None,
+        "invoice": invoice.id,
         "livemode": account.settings.livemode,
         "metadata": dict(row.metadata),
         "period": {"end": row.period_end, "start": row.period_start},
         "pretax_credit_amounts": [],
-        "quantity": int(row.quantity),
+        "quantity": int(charge.quantity),
     }
     if version.is_basil:
         line["parent"] = _line_parent(row)
-        line["pricing"] = _pricing(account, row)
-        line["quantity_decimal"] = decimal_text(row.quantity)
-        line["subtotal"] = row.amount
+        line["pricing"] = _pricing(price, charge)
+        line["quantity_decimal"] = decimal_text(charge.quantity)
+        line["subtotal"] = charge.amount
         line["subscription"] = row.subscription
         line["taxes"] = []
     else:
-        line["price"] = price_json(account, account.prices.get(row.price), version)
+        line["price"] = price_json(account, price, version)
         line["proration"] = False
         line["subscription"] = row.subscription
         line["subscription_item"] = row.subscription_item
@@ -184,11 +190,9 @@ def _line_parent(row: InvoiceLine) -> Json:
     }
 
 
-def _pricing(account: Account, row: InvoiceLine) -> Json:
-    price = account.prices.get(row.price)
-    unit = Decimal(0) if row.free else price.unit_amount
+def _pricing(price: Price, charge: Charge) -> Json:
     return {
         "price_details": {"price": price.id, "product": price.product},
         "type": "price_details",
-        "unit_amount_decimal": decimal_text(unit),
+        "unit_amount_decimal": None if charge.unit_amount is None else decimal_text(charge.unit_amount),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from decimal import Decimal
 
 from sandbox.stripe.account import Account, Json
@@ -36,12 +37,12 @@ def price_json(account: Account, row: Price, version: ApiVersion) -> Json:
         if not version.is_basil:
             recurring["aggregate_usage"] = row.recurring.aggregate_usage
             recurring["trial_period_days"] = None
-    whole = row.unit_amount == row.unit_amount.to_integral_value()
+    transform = row.transform_quantity
     return {
         "id": row.id,
         "object": "price",
         "active": row.active,
-        "billing_scheme": "per_unit",
+        "billing_scheme": "tiered" if row.tiers else "per_unit",
         "created": row.created,
         "currency": row.currency,
         "custom_unit_amount": None,
@@ -52,12 +53,31 @@ def price_json(account: Account, row: Price, version: ApiVersion) -> Json:
         "product": row.product,
         "recurring": recurring,
         "tax_behavior": row.tax_behavior,
-        "tiers_mode": None,
-        "transform_quantity": None,
+        "tiers_mode": row.tiers_mode,
+        "transform_quantity": None if transform is None else asdict(transform),
         "type": "one_time" if recurring is None else "recurring",
-        "unit_amount": int(row.unit_amount) if whole else None,
-        "unit_amount_decimal": decimal_text(row.unit_amount),
+        **_amounts("unit_amount", row.unit_amount),
     }
+
+
+def tiers_json(row: Price) -> list[Json]:
+    """The tiers of a price, which only `expand[]=tiers` shows."""
+    return [
+        {
+            **_amounts("flat_amount", tier.flat_amount),
+            **_amounts("unit_amount", tier.unit_amount),
+            "up_to": tier.up_to,
+        }
+        for tier in row.tiers
+    ]
+
+
+def _amounts(name: str, amount: Decimal | None) -> Json:
+    """An amount in the minor unit, as an integer where it is whole, and as a decimal."""
+    if amount is None:
+        return {name: None, f"{name}_decimal": None}
+    whole = amount == amount.to_integral_value()
+    return {name: int(amount) if whole else None, f"{name}_decimal": decimal_text(amount)}
 
 
 def embedded_list(rows: list[Json], url: str) -> Json:

@@ -61,6 +61,11 @@ class StripeSettings:
     "Subscription schedules" says that the items' metadata is updated, and so that they stay, but not of
     which: both readings can be tried.
     """
+    package_lines: str = "units"
+    """What the quantity of a line is whose price divides quantities: `units` before, `packages` after.
+
+    "Transform quantities" does not say which: both readings can be tried.
+    """
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0

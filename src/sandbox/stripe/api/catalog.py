@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from sandbox.stripe.account import Json
+from sandbox.stripe.api.price_billing import BILLING, billing_of
 from sandbox.stripe.api.route import Call, Route, fields
-from sandbox.stripe.errors import invalid, malformed, missing, unknown
+from sandbox.stripe.errors import invalid, missing, unknown
 from sandbox.stripe.item_changes import merged
 from sandbox.stripe.objects import Price, Product, Recurring
 from sandbox.stripe.schema import (
@@ -15,7 +15,6 @@ from sandbox.stripe.schema import (
     METADATA,
     PAGE,
     RANGE,
-    Amount,
     Fields,
     Flag,
     Integer,
@@ -103,7 +102,7 @@ def _create_price(call: Call) -> Json:
     currency = params["currency"].lower()
     if len(currency) != 3 or not currency.isalpha():
         raise invalid(f"Invalid currency: {currency}.", "currency")
-    amount = _unit_amount(params)
+    billing = billing_of(params)
     if "product" in params:
         product = call.account.products.refer(params["product"], "product").id
     else:
@@ -113,7 +112,10 @@ def _create_price(call: Call) -> Json:
         created=call.account.now(),
         product=product,
         currency=currency,
-        unit_amount=amount,
+        unit_amount=billing.unit_amount,
+        tiers=billing.tiers,
+        tiers_mode=billing.tiers_mode,
+        transform_quantity=billing.transform_quantity,
         recurring=recurring,
         active=params.get("active", True),
         nickname=params.get("nickname"),
@@ -124,12 +126,6 @@ def _create_price(call: Call) -> Json:
     call.account.prices.add(price)
     call.stripe.events.emit("price.created", price)
     return call.show(price)
-
-
-def _unit_amount(params: Any) -> Decimal:
-    if ("unit_amount" in params) == ("unit_amount_decimal" in params):
-        raise malformed("Exactly one of `unit_amount` and `unit_amount_decimal` is required.", "unit_amount")
-    return Decimal(params.get("unit_amount", params.get("unit_amount_decimal")))
 
 
 def _inline_product(call: Call, data: Any) -> str:
@@ -289,9 +285,7 @@ ROUTES = [
             product=Text(),
             product_data=_INLINE_PRODUCT,
             recurring=_RECURRING,
-            billing_scheme=choice("per_unit"),
-            unit_amount=Integer(0),
-            unit_amount_decimal=Amount(),
+            **BILLING,
         ),
     ),
     Route(

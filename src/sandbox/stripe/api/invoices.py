@@ -8,7 +8,7 @@ from sandbox.stripe.errors import invalid
 from sandbox.stripe.item_changes import merged
 from sandbox.stripe.lifecycle import in_order, in_trial, is_metered
 from sandbox.stripe.objects import Invoice
-from sandbox.stripe.render_invoice import line_json
+from sandbox.stripe.render_invoice import line_items
 from sandbox.stripe.schema import (
     EXPAND,
     METADATA,
@@ -71,7 +71,7 @@ def _preview(call: Call) -> Json:
 
 def _lines(call: Call) -> Json:
     invoice = call.account.invoices.get(call.id)
-    rows = [line_json(call.account, line, call.version, invoice) for line in invoice.lines]
+    rows = [item for line in invoice.lines for item in line_items(call.account, line, call.version, invoice)]
     return call.page_of(rows)
 
 
