@@ -136,7 +136,7 @@ class World:
     def metered_price(
         self, event_name: str = "tokens", formula: str = "sum", **price: Any
     ) -> tuple[str, str]:
-        """A Stripe meter and a monthly price of $0.10 on it: (price, meter)."""
+        """A Stripe meter and a monthly price on it, of $0.10 unless it says otherwise: (price, meter)."""
         meter = self.client.v1.billing.meters.create(
             {
                 "display_name": event_name,
@@ -147,9 +147,9 @@ class World:
         product = self.client.v1.products.create({"name": f"product of {event_name}"})
         params = {
             "currency": "usd",
-            "unit_amount": 10,
             "product": product.id,
             "recurring": {"interval": "month", "usage_type": "metered", "meter": meter.id},
+            **({} if price.keys() & {"tiers", "unit_amount_decimal"} else {"unit_amount": 10}),
             **price,
         }
         return str(self.client.v1.prices.create(params).id), str(meter.id)

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock
+from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock, D, MemoryTable
 from tests.layer.test_customer_meters import STRIPE_METER, item, price, subscription
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.config import Settings
 from usage_reporting.errors import NotFoundError, NotPermittedError
+from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState, Target
 from usage_reporting.renewals import EndedPeriod
 from usage_reporting.stripe_api import StripeApi
@@ -534,3 +535,39 @@ def test_lines_beyond_the_first_page_are_asked_for() -> None:
     assert (found["id"], stripe.asked("/v1/invoices/in_1/lines")) == ("in_1", [{"starting_after": "il_1"}])
     stripe.api.objects["/v1/subscriptions/sub_1"] = subscribed()
     assert len(stripe.run(stripe.billing.billed_on(found))[0].spans) == 3
+
+
+TIERED = {
+    "id": "price_1",
+    "object": "price",
+    "currency": "usd",
+    "billing_scheme": "tiered",
+    "tiers_mode": "volume",
+    "unit_amount_decimal": None,
+    "tiers": [{"up_to": None, "unit_amount_decimal": "2.5", "flat_amount_decimal": None}],
+}
+
+
+def test_a_price_is_asked_for_with_its_tiers_once() -> None:
+    stripe = Stripe()
+    stripe.api.objects["/v1/prices/price_1"] = TIERED
+
+    first = stripe.run(stripe.billing.pricing("price_1"))
+    assert stripe.run(stripe.billing.pricing("price_1")) == first
+
+    assert first.amount(D(4)) == 10
+    assert stripe.asked("/v1/prices/price_1") == [{"expand": ["tiers"]}]
+
+
+def test_what_the_ledger_keeps_of_a_price_without_its_tiers_is_not_taken_for_it() -> None:
+    ledger = Ledger(MemoryTable())
+    before, after = Stripe(), Stripe()
+    before.billing.catalog.ledger = after.billing.catalog.ledger = ledger
+    without = {key: value for key, value in TIERED.items() if key != "tiers"}
+    before.api.objects["/v1/prices/price_1"] = without
+    before.run(before.billing.price("price_1"))
+
+    after.api.objects["/v1/prices/price_1"] = TIERED
+    assert after.run(after.billing.pricing("price_1")).amount(D(4)) == 10
+    assert after.run(after.billing.price("price_1")) == without
+    assert after.asked("/v1/prices/price_1") == [{"expand": ["tiers"]}]

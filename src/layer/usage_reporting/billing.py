@@ -57,6 +57,7 @@ from usage_reporting.invoices import (
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target
 from usage_reporting.price_changes import PriceChanges
+from usage_reporting.pricing import TIERS, Pricing
 from usage_reporting.read_ahead import read_ahead
 from usage_reporting.renewals import INVOICE_FINALIZED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
@@ -233,6 +234,10 @@ class Billing:
     async def price(self, price: str) -> Json:
         """A price, asked seldom."""
         return await self.catalog.get(f"/v1/prices/{price}")
+
+    async def pricing(self, price: str) -> Pricing:
+        """What a price charges, asked seldom. Raises RefusedError for one that has no amounts."""
+        return Pricing.of(await self.catalog.get(f"/v1/prices/{price}", expand=TIERS))
 
     async def stripe_meter(self, meter: str) -> StripeMeter:
         """How a meter is fed, asked seldom."""

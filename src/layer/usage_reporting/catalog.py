@@ -40,30 +40,34 @@ class Catalog:
     _remembered: dict[str, tuple[int, Json]] = field(default_factory=dict)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def get(self, path: str) -> Json:
-        """The object at a path such as `/v1/prices/price_1`."""
-        if (found := self._recent(path)) is None:
+    async def get(self, path: str, expand: str = "") -> Json:
+        """The object at a path such as `/v1/prices/price_1`; `expand`: with a part that must be asked for.
+
+        Then it is remembered by itself: what was remembered without that part does not have it.
+        """
+        name = f"{path}?expand[]={expand}" if expand else path
+        if (found := self._recent(name)) is None:
             async with self._asking:  # of a page's customer meters most have the same price
-                if (found := self._recent(path)) is None:
-                    found = await self._kept_or_asked(path)
-                    self._remembered[path] = (self.clock(), found)
+                if (found := self._recent(name)) is None:
+                    found = await self._kept_or_asked(name, path, {"expand": [expand]} if expand else {})
+                    self._remembered[name] = (self.clock(), found)
         return found
 
-    def _recent(self, path: str) -> Json | None:
-        asked_at, found = self._remembered.get(path, (0, None))
+    def _recent(self, name: str) -> Json | None:
+        asked_at, found = self._remembered.get(name, (0, None))
         return found if self.clock() - asked_at <= REMEMBERED_FOR else None
 
-    async def _kept_or_asked(self, path: str) -> Json:
-        stored = await self._stored(path)
+    async def _kept_or_asked(self, name: str, path: str, query: Json) -> Json:
+        stored = await self._stored(name)
         now = self.clock()
         if stored is not None and now - int(stored["asked_at"]) <= KEPT_FOR:
             kept: Json = loads(stored["object"])
             return kept
-        found = await self.api.get(path)
+        found = await self.api.get(path, query)
         if self.ledger is not None and _lets_usage_through(found):
             read_version = int(stored["version"]) if stored else 0
             item = {
-                **_key(path),
+                **_key(name),
                 "object": json.dumps(found, default=str, separators=(",", ":")),
                 "asked_at": now,
                 "version": read_version + 1,
@@ -75,18 +79,18 @@ class Catalog:
                 return found  # another process keeps it, or the next one will
         return found
 
-    async def _stored(self, path: str) -> Item | None:
+    async def _stored(self, name: str) -> Item | None:
         if self.ledger is None:
             return None
-        key = _key(path)
+        key = _key(name)
         try:
             return (await self.ledger.items([(key["pk"], key["sk"])])).get((key["pk"], key["sk"]))
         except LedgerUnavailableError:
             return None
 
 
-def _key(path: str) -> dict[str, str]:
-    return {"pk": f"{OWN_ACCOUNT}#{CATALOG}#{path}", "sk": CATALOG}
+def _key(name: str) -> dict[str, str]:
+    return {"pk": f"{OWN_ACCOUNT}#{CATALOG}#{name}", "sk": CATALOG}
 
 
 def _lets_usage_through(found: Json) -> bool:

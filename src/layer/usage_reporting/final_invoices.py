@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from usage_reporting.amounts import ZERO
 from usage_reporting.customer_meters import id_of
 from usage_reporting.invoices import is_of_threshold, price_of_line
 from usage_reporting.windows import MINUTE
@@ -31,6 +32,8 @@ class BilledLine:
     quantity: Decimal
     final_at: int
     """0: it is not final yet, so that what it bills may still change."""
+    amount: Decimal = ZERO
+    """In the currency's minor unit, before discounts."""
     is_at_once: bool = False
     """Whether Stripe billed what it held, and waited for nothing."""
     is_of_threshold: bool = False
@@ -54,10 +57,11 @@ class BilledLine:
         return self.says_trial or (self.is_unpriced and own is not None and Decimal(own) != 0)
 
     def beside(self, other: BilledLine) -> BilledLine:
-        """Both as one line: tiers of one price are billed by lines of their own."""
+        """Both as one line: tiers of one price, and their flat fees, are billed by lines of their own."""
         return replace(
             self,
             quantity=self.quantity + other.quantity,
+            amount=self.amount + other.amount,
             is_unpriced=self.is_unpriced and other.is_unpriced,
             says_trial=self.says_trial and other.says_trial,
         )
@@ -76,8 +80,9 @@ def is_final(invoice: Json) -> bool:
 def billed_lines(invoice: Json) -> list[BilledLine]:
     """The lines of a final invoice with a price whose period is over, those of one item and period as one.
 
-    Tiers of one price are lines of their own (API reference, "The Invoice Line Item object"). What a billing
-    threshold billed before may be taken off again by a line of a negative amount, which is no usage, and
+    Tiers of one price are lines of their own, each with its part of the quantity, and so are flat fees, with
+    the quantity 0: no page of Stripe's says so, but its invoices show it. What a billing threshold billed
+    before may be taken off again by a line of a negative amount, which is no usage, and
     the period of its own lines may go on ("Set up thresholds"). Raises KeyError, TypeError, ValueError or
     ArithmeticError where Stripe's answer is not as documented.
     """
@@ -126,6 +131,7 @@ def _billed(line: Json, final_at: int, *, was_at_once: bool) -> BilledLine | Non
         end=line["period"]["end"],
         quantity=_quantity(line),
         final_at=final_at,
+        amount=Decimal(line.get("amount") or 0),
         is_at_once=was_at_once or not of_item,
         is_unpriced=is_unpaid and unit_amount is not None and Decimal(unit_amount) == 0,
         says_trial=is_unpaid and str(line.get("description") or "").startswith("Free trial"),

@@ -29,6 +29,8 @@ from usage_reporting.ledger import Entry, Key, Ledger
 from usage_reporting.metered_lines import MeteredLine, customer_meter_of, metered_lines
 from usage_reporting.model import Report, Status
 from usage_reporting.openmeter import OpenMeter
+from usage_reporting.package_lines import in_packages
+from usage_reporting.pricing import Pricing
 from usage_reporting.reporter import Reporter
 from usage_reporting.thresholds import NOT_BY_ITSELF, beside, billed_before
 from usage_reporting.verdict import (
@@ -184,8 +186,6 @@ class Judge:
         )
         if billed.is_of_threshold:
             return replace(line, reason=NOT_BY_ITSELF)
-        if case.price.get("transform_quantity"):
-            return replace(line, reason="the price divides quantities (transform_quantity)")
         known = case.known(entries)
         try:
             found = (
@@ -193,6 +193,8 @@ class Judge:
                 if billed.is_at_once
                 else await self._found(line, case, known, [entries[key] for key in case.keys])
             )
+            if case.price.get("transform_quantity"):
+                found = in_packages(found, billed.amount, Pricing.of(case.price))
         except RefusedError as error:
             found = replace(line, reason=error.reason)
         if found.finding is Finding.SHORT and billed.item:
