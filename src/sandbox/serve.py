@@ -28,6 +28,7 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
         log_level="critical",
         lifespan="on",
         access_log=False,
+        date_header=False,  # the stand-ins tell their own time
         ws="none",
         timeout_graceful_shutdown=1,
     )

@@ -54,8 +54,18 @@ def test_restricted_keys_name_the_missing_permission(clock: ManualClock) -> None
     refused = api.error("GET", "invoices", headers=headers)
     assert refused["status"] == 403
     assert "'rak_invoice_read'" in refused["message"]
+    assert "code" not in refused
     write = api.error("POST", "subscriptions", {"customer": "cus_1"}, headers=headers)
     assert "'rak_subscription_write'" in write["message"]
+
+
+def test_permissions_come_before_parameters_and_objects(clock: ManualClock) -> None:
+    keys = {"rk_test_reader": {"*": "read"}}
+    api = Direct(StripeSandbox(clock, StripeSettings(restricted_keys=keys)))
+    headers = {"authorization": "Bearer rk_test_reader"}
+    for path in ("billing/meter_events", "prices", "invoices/in_unknown"):
+        assert api.error("POST", path, headers=headers)["status"] == 403
+        assert api.error("POST", path)["status"] in {400, 404}
 
 
 def test_versions(api: Direct) -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
+from sandbox.dated import Dated
 from sandbox.openmeter import controls, event_list
 from sandbox.openmeter.cloudevents import read_events
 from sandbox.openmeter.faults import Fault, QueryCall
@@ -196,6 +198,7 @@ def create_app(sandbox: OpenMeterSandbox) -> Starlette:
             Mount("/_sandbox", routes=controls.routes(sandbox)),
         ],
         exception_handlers={HTTPException: unknown},
+        middleware=[Middleware(Dated, now=lambda: sandbox.clock() + sandbox.settings.date_skew)],
     )
 
 

@@ -32,7 +32,8 @@ class OpenMeterSettings:
     meter answers: OpenMeter's API reference, and with it the official clients, want 201; servers
     have been seen to answer 200. With `rounded_bounds` it refuses, as servers before March 2025 did,
     bounds that are no full minutes and, as those of 2023 did too, bounds that are no full windows.
-    `latency` are the seconds from a request's arrival to its answer, the work included.
+    `latency` are the seconds from a request's arrival to its answer, the work included. The Date of its
+    answers is `date_skew` seconds ahead of its clock.
     """
 
     ingestion_lag: int = 0
@@ -42,6 +43,7 @@ class OpenMeterSettings:
     create_status: Literal[200, 201] = 201
     rounded_bounds: bool = False
     latency: float = 0.0
+    date_skew: int = 0
 
 
 class OpenMeterSandbox:

@@ -45,6 +45,5 @@ def authorize(settings: StripeSettings, key: str, route: Route) -> None:
         f"The provided key '{masked}' does not have the required permissions for this endpoint on "
         f"account '{settings.account_id}'. Having the '{route.permission}' permission would allow "
         "this request to continue.",
-        code="more_permissions_required",
         stored=False,
     )

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response as HttpResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from sandbox.dated import Dated
 from sandbox.stripe.control import control_routes
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.messages import Request, Response
@@ -38,6 +40,7 @@ def create_app(stripe: StripeSandbox, *, ticker: bool = True) -> Starlette:
     return Starlette(
         routes=[*control_routes(stripe), Mount("/", app=_Endpoint(Gateway(stripe)))],
         lifespan=lifespan,
+        middleware=[Middleware(Dated, now=lambda: stripe.account.clock() + stripe.settings.date_skew)],
     )
 
 

@@ -19,6 +19,7 @@ _CHANGEABLE = frozenset(
     {
         "aggregation_delay",
         "checked_late",
+        "date_skew",
         "endpoint_concurrency",
         "enforce_rate_limits",
         "error_samples",

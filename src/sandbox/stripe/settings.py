@@ -66,6 +66,8 @@ class StripeSettings:
 
     "Transform quantities" does not say which: both readings can be tried.
     """
+    date_skew: int = 0
+    """How far the Date of its answers is ahead of its clock."""
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0
