@@ -425,3 +425,34 @@ def test_a_wait_before_the_next_try_blocks_nobody() -> None:
     asked(api, work, concurrency=1, sleeps=Waits())
 
     assert finished == ["good", "bad"]
+
+
+def test_lists_are_read_as_they_are() -> None:
+    meters = Api([httpx.Response(200, json=[{"slug": "m1"}, {"slug": "m2"}])])
+    assert asked(meters, OpenMeter.slugs) == ["m1", "m2"]
+    assert meters.requests[0].url.path == "/api/v1/meters"
+
+    subjects = Api([httpx.Response(200, json=["a", "b", "a"])])
+    assert asked(subjects, lambda openmeter: openmeter.subjects("m1")) == {"a", "b"}
+    assert subjects.requests[0].url.path == "/api/v1/meters/m1/subjects"
+
+    events = Api([httpx.Response(200, json=[{"event": {"type": "used"}}, None])])
+    assert asked(events, OpenMeter.newest_events) == [{"event": {"type": "used"}}]
+    assert events.requests[0].url.path == "/api/v1/events"
+
+
+def test_what_is_no_list_or_no_openmeter_is_said() -> None:
+    with pytest.raises(OpenMeterUnavailableError, match="not a JSON array"):
+        asked(Api([httpx.Response(200, json={"data": []})]), OpenMeter.slugs)
+    with pytest.raises(RefusedError, match=r"404 to /api/v1/meters; OPENMETER_URL must be the base address"):
+        asked(Api([problem(404)]), OpenMeter.slugs)
+    with pytest.raises(RefusedError, match="no meter 'm9'"):
+        asked(Api([problem(404)]), lambda openmeter: openmeter.subjects("m9"))
+
+
+@pytest.mark.parametrize("aggregation", ["UNIQUE_COUNT", "AVG", "MIN", "MAX", "LATEST"])
+def test_hours_of_most_aggregations_do_not_add_up(aggregation: str) -> None:
+    OpenMeterMeter("m1", "SUM").check_adds_up()
+    OpenMeterMeter("m1", "COUNT").check_adds_up()
+    with pytest.raises(RefusedError, match=f"aggregates by {aggregation}, which does not add up"):
+        OpenMeterMeter("m1", aggregation).check_adds_up()

@@ -13,13 +13,13 @@ from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
 from usage_reporting.doubts import Doubts
-from usage_reporting.errors import LostRaceError, RefusedError
+from usage_reporting.errors import LostRaceError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.hour_queries import read_hours
 from usage_reporting.hours import Case, read_block, read_in_full_together
 from usage_reporting.ledger import Entry, Head, HourRead, Ledger
 from usage_reporting.model import Reading, Report, Send, SpanState, Status
-from usage_reporting.openmeter import ADDITIVE, OpenMeter
+from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import measured
 from usage_reporting.sender import Sender
 from usage_reporting.settlement import Settlement
@@ -130,13 +130,7 @@ class Mirroring:
     async def _case(self, report: Report, stored: Head | None, options: Options) -> Case:
         customer_meter = report.customer_meter
         name = self.heads.openmeter_meter(customer_meter, stored)
-        meter = await self.openmeter.meter(name)
-        if meter.aggregation not in ADDITIVE:
-            raise RefusedError(
-                f"OpenMeter meter {name!r} aggregates by {meter.aggregation}, which does not add up "
-                "over hours, and its Stripe meter sums; use a Stripe meter with formula 'last', or an "
-                "OpenMeter meter of SUM or COUNT"
-            )
+        (await self.openmeter.meter(name)).check_adds_up()
         head = await self.heads.settled(customer_meter, stored, options)
         setting = self.settings.period_bounds
         case = Case(report, head, self.clock(), options, setting, events_fall=self.settings.allow_decrease)

@@ -42,6 +42,15 @@ class OpenMeterMeter:
     slug: str
     aggregation: str
 
+    def check_adds_up(self) -> None:
+        """Raises RefusedError where the values of hours do not add up, for a Stripe meter that sums."""
+        if self.aggregation not in ADDITIVE:
+            raise RefusedError(
+                f"OpenMeter meter {self.slug!r} aggregates by {self.aggregation}, which does not add up "
+                "over hours, and its Stripe meter sums; use a Stripe meter with formula 'last', or an "
+                "OpenMeter meter of SUM or COUNT"
+            )
+
 
 class OpenMeter:
     """Reads OpenMeter, at most `concurrency` queries at once.
@@ -61,7 +70,7 @@ class OpenMeter:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._base = f"{url}/api/v1/meters"
+        self._base = f"{url}/api/v1"
         self._credentials = credentials
         self._limits = httpx.Limits(
             max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEPT_FOR_S
@@ -85,9 +94,21 @@ class OpenMeter:
                     f"om_meter_id {slug!r} cannot be the slug of an OpenMeter meter; "
                     "it takes lower-case letters, digits and single underscores"
                 )
-            answer = await self._ask("GET", slug)
+            answer = await self._ask("GET", f"meters/{slug}")
             self._meters[slug] = OpenMeterMeter(slug, str(answer.get("aggregation", "")).upper())
         return self._meters[slug]
+
+    async def slugs(self) -> list[str]:
+        """The slugs of all meters, asked afresh."""
+        return [str(one["slug"]) for one in await self._list("meters")]
+
+    async def subjects(self, slug: str) -> frozenset[str]:
+        """The subjects that ever had an event of the meter's type."""
+        return frozenset(str(one) for one in await self._list(f"meters/{slug}/subjects"))
+
+    async def newest_events(self) -> list[dict[str, Any]]:
+        """Up to 100 events of the last three days, each with what OpenMeter has against it."""
+        return [one for one in await self._list("events") if isinstance(one, dict)]
 
     async def hours(self, slug: str, subjects: Sequence[str], start: int, end: int) -> Hours:
         """Usage by subject and UTC hour in [start, end); an hour without usage has no value.
@@ -126,7 +147,7 @@ class OpenMeter:
         }
         if window:
             body["windowSize"] = window
-        answer = await self._ask("POST", f"{slug}/query", body)
+        answer = await self._ask("POST", f"meters/{slug}/query", body)
         wanted = set(subjects)
         try:
             rows = [_Row.from_json(row) for row in answer["data"]]
@@ -135,6 +156,18 @@ class OpenMeter:
         return [row for row in rows if row.subject in wanted]
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        answer = _read(await self._answer(method, path, body))
+        if not isinstance(answer, dict):
+            raise OpenMeterUnavailableError("OpenMeter answered with something that is not a JSON object")
+        return answer
+
+    async def _list(self, path: str) -> list[Any]:
+        answer = _read(await self._answer("GET", path))
+        if not isinstance(answer, list):
+            raise OpenMeterUnavailableError("OpenMeter answered with something that is not a JSON array")
+        return answer
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         problem = ""
         wait = 0.0
         for attempt in range(TRIES):
@@ -147,7 +180,7 @@ class OpenMeter:
                 problem = f"OpenMeter could not be reached: {type(error).__name__}"
                 continue
             if response.is_success:
-                return _object(response)
+                return response
             status = response.status_code
             problem = f"OpenMeter answered {status}"
             if status in {401, 403}:
@@ -155,7 +188,7 @@ class OpenMeter:
                     continue
                 raise OpenMeterUnavailableError(f"{problem}: it does not accept `openmeter_api_key`")
             if status not in {408, 429} and status < 500:
-                raise _refusal(path.partition("/")[0], response)
+                raise _refusal(path, response)
             wait = max(wait, _retry_after(response))
         raise OpenMeterUnavailableError(f"{problem}, {TRIES} times")
 
@@ -200,17 +233,21 @@ def _value(value: object) -> Decimal:
     return Decimal(value)
 
 
-def _object(response: httpx.Response) -> dict[str, Any]:
+def _read(response: httpx.Response) -> Any:
     try:
-        answer = loads(response.content)
+        return loads(response.content)
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise OpenMeterUnavailableError("OpenMeter answered with something that is not a JSON object")
-    return answer
+        return None
 
 
-def _refusal(slug: str, response: httpx.Response) -> RefusedError:
+def _refusal(path: str, response: httpx.Response) -> RefusedError:
+    _, _, below = path.partition("/")
+    slug = below.partition("/")[0]
+    if not slug:
+        return RefusedError(
+            f"OpenMeter answers {response.status_code} to /api/v1/{path}; OPENMETER_URL must be the base "
+            "address of an OpenMeter with the v1 API"
+        )
     if response.status_code == 404:
         return RefusedError(f"OpenMeter has no meter {slug!r} (404); create it or correct om_meter_id")
     try:
