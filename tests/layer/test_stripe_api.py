@@ -199,6 +199,20 @@ def test_a_key_that_may_not_is_to_be_mended() -> None:
     assert "rak_billing_meter_write" in trouble.reason
 
 
+def test_a_long_key_in_a_message_does_not_hide_the_permission() -> None:
+    # As long as Stripe's, which puts stars in the place of all but its end.
+    message = (
+        f"Permission denied. The provided key 'rk_live_{'*' * 99}qs8Kgd' does not have the required "
+        "permissions for this endpoint on account 'acct_1PJBLEBBLEfV1234'. Enabling \"Billing Meters Read\" "
+        "('billing_meter_read') permissions on this key would allow this request to continue."
+    )
+
+    trouble = trouble_of(stripe_error(403, message))
+
+    assert "'billing_meter_read'" in trouble.reason
+    assert "qs8Kgd" not in trouble.reason
+
+
 # Too many calls
 
 

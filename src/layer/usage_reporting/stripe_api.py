@@ -200,7 +200,7 @@ def _translated(error: stripe.StripeError) -> Exception:
         return StripeUnavailableError(
             "Stripe does not accept the API key; run `usage-reporter connect`", turned_away=True
         )
-    message = redacted((error.user_message or f"{type(error).__name__} without a message")[:LONGEST_MESSAGE])
+    message = redacted(error.user_message or f"{type(error).__name__} without a message")[:LONGEST_MESSAGE]
     if isinstance(error, stripe.PermissionError):
         return NotPermittedError(f"the Stripe key may not do this: {message}", turned_away=True)
     if status is None:
