@@ -49,7 +49,7 @@ simulate: .venv/ready ## random worlds and faults in virtual time, every bill ch
 bench: .venv/ready ## speed, against the plain way and Stripe's limits, in ten minutes; BENCH_ARGS='--quick --json bench.json'
 	@PYTHONDONTWRITEBYTECODE= .venv/bin/usage-reporter bench $(BENCH_ARGS)
 
-test: .venv/ready ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
+test: .venv/ready .cache/chromium-found ## every test; PYTEST_ARGS chooses, e.g. PYTEST_ARGS='-k windows'
 	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 mutation: .venv/ready ## small changes of the code, each of which a test must notice; MUTATION_ARGS='windows.py sender.py'
@@ -81,11 +81,11 @@ lock: .venv/ready ## renew the lock files from pyproject.toml (names no registry
 	@mv .cache/layer-lock.txt src/layer/requirements.txt
 	@$(COMPILE) --generate-hashes --group dev pyproject.toml --constraint .cache/layer.txt \
 	  --output-file requirements-dev.txt
-	@for group in sam ministack uv; do \
+	@for group in sam ministack npm uv; do \
 	  $(COMPILE) --generate-hashes --group $$group --output-file requirements-$$group.txt; done
 
 clean: ## removes all that these targets made
-	rm -rf .venv .venv-sam .venv-ministack .aws-sam .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-sam .venv-ministack .venv-npm .aws-sam .cache .mypy_cache .pytest_cache .ruff_cache
 
 .venv/ready: .venv/installed pyproject.toml
 	@.venv/bin/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
@@ -98,7 +98,15 @@ clean: ## removes all that these targets made
 	$(call install,.venv,requirements-dev.txt)
 	@touch $@
 
-.venv-sam/ready .venv-ministack/ready: .venv-%/ready: requirements-%.txt | .venv/installed
+# The machine's own, or one that npm fetches; without any the browser tests are skipped, and say so.
+.cache/chromium-found: tests/console/chromium.py requirements-npm.txt | .venv/installed
+	@mkdir -p $(@D)
+	@if .venv/bin/python -m tests.console.chromium \
+	  || { $(MAKE) --no-print-directory .venv-npm/ready \
+	    && .venv/bin/python -m tests.console.chromium .venv-npm/bin/npm; }; \
+	then touch $@; else echo 'no Chromium is to be had: the browser tests will be skipped' >&2; fi
+
+.venv-sam/ready .venv-ministack/ready .venv-npm/ready: .venv-%/ready: requirements-%.txt | .venv/installed
 	$(call environment,$(@D))
 	$(call install,$(@D),$<)
 	@touch $@
