@@ -37,7 +37,10 @@ HOW_TO_GET_ONE = (
 _UNPACK = """
 const fs = require("fs"), zlib = require("zlib"), [source, folder] = process.argv.slice(1);
 for (const name of fs.readdirSync(source).filter((name) => name.endsWith(".br")))
-  fs.writeFileSync(`${folder}/${name.slice(0, -3)}`, zlib.brotliDecompressSync(fs.readFileSync(`${source}/${name}`)));
+{
+  const unpacked = zlib.brotliDecompressSync(fs.readFileSync(`${source}/${name}`));
+  fs.writeFileSync(`${folder}/${name.slice(0, -3)}`, unpacked);
+}
 """
 
 

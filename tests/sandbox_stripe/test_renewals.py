@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
+from sandbox.stripe.errors import StripeError
 from tests.sandbox_stripe.direct import ACACIA, DAY, HOUR, Json, World, end_of
 
 
@@ -296,3 +297,42 @@ def test_the_older_shape(world: World) -> None:
     assert "parent" not in draft
     line = next(row for row in draft["lines"]["data"] if row["price"]["id"] == world.price["id"])
     assert line["subscription_item"] == subscription["items"]["data"][0]["id"]
+
+
+def test_a_period_that_is_told_to_end_is_renewed_like_any_other(world: World, stripe: StripeSandbox) -> None:
+    subscription = world.subscribe()
+    start = world.clock()
+    world.to(start + DAY)
+    world.report("4", start + HOUR)
+    end = start + DAY + 3
+
+    stripe.end_periods(subscription["id"], end)
+
+    assert end_of(world.subscription(subscription)) == end
+    world.to(end)
+    draft = world.invoices(status="draft")[0]
+    assert [line["period"] for line in world.lines(draft)] == [{"start": start, "end": end}]
+    renewed = world.subscription(subscription)["items"]["data"][0]
+    assert renewed["current_period_start"] == end
+    assert renewed["current_period_end"] > end + 27 * DAY
+    updated = next(e for e in stripe.events.table if e.type == "customer.subscription.updated")
+    assert updated.created == end
+    world.finish(end)
+    assert world.billed(subscription) == {world.price["id"]: "4"}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 40 * DAY])
+def test_a_period_ends_ahead_and_before_its_own_end(
+    world: World, stripe: StripeSandbox, seconds: int
+) -> None:
+    subscription = world.subscribe()
+
+    with pytest.raises(StripeError, match="must lie ahead"):
+        stripe.end_periods(subscription["id"], world.clock() + seconds)
+
+
+def test_a_trial_is_not_told_to_end(world: World, stripe: StripeSandbox) -> None:
+    subscription = world.subscribe(trial_end=world.clock() + 9 * DAY)
+
+    with pytest.raises(StripeError, match="no period that is billed"):
+        stripe.end_periods(subscription["id"], world.clock() + DAY)

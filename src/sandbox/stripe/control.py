@@ -38,7 +38,8 @@ _CHANGEABLE = frozenset(
 
 
 def control_routes(stripe: StripeSandbox) -> list[Route]:
-    """`/_sandbox/...`: faults, calls, limited, requests, clock, settings, meter_events, webhooks, run_due."""
+    """`/_sandbox/...`: faults, calls, limited, requests, clock, settings, meter_events, webhooks, run_due,
+    subscriptions."""
     actions: dict[tuple[str, str], Callable[[Json], Any]] = {
         ("GET", "calls"): lambda _: _calls(stripe),
         ("GET", "limited"): lambda _: stripe.log.limited,
@@ -52,11 +53,14 @@ def control_routes(stripe: StripeSandbox) -> list[Route]:
         ("POST", "clock"): lambda body: _move_clock(stripe, body),
         ("POST", "run_due"): lambda _: stripe.run_due(),
         ("POST", "meter_events/refuse"): lambda body: stripe.validation.refuse_next(**body),
+        ("POST", "subscriptions/end_periods"): lambda body: stripe.end_periods(**body),
         ("GET", "webhooks"): lambda _: _deliveries(stripe),
         ("POST", "webhooks/drop"): lambda body: stripe.webhooks.drop_next(**body),
         ("POST", "webhooks/duplicate"): lambda body: stripe.webhooks.duplicate_next(**body),
         ("POST", "webhooks/twin"): lambda body: stripe.webhooks.twin_next(**body),
         ("POST", "webhooks/delay"): lambda body: stripe.webhooks.delay_next(**body),
+        ("POST", "webhooks/again"): lambda body: stripe.deliver_again(stripe.webhooks.log[body["number"]]),
+        ("DELETE", "webhooks/disturbances"): lambda _: stripe.webhooks.leave_alone(),
         ("POST", "webhooks/roll"): lambda body: {"secret": stripe.webhooks.roll_secret(**body)},
     }
     return [
@@ -70,7 +74,7 @@ def _endpoint(action: Callable[[Json], Any]) -> Callable[[Request], Any]:
         try:
             body = json.loads(await request.body() or b"{}")
             return JSONResponse({"result": await run_in_threadpool(action, body)})
-        except (TypeError, ValueError, StripeError) as error:
+        except (IndexError, TypeError, ValueError, StripeError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 
     return endpoint

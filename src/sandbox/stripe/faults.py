@@ -62,6 +62,10 @@ class Faults:
         with self._lock:
             self._waiting.clear()
 
+    def __len__(self) -> int:
+        """How many faults still wait for a request."""
+        return len(self._waiting)
+
     def take(self, method: str, path: str, encoded: str) -> dict[str, Fault]:
         """The faults that strike this request, one of a kind."""
         with self._lock:

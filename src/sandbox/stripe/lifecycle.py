@@ -78,6 +78,21 @@ def renew(books: Books, subscription: Subscription, reached: int) -> None:
     books.events.emit("customer.subscription.updated", subscription, before)
 
 
+def shorten(books: Books, subscription: Subscription, end: int) -> None:
+    """Let the running periods end at an instant, as if the anchor had always been there.
+
+    Nobody can do this in Stripe, where only time ends a period, and nothing tells of it. Raises StripeError
+    where the instant does not lie within all of them.
+    """
+    if not subscription.is_live or subscription.is_paused or in_trial(subscription):
+        raise invalid(f"the subscription {subscription.id} has no period that is billed", "subscription")
+    if not books.account.now() < end < min(item.period_end for item in subscription.items):
+        raise invalid("the end must lie ahead, and within the running periods", "at")
+    subscription.billing_cycle_anchor = end
+    for item in subscription.items:
+        item.period_end = end
+
+
 def _end_trial_without_payment(books: Books, subscription: Subscription) -> None:
     """Pause or cancel (Free trials, "Create free trials without payment"); no invoice is made.
 

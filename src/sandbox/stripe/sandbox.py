@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -92,12 +93,22 @@ class StripeSandbox:
                 for attempt in attempts:
                     self._post(attempt)
 
+    def end_periods(self, subscription: str, at: int) -> None:
+        """Let a subscription's running periods end at an instant, UTC unix seconds. Raises StripeError."""
+        with self.account.lock:
+            lifecycle.shorten(self.books, self.account.subscriptions.get(subscription), at)
+            self._agenda.mark(subscription)
+
     def deliver_again(self, delivery: Delivery) -> int:
         """Post an event once more, signed anew, and answer the status (Webhooks, "Manually resend")."""
         attempt = self.webhooks.attempt(delivery)
-        if attempt is None or self.deliver is None:
+        if attempt is None:
             return 0
-        return self.deliver(attempt.url, attempt.headers, attempt.body)
+        if self.deliver is not None:
+            return self.deliver(attempt.url, attempt.headers, attempt.body)
+        answered: Future[int] = Future()
+        self._background.post(attempt, answered.set_result)
+        return answered.result()
 
     def close(self) -> None:
         """Stop posting webhooks."""

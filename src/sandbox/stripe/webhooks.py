@@ -91,6 +91,15 @@ class Webhooks:
         """Deliver the next matching events so many seconds late, after events that came later."""
         self._disturbances.append(_Disturbance("delay", type, customer, times, seconds))
 
+    @property
+    def disturbed(self) -> int:
+        """How many deliveries are still to be lost, doubled or delayed."""
+        return sum(row.times for row in self._disturbances)
+
+    def leave_alone(self) -> None:
+        """Disturb nothing any more."""
+        self._disturbances.clear()
+
     def roll_secret(self, endpoint_id: str, expires_in: int = _DAY) -> str:
         """A new signing secret; the old one keeps signing for at most 24 hours (seconds)."""
         if not 0 <= expires_in <= _DAY:
