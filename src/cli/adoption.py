@@ -203,9 +203,7 @@ async def _head(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter,
             f"{customer_meter.customer} on a removed item; bill it by an invoice item"
         )
     pinned = replace(
-        known.with_left(left),
-        subject=subject,
-        openmeter_meter=meter,
+        known.with_left(left).of_usage(subject, meter),
         table=await ledger.created_at(),
         seen_at=max(known.seen_at, customer_meter.seen_at),
         full_read_at=LONG_AGO,

@@ -37,6 +37,9 @@ SETTINGS = (
     "ALLOW_DECREASE",
     "HOLD_DRAFTS",
     "STRIPE_METER_STREAM",
+    "BRAKE_FACTOR",
+    "BRAKE_FLOOR",
+    "BRAKE_DEADLINE",
     "STRIPE_API_BASE",
 )
 """What this machine's environment may say otherwise than the stack's functions."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
+from usage_reporting.brake import AtDeadline
 from usage_reporting.config import Mode, Settings
 from usage_reporting.errors import ConfigurationError
 from usage_reporting.period_bounds import PeriodBounds
@@ -28,6 +31,9 @@ def test_the_defaults() -> None:
         rounding="half_up",
         allow_decrease=False,
         hold_drafts=False,
+        brake_factor=Decimal(0),
+        brake_floor=Decimal(0),
+        brake_deadline=AtDeadline.HOLD,
         stripe_api_base="",
         stripe_endpoint_share=1.0,
         stripe_rate_share=1.0,
@@ -49,6 +55,9 @@ def test_every_setting_is_read() -> None:
             "ROUNDING": "up",
             "ALLOW_DECREASE": "1",
             "HOLD_DRAFTS": "yes",
+            "BRAKE_FACTOR": "2.5",
+            "BRAKE_FLOOR": "1000",
+            "BRAKE_DEADLINE": "send",
             "STRIPE_API_BASE": "http://127.0.0.1:12111/",
             "STRIPE_RATE_SHARE": "0.6/4",
             "STRIPE_ENDPOINT_SHARE": "0.8/2",
@@ -69,6 +78,9 @@ def test_every_setting_is_read() -> None:
         rounding="up",
         allow_decrease=True,
         hold_drafts=True,
+        brake_factor=Decimal("2.5"),
+        brake_floor=Decimal(1000),
+        brake_deadline=AtDeadline.SEND,
         stripe_api_base="http://127.0.0.1:12111",
         stripe_endpoint_share=0.4,
         stripe_rate_share=0.15,
@@ -94,6 +106,14 @@ def test_every_setting_is_read() -> None:
         ("OPENMETER_MAP_BY_EVENT_NAME", "maybe"),
         ("ALLOW_DECREASE", "sure"),
         ("HOLD_DRAFTS", "maybe"),
+        ("BRAKE_FACTOR", "1"),
+        ("BRAKE_FACTOR", "0.5"),
+        ("BRAKE_FACTOR", "-2"),
+        ("BRAKE_FACTOR", "nan"),
+        ("BRAKE_FACTOR", "1e3"),
+        ("BRAKE_FLOOR", "-1"),
+        ("BRAKE_FLOOR", "much"),
+        ("BRAKE_DEADLINE", "drop"),
         ("ROUNDING", "nearest"),
         ("OPENMETER_URL", "openmeter.test"),
         ("OPENMETER_URL", "ftp://openmeter.test"),

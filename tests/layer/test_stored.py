@@ -10,6 +10,7 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from tests.layer.builders import METER, NOON, D, customer_meter, legacy, send, span
+from usage_reporting.brake import Usual
 from usage_reporting.doubts import Doubts, Look, Window
 from usage_reporting.ledger import KEPT_FOR, Entry, Head, HourRead
 from usage_reporting.model import CustomerMeter, SendState, Span, SpanState
@@ -34,6 +35,7 @@ HEAD = Head(
     known_from=9,
     doubts_seen=10,
     doubtful=frozenset({"2026-07-15"}),
+    usual=Usual({20_649: D("1.5"), 20_650: D(2)}, D(9), NOON),
     version=11,
 )
 ENTRY = Entry(
@@ -48,6 +50,8 @@ ENTRY = Entry(
     undelivered={NOON: D("0.5")},
     cuts={NOON + 7: NOON},
     looks={NOON: Look(NOON + 1, D(4), D(5), frozenset({"b", "a"}), True)},
+    braked={NOON: D("4999.5")},
+    usual=D("7.25"),
 )
 DOUBTS = Doubts("pk", {"evt_1": Window(NOON, NOON + HOUR, 3)}, 4, 5)
 
@@ -90,8 +94,8 @@ def test_sets_are_stored_in_order() -> None:
 
 
 def test_what_is_empty_takes_no_room() -> None:
-    assert not {"cuts", "looks"} & Entry("pk", "sk").to_item(NOON).keys()
-    assert not {"doubts_seen", "doubtful"} & Head("pk", "s", "m", "1").to_item(NOON).keys()
+    assert not {"cuts", "looks", "braked", "usual"} & Entry("pk", "sk").to_item(NOON).keys()
+    assert not {"doubts_seen", "doubtful", "usual"} & Head("pk", "s", "m", "1").to_item(NOON).keys()
     assert not {"sent", "code"} & send().to_item().keys()
     assert span().to_json().keys() == {"start", "end", "subscription", "item", "price", "state"}
     optional = {"meter", "closing", "partial", "read_until", "is_deleted", "refusal"}
@@ -100,11 +104,12 @@ def test_what_is_empty_takes_no_room() -> None:
 
 def test_a_head_of_before_has_read_what_it_read_in_full() -> None:
     item = HEAD.to_item(NOON)
-    for name in ("read_at", "known_from", "doubts_seen", "doubtful"):
+    for name in ("read_at", "known_from", "doubts_seen", "doubtful", "usual"):
         del item[name]
     old = Head.from_item(item)
 
     assert (old.read_at, old.known_from, old.doubts_seen, old.doubtful) == (7, 0, 0, frozenset())
+    assert old.usual == Usual()
 
 
 MESSAGES = [

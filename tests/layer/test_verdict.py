@@ -42,6 +42,8 @@ def test_a_difference_counts_from_a_millionth_on(metered: str, quantity: str, fi
     [
         ("10", "10", Known(undelivered=D(3)), {}),
         ("10", "7", Known(sent=D(7), undelivered=D(3)), {Cause.LATE: 3}),
+        ("10", "7", Known(sent=D(7), undelivered=D(3), braked=D(2)), {Cause.HELD: 2, Cause.LATE: 1}),
+        ("10", "10", Known(sent=D(10), braked=D(2)), {}),
         ("10", "7", Known(sent=D(10)), {Cause.NOT_BILLED: 3}),
         ("10", "7", Known(sent=D(7), unknown=D(3)), {Cause.UNKNOWN: 3}),
         ("10", "7", Known(sent=D(7), rejected=D(9)), {Cause.REJECTED: 3}),
@@ -94,8 +96,10 @@ def test_what_is_known_of_a_span_is_what_is_stamped_in_it() -> None:
     entry = Entry(
         "pk", "day", sends={one.identifier: one for one in sends}, undelivered={NOON - 5: D(1), NOON: D(2)}
     )
+    entry = replace(entry, braked={NOON - 5: D(8), NOON: D(16), NOON + HOUR: D(32)})
 
-    assert Known.of([entry], NOON, NOON + HOUR) == Known(D(34), D(4), D(8), D(2))
+    assert Known.of([entry], NOON, NOON + HOUR) == Known(D(34), D(4), D(8), D(2), D(16))
+    assert Known.of_total(entry).braked == 56
     assert Known.of([entry], NOON, NOON + HOUR, until=NOON + 4).sent == 2
     assert Known.of([entry], NOON, NOON + HOUR, slices=(NOON - 5, NOON + HOUR)).undelivered == 3
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from usage_reporting.amounts import ZERO
+from usage_reporting.brake import AtDeadline, Brake
 from usage_reporting.errors import ConfigurationError
 from usage_reporting.period_bounds import PeriodBounds
 
@@ -21,6 +24,7 @@ class Mode(StrEnum):
 
 _TRUE = {"true", "1", "yes", "on"}
 _KEYS = ("om_", "sk_", "rk_", "pk_", "whsec_", "kpat_", "spat_")
+_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 _SHARE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(?:/(\d{1,6}(?:\.\d{1,6})?))?", re.ASCII)
 _FALSE = {"false", "0", "no", "off", ""}
 
@@ -44,9 +48,17 @@ class Settings:
     allow_decrease: bool = False
     hold_drafts: bool = False
     stripe_meter_stream: bool = False
+    brake_factor: Decimal = ZERO
+    brake_floor: Decimal = ZERO
+    brake_deadline: AtDeadline = AtDeadline.HOLD
     stripe_api_base: str = ""
     stripe_rate_share: float = 1.0
     stripe_endpoint_share: float = 1.0
+
+    @property
+    def brake(self) -> Brake:
+        """What holds usage that jumps."""
+        return Brake(self.brake_factor, self.brake_floor, self.brake_deadline)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -79,6 +91,9 @@ class Settings:
             allow_decrease=_flag(environment, "ALLOW_DECREASE"),
             hold_drafts=_flag(environment, "HOLD_DRAFTS"),
             stripe_meter_stream=_flag(environment, "STRIPE_METER_STREAM"),
+            brake_factor=_factor(environment, "BRAKE_FACTOR"),
+            brake_floor=_number(environment, "BRAKE_FLOOR", "a number of units, 0 or more"),
+            brake_deadline=AtDeadline(_choice(environment, "BRAKE_DEADLINE", tuple(AtDeadline))),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
             stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
             stripe_endpoint_share=_share(environment, "STRIPE_ENDPOINT_SHARE"),
@@ -107,6 +122,21 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int, least
     if not in_range:
         raise ConfigurationError(f"{name} is {text!r}; it must be a whole number from {least} to {most}")
     return int(text)
+
+
+def _number(environment: Mapping[str, str], name: str, what: str) -> Decimal:
+    text = environment.get(name) or "0"
+    if not _NUMBER.fullmatch(text):
+        raise ConfigurationError(f"{name} is {text!r}; it must be {what}")
+    return Decimal(text)
+
+
+def _factor(environment: Mapping[str, str], name: str) -> Decimal:
+    what = "a number above 1, or 0 for no brake"
+    factor = _number(environment, name, what)
+    if factor and factor <= 1:
+        raise ConfigurationError(f"{name} is {str(factor)!r}; it must be {what}")
+    return factor
 
 
 def _share(environment: Mapping[str, str], name: str) -> float:

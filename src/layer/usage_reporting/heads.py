@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from usage_reporting import advice
@@ -10,7 +10,7 @@ from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.billing import Billing
 from usage_reporting.errors import HeldError, LostRaceError, RefusedError, StripeUnavailableError
 from usage_reporting.ledger import Head, Ledger
-from usage_reporting.model import CustomerMeter, Span, SpanState, Target
+from usage_reporting.model import CustomerMeter, Reading, Span, SpanState, Target
 from usage_reporting.side_by_side import RACES
 from usage_reporting.subjects import Subjects
 from usage_reporting.swaps import parts, within
@@ -96,6 +96,14 @@ class Heads:
         """Remember that hours were read; losing this to another writer does no harm."""
         full_read_at = read_at if is_full else head.full_read_at
         await self.ledger.write_head(replace(head, full_read_at=full_read_at, read_at=read_at), read_at)
+
+    async def accept(self, head: Head, readings: Collection[Reading]) -> Head:
+        """Remember what an operator took as right, before it is sent: more of it is then no jump.
+
+        Raises LostRaceError.
+        """
+        now = self.clock()
+        return await self.ledger.write_head(replace(head, usual=head.usual.accepting(readings, now)), now)
 
     async def remember(self, head: Head, now_known: Mapping[Span, Sequence[Span]], options: Options) -> Head:
         """Put what is known better of some spans in their place. Raises LostRaceError."""
@@ -220,11 +228,9 @@ class Heads:
 
 
 def _pinned(customer_meter: CustomerMeter, head: Head) -> Head:
-    subject = customer_meter.subject or head.subject
-    openmeter_meter = customer_meter.openmeter_meter or head.openmeter_meter
-    if (subject, openmeter_meter) == (head.subject, head.openmeter_meter):
-        return head
-    return replace(head, subject=subject, openmeter_meter=openmeter_meter)
+    return head.of_usage(
+        customer_meter.subject or head.subject, customer_meter.openmeter_meter or head.openmeter_meter
+    )
 
 
 def _not_claimed(seen: Head, stored: Head) -> list[Span]:

@@ -160,7 +160,7 @@ class Case:
         found = {*self.hours, *range(floor_hour(max(self.until, self.start)), self.now + 1, HOUR)}
         for entry in self.entries.values():
             found.update(floor_hour(send.stamp) for send in entry.sends.values())
-            found.update(map(floor_hour, entry.undelivered))
+            found.update(map(floor_hour, (*entry.undelivered, *entry.braked)))
         return sorted(hour for hour in found if self.start <= hour <= self.now)
 
     def entry_of(self, piece: Slice) -> Entry:
@@ -174,6 +174,13 @@ class Case:
         if self.customer_meter.is_deleted and state is not None and state.takes_usage:
             return SpanState.BILLED  # Stripe refuses what is sent for a deleted customer
         return state
+
+    def deadline_at(self, instant: int) -> int | None:
+        """When the first draft that bills an instant becomes final; None where there is none. UTC seconds."""
+        deadlines = [
+            span.deadline for span in self.spans if span.state is SpanState.DRAFT and span.holds(instant)
+        ]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def dropped(self, piece: Slice) -> Decimal:
         """The part of our sends in a slice that Stripe dropped."""

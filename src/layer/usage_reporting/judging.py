@@ -263,7 +263,7 @@ def _of_ledger(line: JudgedLine, known: Known) -> JudgedLine:
     """A line that Stripe billed at once, against what it had been told; the rest is `unbillable`."""
     may_have = known.sent + known.unknown
     told = may_have if compared(may_have, line.quantity) is Finding.EXACT else known.sent
-    causes = causes_of(told, line.quantity, replace(known, undelivered=ZERO))
+    causes = causes_of(told, line.quantity, replace(known, undelivered=ZERO, braked=ZERO))
     if known.undelivered > 0:
         causes = {**causes, Cause.UNBILLABLE: known.undelivered}
     return replace(line, finding=compared(told, line.quantity), metered=told, causes=causes)

@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from usage_reporting import aws
 from usage_reporting.amounts import ZERO
 from usage_reporting.backoff import pause
+from usage_reporting.brake import Usual
 from usage_reporting.doubts import DOUBTS, Doubts, Look
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.model import CustomerMeter, Send, SendState, Span, SpanState
@@ -156,6 +157,8 @@ class Head:
     """The number of the newest window of refusals that its sends were compared with."""
     doubtful: frozenset[str] = frozenset()
     """The sort keys of the entries with sends that are doubted."""
+    usual: Usual = field(default_factory=Usual)
+    """What the brake compares hours with; empty where it is off."""
     version: int = 0
 
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
@@ -204,9 +207,16 @@ class Head:
         same = [other for other in self.spans if other.key == span.key]
         return min(same, key=lambda other: other.state not in _CLOSED, default=None)
 
+    def of_usage(self, subject: str, openmeter_meter: str) -> Head:
+        """The head billed for this usage; what was usual of another subject or meter says nothing of it."""
+        if (subject, openmeter_meter) == (self.subject, self.openmeter_meter):
+            return self
+        return replace(self, subject=subject, openmeter_meter=openmeter_meter, usual=Usual())
+
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""
         doubts = {"doubts_seen": self.doubts_seen, "doubtful": sorted(self.doubtful)}
+        usual = {"usual": self.usual.to_item()} if self.usual != Usual() else {}
         return {
             "pk": self.pk,
             "sk": HEAD,
@@ -220,6 +230,7 @@ class Head:
             "read_at": self.read_at,
             "known_from": self.known_from,
             **{name: value for name, value in doubts.items() if value},
+            **usual,
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -240,6 +251,7 @@ class Head:
             known_from=int(item.get("known_from", 0)),
             doubts_seen=int(item.get("doubts_seen", 0)),
             doubtful=frozenset(item.get("doubtful", ())),
+            usual=Usual.from_item(item.get("usual", {})),
             version=int(item["version"]),
         )
 
@@ -290,6 +302,10 @@ class Entry:
     """Where usage was cut for a bound that PERIOD_BOUNDS rounds, by the bound."""
     looks: Mapping[int, Look] = field(default_factory=dict)
     """First looks at hours with doubted sends, by the hour's start."""
+    braked: Mapping[int, Decimal] = field(default_factory=dict)
+    """Units that the brake holds, by the start of the slice (of a total: of its span)."""
+    usual: Decimal = ZERO
+    """Of an entry of totals: what the brake compares its own with. 0: not known."""
     _in_order: _Ordered | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -402,6 +418,10 @@ class Entry:
             "undelivered": {str(start): value for start, value in self.undelivered.items()},
             **({"cuts": {str(bound): at for bound, at in self.cuts.items()}} if self.cuts else {}),
             **({"looks": looks} if looks else {}),
+            **(
+                {"braked": {str(start): value for start, value in self.braked.items()}} if self.braked else {}
+            ),
+            **({"usual": self.usual} if self.usual else {}),
             "expires_at": now + KEPT_FOR,
         }
 
@@ -423,6 +443,8 @@ class Entry:
             undelivered={int(start): value for start, value in item["undelivered"].items()},
             cuts={int(bound): int(at) for bound, at in item.get("cuts", {}).items()},
             looks={int(hour): Look.from_item(look) for hour, look in item.get("looks", {}).items()},
+            braked={int(start): value for start, value in item.get("braked", {}).items()},
+            usual=item.get("usual", ZERO),
         )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, round_units, to_wire
 from usage_reporting.billing import Billing
+from usage_reporting.brake import Brake, Jump
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
 from usage_reporting.doubts import Doubts
 from usage_reporting.errors import LostRaceError
-from usage_reporting.heads import Heads, Options
+from usage_reporting.heads import LONG_AGO, Heads, Options
 from usage_reporting.hour_queries import read_hours
 from usage_reporting.hours import Case, read_block, read_in_full_together
 from usage_reporting.ledger import Entry, Head, HourRead, Ledger
@@ -45,9 +46,11 @@ class Mirroring:
     sender: Sender
     clock: Callable[[], int]
     settlement: Settlement = field(init=False)
+    brake: Brake = field(init=False)
 
     def __post_init__(self) -> None:
-        """Wire what settles doubted sends."""
+        """Wire what settles doubted sends, and the brake."""
+        self.brake = self.settings.brake
         self.settlement = Settlement(self.billing, self.ledger, self.clock)
 
     async def report(self, reports: Sequence[Report], options: Options, budget: Budget) -> None:
@@ -173,12 +176,15 @@ class Mirroring:
         """Ask what decides, compute what to send, and send it."""
         for span in case.unasked():
             case.with_state(span, await self.billing.state_of(span, case.now))
+        jumps = self.brake.jumps(case.readings, case.head.usual)
+        braked = {} if case.options.accept else self._braked(case, jumps)
         plan = mirror.plan(
             case.customer_meter,
             case.readings,
             may_fall=self.settings.allow_decrease,
             accepted=case.options.accept,
             now=self.clock(),
+            braked=braked,
         )
         if not case.options.accept_empty and _is_empty(case):
             # Nobody can look at the nothing of this very moment: that takes a word of its own.
@@ -192,24 +198,42 @@ class Mirroring:
             case.report.note(Status.HELD, reason)
         for reason in plan.stopped:
             case.report.note(Status.REJECTED, reason)
+        if braked:
+            case.report.is_braked = True
+            case.report.note(Status.HELD, self.brake.reason(braked.values(), case.customer_meter.customer))
         too_old = await self._too_old(case)
         if case.options.dry_run:
             _would(case.report, plan)
             _count_too_old(case, too_old)
             return
-        await self._carry_out(case, plan, budget)
-        if await self._remember_reading(case):
+        if jumps and case.options.accept:
+            case.head = await self.heads.accept(case.head, jumps)
+        await self._carry_out(case, plan, braked, budget)
+        if await self._remember_reading(case, braked):
             _count_too_old(case, too_old)
 
-    async def _carry_out(self, case: Case, plan: mirror.Plan, budget: Budget) -> None:
+    def _braked(self, case: Case, jumps: Mapping[Reading, Jump]) -> dict[Reading, Jump]:
+        """The jumps that are held now: those of a draft may be let go when it is about to be final."""
+        deadlines = {one: case.deadline_at(one.stamp or one.piece.opens) for one in jumps}
+        return {one: jump for one, jump in jumps.items() if not self.brake.lets_go(deadlines[one], case.now)}
+
+    async def _carry_out(
+        self, case: Case, plan: mirror.Plan, braked: Collection[Reading], budget: Budget
+    ) -> None:
         sends = _by_day([(send.slice_start, send) for send in plan.sends])
         undelivered = _by_day([(r.piece.start, (r, units)) for r, units in plan.undelivered.items()])
         hours = _by_day([(hour, (hour, read)) for hour, read in case.settled_hours().items()])
-        for day in sorted({*sends, *undelivered, *hours}):
+        held = {
+            entry.sk: kept
+            for entry in case.entries.values()
+            if (kept := _held_of(entry, case.readings, braked)) != entry.braked
+        }
+        for day in sorted({*sends, *undelivered, *hours, *held}):
             entry = case.entries[(case.customer_meter.pk, day)]
             dropped = {reading.piece.start: reading.dropped for reading in case.readings}
             taken = {send.slice_start: dropped.get(send.slice_start, ZERO) for send in sends.get(day, [])}
             noted = _noted(entry, taken, undelivered.get(day, []), dict(hours.get(day, [])))
+            noted = replace(noted, braked=held.get(day, entry.braked))
             if cuts := case.cuts_to_keep(day):
                 noted = replace(noted, cuts={**noted.cuts, **cuts})
             if sends.get(day):
@@ -232,14 +256,22 @@ class Mirroring:
         found = await self.openmeter.hours(name, [subject], oldest, case.start)
         return sum((round_units(value) for value in found.get(subject, {}).values()), ZERO)
 
-    async def _remember_reading(self, case: Case) -> bool:
+    async def _remember_reading(self, case: Case, braked: Collection[Reading]) -> bool:
         """Remember in the head that hours were read, seldom; whether a full reading is remembered now."""
-        stopped = is_stopped(case.report)
+        stopped, head = is_stopped(case.report), case.head
         is_full = case.is_full_reading and not stopped
-        if not is_full and (not case.is_due_to_be_remembered or (stopped and case.report.status.ask_again)):
+        # What is held now is looked at on every tick, however old it becomes.
+        is_news = bool(braked) and not case.customer_meter.closing and head.full_read_at > LONG_AGO
+        is_due = is_news or case.is_due_to_be_remembered
+        if not is_full and (not is_due or (stopped and case.report.status.ask_again)):
             return False
+        if self.brake.is_on:
+            free = [reading for reading in case.readings if reading not in braked]
+            head = replace(head, usual=head.usual.remembering(free, case.now))
+        if is_news:
+            head = replace(head, full_read_at=LONG_AGO)
         try:
-            await self.heads.was_read(case.head, case.now, is_full=is_full)
+            await self.heads.was_read(head, case.now, is_full=is_full)
         except LostRaceError:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
             return False
@@ -298,6 +330,16 @@ def _noted(
     for reading, units in undelivered:
         counted[reading.piece.start] = reading.undelivered + units
     return replace(entry, undelivered=counted, hours={**entry.hours, **hours})
+
+
+def _held_of(entry: Entry, readings: Sequence[Reading], braked: Collection[Reading]) -> Mapping[int, Decimal]:
+    """What the brake holds of an entry by now; where an invoice takes no more, what it held to the end."""
+    if not braked and not entry.braked:
+        return entry.braked
+    own = [reading for reading in readings if day_of(reading.piece.start) == entry.sk]
+    told = {reading.piece.start for reading in own if reading.takes_usage}
+    kept = {start: units for start, units in entry.braked.items() if start not in told}
+    return kept | {reading.piece.start: reading.difference for reading in own if reading in braked}
 
 
 def _count_undelivered(report: Report, reading: Reading, units: Decimal) -> None:

@@ -460,6 +460,8 @@ class Report:
     sent: list[Send] = field(default_factory=list)
     late: Decimal = ZERO
     unbillable: Decimal = ZERO
+    is_braked: bool = False
+    """Whether the brake holds something of it."""
 
     def note(self, status: Status, reason: str = "") -> None:
         """Add an outcome; the status that matters most stays."""

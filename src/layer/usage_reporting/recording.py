@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
+from usage_reporting.brake import usual_total
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.heads import Heads, Options
-from usage_reporting.ledger import Entry, Head, Ledger
+from usage_reporting.ledger import Entry, Head, Key, Ledger
 from usage_reporting.model import Line, Report, Send, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
 from usage_reporting.period_bounds import PeriodBounds
@@ -48,8 +49,10 @@ class Recording:
             if total is not None:
                 checked = replace(options, dry_run=dry_run)
                 send = await self._send(report, head, span, entry, total, checked)
-                if send is not None:
-                    await self.sender.carry_out(report, _newest_only(entry), [send], budget)
+                if send is None:
+                    await self._forget_braked(entry, span, checked)
+                elif not await self._is_braked(report, entry, span, send, checked):
+                    await self._carry_out(report, entry, send, checked, budget)
 
     async def _entry(
         self, report: Report, head: Head, span: Span, *, dry_run: bool
@@ -69,7 +72,7 @@ class Recording:
             exactly = usage_record.cuts_to_keep(one, usage_record.measured_span(one), self.clock())
             kept.update(exactly if is_exact else stored.cuts)
         measured = usage_record.measured_span(span, setting, others=head.spans, kept=kept)
-        entry = entries[(pk, str(span.start))]
+        entry = _with_usual(entries[(pk, str(span.start))], span, known[1:], entries)
         if setting is PeriodBounds.EXACT and not entry.cuts:
             return entry, measured
         noted = replace(entry, cuts=usage_record.cuts_to_keep(span, measured, self.clock()))
@@ -138,10 +141,41 @@ class Recording:
                 + advice.accept(report.customer_meter.customer),
             )
             return None
-        if options.dry_run:
-            report.note(Status.SHADOW, f"would set {span.item} to {to_wire(send.value)}")
-            return None
         return send
+
+    async def _carry_out(
+        self, report: Report, entry: Entry, send: Send, options: Options, budget: Budget
+    ) -> None:
+        if options.dry_run:
+            item = report.customer_meter.spans[0].item
+            report.note(Status.SHADOW, f"would set {item} to {to_wire(send.value)}")
+            return
+        # What is accepted is usual from now on; where nothing is known to be usual, nothing is held.
+        usual = max(entry.usual, send.value) if options.accept and entry.usual else entry.usual
+        told = replace(_newest_only(entry), braked={}, usual=usual)
+        await self.sender.carry_out(report, told, [send], budget)
+
+    async def _is_braked(
+        self, report: Report, entry: Entry, span: Span, send: Send, options: Options
+    ) -> bool:
+        """Whether the brake holds a period's total; the ledger then knows how much of it."""
+        now, more = self.clock(), send.value - _held(entry)
+        jump = self.settings.brake.total_jump(span.start, send.value, entry.usual) if more > 0 else None
+        # Stripe takes no usage record after the period's end: that is the deadline.
+        if jump is None or options.accept or self.settings.brake.lets_go(span.end, now):
+            return False
+        report.is_braked = True
+        report.note(Status.HELD, self.settings.brake.reason([jump], report.customer_meter.customer))
+        noted = replace(entry, braked={span.start: more})
+        if noted.braked != entry.braked and not options.dry_run:
+            await self.ledger.write_entry(noted, now)
+        return True
+
+    async def _forget_braked(self, entry: Entry, span: Span, options: Options) -> None:
+        """Nothing is held of a running period any more; of one that is over it stays known."""
+        now = self.clock()
+        if entry.braked and span.end > now and not options.dry_run:
+            await self.ledger.write_entry(replace(entry, braked={}), now)
 
     async def _count_late(
         self, report: Report, entry: Entry, span: Span, difference: Decimal, *, dry_run: bool
@@ -167,6 +201,15 @@ def _held(entry: Entry) -> Decimal:
     """What Stripe was told last."""
     sent = [send for send in entry.sends.values() if send.counts]
     return max(sent, key=lambda send: send.intended_at).value if sent else ZERO
+
+
+def _with_usual(entry: Entry, span: Span, before: Sequence[Span], entries: Mapping[Key, Entry]) -> Entry:
+    """The entry with what is usual of its period, after the one before it."""
+    told = [
+        usual_total(_held(entries[(entry.pk, str(one.start))]), one.end - one.start, span.end - span.start)
+        for one in before
+    ]
+    return replace(entry, usual=entry.usual or max(told, default=ZERO))
 
 
 def _knows(head: Head, span: Span, entry: Entry) -> bool:

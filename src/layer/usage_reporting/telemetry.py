@@ -66,6 +66,8 @@ def record(reports: Iterable[Report], now: int) -> None:
 def _counts_of(report: Report, now: int) -> Iterator[tuple[str, float]]:
     if name := _COUNTED.get(report.status):
         yield name, 1
+    if report.is_braked:
+        yield "Braked", 1
     if report.late:
         yield "Late", float(report.late)
     if report.unbillable:

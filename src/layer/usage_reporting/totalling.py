@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, to_wire
@@ -186,6 +187,8 @@ class Totalling:
                 f"it is not known whether Stripe has the total from {rfc3339(total.span.start)}, sent over "
                 "23 hours ago, and its invoice takes no more; compare it with the invoice"
             )
+        if await self._is_braked(case, read, total):
+            return
         step = last.plan(
             case.customer_meter,
             total,
@@ -198,6 +201,12 @@ class Totalling:
             now=now,
             latest=case.latest(total.span, now),
         )
+        await self._take(case, read, total, step, budget)
+
+    async def _take(
+        self, case: TotalsCase, read: SpanRead, total: last.Total, step: last.Step, budget: Budget
+    ) -> None:
+        """Do what follows from a total."""
         if step.held:
             case.report.note(Status.HELD, step.held)
         elif step.stopped:
@@ -209,8 +218,33 @@ class Totalling:
                 case.report.note(Status.SHADOW)
                 case.report.sent.append(step.send)
                 return
-            entry = replace(_without_doubts(read, now), cuts=case.cuts_to_keep(read))
+            kept = _without_doubts(read, self.clock())
+            entry = replace(kept, cuts=case.cuts_to_keep(read), braked={}, usual=read.usual)
             await self.sender.carry_out(case.report, entry, [step.send], budget)
+        elif total.takes_usage:
+            await self._keep_braked(case, read, ZERO)
+
+    async def _is_braked(self, case: TotalsCase, read: SpanRead, total: last.Total) -> bool:
+        """Whether the brake holds a total of which more would be sent; what is accepted is usual then."""
+        brake = self.settings.brake
+        is_more = total.changed and total.takes_usage and total.units > total.held
+        jump = brake.total_jump(total.span.start, total.units, read.usual) if is_more else None
+        if jump is None or brake.lets_go(read.deadline, self.clock()):
+            return False
+        if case.options.accept:
+            read.usual = max(read.usual, total.units)
+            return False
+        case.report.is_braked = True
+        case.report.note(Status.HELD, brake.reason([jump], case.customer_meter.customer))
+        await self._keep_braked(case, read, total.units - total.held)
+        return True
+
+    async def _keep_braked(self, case: TotalsCase, read: SpanRead, units: Decimal) -> None:
+        """Remember what the brake holds of a span: an invoice that ends short of it names the cause."""
+        braked = {read.span.start: units} if units else {}
+        if braked != read.entry.braked and not case.options.dry_run:
+            noted = replace(read.entry, braked=braked, usual=read.usual, cuts=case.cuts_to_keep(read))
+            read.entry = await self.ledger.write_entry(noted, self.clock())
 
     async def _is_whole(self, case: TotalsCase, read: SpanRead) -> bool:
         """Whether no price was swapped in the span unseen: Stripe billed at once what it held of that part.

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import LONGEST_DRAFT
+from usage_reporting.brake import usual_total
 from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
 from usage_reporting.hours import FULL_READ_EVERY, HOURS_REREAD, OPENNESS, known_spans
@@ -37,6 +38,8 @@ class SpanRead:
     """Sends of an earlier run that were confirmed in this one."""
     start: int = 0
     """From when on it is read, UTC seconds."""
+    usual: Decimal = ZERO
+    """What the brake compares its total with; 0: nothing is known of a period before it."""
 
     @property
     def key(self) -> Key:
@@ -47,6 +50,12 @@ class SpanRead:
     def span(self) -> Span:
         """The one of its spans that takes usage longest."""
         return min(self.spans, key=lambda span: OPENNESS[span.state])
+
+    @property
+    def deadline(self) -> int | None:
+        """When the first draft that bills it becomes final, UTC seconds; None where there is none."""
+        deadlines = [span.deadline for span in self.spans if span.state is SpanState.DRAFT]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def too_old(self, now: int) -> list[Send]:
         """Sends without an answer, too old to be repeated by their identifiers."""
@@ -138,7 +147,20 @@ class TotalsCase:
             read.entry = own[read.key]
             read.start, end = measured(read.span, self.cuts)
             read.until = last.measured_until(end, self.now, eager=self.options.eager)
+            read.usual = read.entry.usual or self._usual(read.span, own)
         self.reads = [read for read in self.reads if read.until > read.start]
+
+    def _usual(self, span: Span, entries: Mapping[Key, Entry]) -> Decimal:
+        """What is usual of a span, after the one that ended where it begins."""
+        before = [one for one in self.spans if one.end == span.start]
+        own = span.end - span.start
+        told = [
+            usual_total(
+                last.held_by(entries[self.customer_meter.pk, str(one.start)], one), one.end - one.start, own
+            )
+            for one in before
+        ]
+        return max(told, default=ZERO)
 
     def _cuts(self, entries: Mapping[Key, Entry]) -> Cuts:
         kept: dict[int, int] = {}

@@ -35,6 +35,7 @@ class Finding(StrEnum):
 class Cause(StrEnum):
     """Why a line does not bill what OpenMeter holds, as far as the ledger knows."""
 
+    HELD = "held by the brake"
     LATE = "late"
     """Shown by OpenMeter only after the invoice was final."""
     UNBILLABLE = "unbillable"
@@ -60,6 +61,7 @@ class Known:
     unknown: Decimal = ZERO
     rejected: Decimal = ZERO
     undelivered: Decimal = ZERO
+    braked: Decimal = ZERO
 
     @classmethod
     def of(
@@ -77,17 +79,16 @@ class Known:
         """
         first, last = slices or (start, end)
         sums = dict.fromkeys(SendState, ZERO)
-        undelivered = ZERO
+        undelivered = braked = ZERO
         for entry in entries:
             for send in entry.sends.values():
                 if start <= send.stamp < end and (until is None or send.intended_at <= until):
                     sums[send.state] += send.value
-            undelivered += sum(
-                (units for begin, units in entry.undelivered.items() if first <= begin < last), ZERO
-            )
+            undelivered += _begun_in(entry.undelivered, first, last)
+            braked += _begun_in(entry.braked, first, last)
         unknown = sums[SendState.INTENT] + sums[SendState.DOUBTED]
         rejected = sums[SendState.REJECTED] + sums[SendState.DISCARDED]
-        return cls(sums[SendState.SENT], unknown, rejected, undelivered)
+        return cls(sums[SendState.SENT], unknown, rejected, undelivered, braked)
 
     @classmethod
     def of_total(cls, entry: Entry, *, until: int | None = None) -> Known:
@@ -106,7 +107,13 @@ class Known:
             unknown=newest.get(SendState.INTENT, sent) - sent,
             rejected=newest.get(SendState.REJECTED, sent) - sent,
             undelivered=sum(entry.undelivered.values(), ZERO),
+            braked=sum(entry.braked.values(), ZERO),
         )
+
+
+def _begun_in(units: Mapping[int, Decimal], start: int, end: int) -> Decimal:
+    """The sum of what is kept for slices that begin in [start, end), UTC seconds."""
+    return sum((value for begin, value in units.items() if start <= begin < end), ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +265,8 @@ def causes_of(metered: Decimal, quantity: Decimal, known: Known) -> dict[Cause, 
     elif finding is Finding.SHORT:
         rest = metered - quantity
         for cause, units in (
+            # What was held until its invoice was final is counted as late, too.
+            (Cause.HELD, known.braked),
             (Cause.LATE, known.undelivered),
             (Cause.NOT_BILLED, known.sent - quantity),
             (Cause.UNKNOWN, known.unknown),

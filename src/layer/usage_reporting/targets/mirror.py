@@ -6,7 +6,7 @@ OpenMeter's value and the sum of our sends that are stamped in the slice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
@@ -39,13 +39,14 @@ def plan(
     may_fall: bool,
     now: int,
     accepted: bool = False,
+    braked: Collection[Reading] = (),
 ) -> Plan:
     """Compare each hour's slices with what Stripe holds; `now` in UTC seconds.
 
     An hour that holds less than Stripe does is held unless it `may_fall`, and so is one of which OpenMeter
     misses a part that Stripe has. Usage may move between two slices of an hour while both take usage.
     `accepted`: an operator has looked, so that what was billed too much on a final invoice is noted instead
-    of held, and what Stripe discarded is sent once more.
+    of held, and what Stripe discarded is sent once more. `braked`: the brake holds these.
     """
     result = Plan()
     release = advice.accept(customer_meter.customer)
@@ -57,8 +58,11 @@ def plan(
         held = _held(slices, release, may_fall=may_fall, accepted=accepted)
         if held:
             result.held.append(held)
-        else:
-            _plan_hour(customer_meter, slices, result, now, accepted=accepted)
+            continue
+        free = [reading for reading in slices if reading not in braked]
+        # What one slice lost another may have gained: half a move would lose it.
+        if len(free) == len(slices) or not any(r.changed and r.difference < 0 for r in free):
+            _plan_hour(customer_meter, free, result, now, accepted=accepted)
     return result
 
 
