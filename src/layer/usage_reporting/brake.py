@@ -109,7 +109,7 @@ class Jump:
     value: Decimal
     usual: Decimal
     than: str
-    """What is usual, in words."""
+    """Of what it is so many times, in words."""
 
     @property
     def times(self) -> Decimal:
@@ -143,14 +143,14 @@ class Brake:
                 known = usual.before(one.piece.start) * hours_in(one)
                 if self.is_jump(one.value, known, hours_in(one)):
                     hour = f"the hour {rfc3339(one.piece.hour)}"
-                    found[one] = Jump(hour, one.value, known, "its highest hour of the weeks before")
+                    found[one] = Jump(hour, one.value, known, "times its highest hour of the weeks before")
         return found
 
     def total_jump(self, start: int, value: Decimal, usual: Decimal) -> Jump | None:
         """A period that jumps; `usual`: its `usual_total`, `start` in UTC seconds."""
         if not self.is_on or not self.is_jump(value, usual):
             return None
-        return Jump(f"the period from {rfc3339(start)}", value, usual, "the period before it")
+        return Jump(f"the period from {rfc3339(start)}", value, usual, "times the period before it")
 
     def is_jump(self, value: Decimal, usual: Decimal, hours: Decimal = Decimal(1)) -> bool:
         """Whether `value` is above the factor and the floor; where nothing is usual, nothing is."""
@@ -172,7 +172,7 @@ class Brake:
             else "it stays held past its invoice"
         )
         return (
-            f"{worst.what} has {to_wire(worst.value)} in OpenMeter, {to_wire(times)} times {worst.than} "
+            f"{worst.what} has {to_wire(worst.value)} in OpenMeter, {to_wire(times)} {worst.than} "
             f"({to_wire(worst.usual)}){more}; BRAKE_FACTOR is {to_wire(self.factor)}, so it is held and "
             f"{at_last}; if it is wrong, correct the events in OpenMeter; if it is right, release it with "
             + advice.accept(customer)
