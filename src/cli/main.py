@@ -16,6 +16,7 @@ from cli.demo import demo
 from cli.errors import WRONG_USE, explain
 from cli.event import event
 from cli.output import warn
+from cli.plan import plan
 from cli.report import report
 from cli.setup import setup
 from cli.simulate import FAULTS_HELP, simulate
@@ -64,7 +65,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, report, adopt, event, demo, bench):
+for command in (setup, connect, plan, report, adopt, event, demo, bench):
     app.command()(command)
 app.command(epilog=FAULTS_HELP)(simulate)
 

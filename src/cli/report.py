@@ -75,13 +75,18 @@ def report(
 
 async def _report(deployed: Stack | None, customer: str, options: Options) -> Outcome:
     async with operator(os.environ, deployed) as parts:
-        # Nothing can be added to the draft of a legacy price, and without a ledger it is not known
-        # what its period was told.
-        found = await parts.customer_meters(customer, drafts=deployed is not None or options.dry_run)
-        if deployed is None:
-            found = _without_ledger(found, options)
-        reports = await _report_all(parts, found, options)
+        reports = await reports_of(parts, customer, options, has_ledger=deployed is not None)
         return Outcome.of(reports, parts.settings, len(parts.billing.unmapped), dry_run=options.dry_run)
+
+
+async def reports_of(parts: Operator, customer: str, options: Options, *, has_ledger: bool) -> list[Report]:
+    """Report everyone, or one customer. Raises WrongUseError for one of whom there is nothing to report."""
+    # Nothing can be added to the draft of a legacy price, and without a ledger it is not known what its
+    # period was told.
+    found = await parts.customer_meters(customer, drafts=has_ledger or options.dry_run)
+    if not has_ledger:
+        found = _without_ledger(found, options)
+    return await _report_all(parts, found, options)
 
 
 def _without_ledger(found: Sequence[CustomerMeter], options: Options) -> list[CustomerMeter]:

@@ -537,6 +537,20 @@ def test_lines_beyond_the_first_page_are_asked_for() -> None:
     assert len(stripe.run(stripe.billing.billed_on(found))[0].spans) == 3
 
 
+def test_a_draft_tells_a_trial_and_its_own_currency() -> None:
+    stripe = Stripe()
+    of_usd = mapped(price=price(currency="usd"))
+    stripe.api.objects["/v1/subscriptions/sub_1"] = subscribed(
+        of_usd, only=True, trial_start=MONTH_START, trial_end=NOON
+    )
+
+    found = drafted(stripe, draft(line(), currency="eur"))
+
+    assert found is not None
+    [[one]] = [meter.spans for meter in found]
+    assert (one.is_trial, one.currency) == (True, "eur")
+
+
 TIERED = {
     "id": "price_1",
     "object": "price",

@@ -247,6 +247,17 @@ def test_a_backdated_start_is_billed_from_there() -> None:
     assert backdated in bounds_of(subscription(start_date=backdated), item())
 
 
+def test_a_period_that_is_a_trial_says_so() -> None:
+    assert span(trial_start=MONTH_START, trial_end=MONTH_END).is_trial
+    assert not span(trial_start=MONTH_START, trial_end=NOON).is_trial
+    assert not span(trial_start=NOON, trial_end=MONTH_END).is_trial
+
+
+def test_another_currency_than_the_prices_own_is_told() -> None:
+    assert span({"price": price(currency="usd")}, currency="eur").currency == "eur"
+    assert span({"price": price(currency="usd")}, currency="usd").currency == ""
+
+
 def test_billing_ends_at_the_planned_or_true_end() -> None:
     assert span(cancel_at=NOON).end == NOON
     assert span(cancel_at=NOON).state is SpanState.CURRENT

@@ -36,6 +36,8 @@ spans = st.builds(
     state=st.sampled_from(SpanState),
     deadline=st.none() | instants,
     first=st.booleans(),
+    is_trial=st.booleans(),
+    currency=st.sampled_from(["", "eur"]),
 )
 customer_meters = st.builds(
     CustomerMeter,

@@ -121,7 +121,8 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
     end = min(instant for instant in ends if isinstance(instant, int))
     if end <= start:
         return None
-    when_left = _when_left(subscription, start, end)
+    is_trial = is_in_trial(subscription, start, end)
+    when_left = SpanState.FREE if is_trial else _when_left(subscription)
     if subscription.get("status") == "paused" and state is SpanState.CURRENT:
         state = SpanState.FREE
     elif subscription.get("ended_at") and (end < period_end or when_left is SpanState.FREE):
@@ -136,6 +137,8 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
         first=first,
         when_left=when_left,
         last=is_last_end(subscription, end),
+        is_trial=is_trial,
+        currency=other_currency(subscription, item["price"]),
     )
 
 
@@ -144,16 +147,23 @@ def is_last_end(subscription: Json, instant: int) -> bool:
     return instant in {subscription.get("ended_at"), subscription.get("cancel_at")}
 
 
-def _when_left(subscription: Json, start: int, end: int) -> SpanState:
-    """What Stripe does with usage of [start, end) whose price leaves in mid-period.
-
-    Flexible billing mode bills what was received, classic mode never bills it ("Manage billing setup");
-    nothing is billed for a trial.
-    """
+def is_in_trial(subscription: Json, start: int, end: int) -> bool:
+    """Whether all of [start, end) is a trial; one may be given to a subscription that was billed before."""
     began, trial_end = subscription.get("trial_start"), subscription.get("trial_end")
-    # A trial may be given to a subscription that was billed before.
-    if isinstance(trial_end, int) and end <= trial_end and (not isinstance(began, int) or began <= start):
-        return SpanState.FREE
+    return isinstance(trial_end, int) and end <= trial_end and (not isinstance(began, int) or began <= start)
+
+
+def other_currency(billed: Json, price: Json) -> str:
+    """What a subscription or invoice is billed in, if that is not the price's own currency; else empty."""
+    currency = str(billed.get("currency") or "")
+    return currency if currency != str(price.get("currency") or currency) else ""
+
+
+def _when_left(subscription: Json) -> SpanState:
+    """What Stripe does with usage whose price leaves in mid-period, and not in a trial.
+
+    Flexible billing mode bills what was received, classic mode never bills it ("Manage billing setup").
+    """
     mode = (subscription.get("billing_mode") or {}).get("type")
     return SpanState.DROPPED if mode == "classic" else SpanState.BILLED
 

@@ -11,7 +11,7 @@ from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.doubts import Window
 from usage_reporting.heads import LONG_AGO, Options
 from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
-from usage_reporting.model import CustomerMeter, Line, Reading, Report, Span, SpanState
+from usage_reporting.model import CustomerMeter, Line, Prospect, Reading, Report, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, measured
 from usage_reporting.windows import (
@@ -299,6 +299,21 @@ class Case:
                 )
             )
         return lines
+
+    def prospects(self) -> list[Prospect]:
+        """The spans that Stripe showed just now, as far as they were read."""
+        return [self._prospect(span) for span in self.spans[: len(self.customer_meter.spans)]]
+
+    def _prospect(self, span: Span) -> Prospect:
+        since = max(span.start, self.start)
+        inside = [reading for reading in self.readings if is_stamped_in(reading.piece, span)]
+        told = [
+            send.value
+            for entry in self.entries.values()
+            for send in entry.sends.values()
+            if send.counts and span.holds(send.stamp) and send.stamp >= since
+        ]
+        return Prospect(span, sum((reading.value for reading in inside), ZERO), sum(told, ZERO), since)
 
 
 def read_in_full_together(cases: Collection[Case]) -> None:

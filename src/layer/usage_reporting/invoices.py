@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from usage_reporting.customer_meters import id_of, in_period, is_last_end, was_added
+from usage_reporting.customer_meters import (
+    id_of,
+    in_period,
+    is_in_trial,
+    is_last_end,
+    other_currency,
+    was_added,
+)
 from usage_reporting.model import Span, SpanState
 from usage_reporting.windows import MINUTE
 
@@ -71,6 +78,8 @@ def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Spa
         invoice=invoice["id"],
         is_kept_open=KEPT_OPEN in (invoice.get("metadata") or {}),
         last=is_last_end(subscription, end),
+        is_trial=is_in_trial(subscription, start, end),
+        currency=other_currency(invoice, item["price"]),
     )
 
 

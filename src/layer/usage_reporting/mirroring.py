@@ -171,6 +171,8 @@ class Mirroring:
             check(budget)
             await read_block(case, self.openmeter, block)
         case.report.lines = case.lines()
+        if case.options.dry_run:
+            case.report.prospects = case.prospects()
 
     async def _settle(self, case: Case, budget: Budget) -> None:
         """Ask what decides, compute what to send, and send it."""

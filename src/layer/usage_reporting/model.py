@@ -67,6 +67,10 @@ class Span:
     """What becomes of it when its price leaves the subscription in mid-period: BILLED, DROPPED or FREE."""
     last: bool = False
     """Whether billing of the item ends with it: no renewal, but a cancellation."""
+    is_trial: bool = False
+    """Whether all of it is a trial, of which nothing is charged."""
+    currency: str = ""
+    """What it is billed in, where that is not the price's own currency (multi-currency prices)."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -99,6 +103,10 @@ class Span:
             data["when_left"] = self.when_left.value
         if self.last:
             data["last"] = True
+        if self.is_trial:
+            data["is_trial"] = True
+        if self.currency:
+            data["currency"] = self.currency
         return data
 
     @classmethod
@@ -118,6 +126,8 @@ class Span:
             is_kept_open=bool(data.get("is_kept_open", False)),
             when_left=SpanState(data.get("when_left", SpanState.BILLED)),
             last=bool(data.get("last", False)),
+            is_trial=bool(data.get("is_trial", False)),
+            currency=data.get("currency", ""),
         )
 
 
@@ -449,6 +459,19 @@ class Line:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """One span as a dry run found it, in units."""
+
+    span: Span
+    metered: Decimal
+    """What OpenMeter has of the time that was read."""
+    held: Decimal
+    """What Stripe was told, and may hold, of that time."""
+    since: int
+    """From when on that was read, UTC seconds."""
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome for one customer meter."""
@@ -458,6 +481,9 @@ class Report:
     reasons: list[str] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     sent: list[Send] = field(default_factory=list)
+    """In a dry run, what would be sent."""
+    prospects: list[Prospect] = field(default_factory=list)
+    """Of a dry run alone."""
     late: Decimal = ZERO
     unbillable: Decimal = ZERO
     is_braked: bool = False

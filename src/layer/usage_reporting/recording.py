@@ -13,7 +13,7 @@ from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Key, Ledger
-from usage_reporting.model import Line, Report, Send, SendState, Span, SpanState, Status
+from usage_reporting.model import Line, Prospect, Report, Send, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.sender import Sender
@@ -124,6 +124,8 @@ class Recording:
         at = max([now, *(one.intended_at + 1 for one in entry.sends.values())])
         send = usage_record.send(report.customer_meter, span, total, sequence, rounding=rounding, now=at)
         held = _held(entry)
+        if options.dry_run:
+            report.prospects.append(Prospect(span, metered=send.value, held=held, since=span.start))
         if is_same(send.value, held) and (span.end <= now or _knows(head, span, entry)):
             return None
         if span.end <= head.known_from:
@@ -149,6 +151,7 @@ class Recording:
         if options.dry_run:
             item = report.customer_meter.spans[0].item
             report.note(Status.SHADOW, f"would set {item} to {to_wire(send.value)}")
+            report.sent.append(send)
             return
         # What is accepted is usual from now on; where nothing is known to be usual, nothing is held.
         usual = max(entry.usual, send.value) if options.accept and entry.usual else entry.usual

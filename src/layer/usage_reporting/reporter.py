@@ -79,6 +79,7 @@ class Reporter:
 
         async def once() -> None:
             report.lines.clear()
+            report.prospects.clear()
             stored = (await self.ledger.heads([pk])).get(pk)
             await self.recording.report(report, stored, options, budget)
 

@@ -155,6 +155,8 @@ class Totalling:
     async def _settle(self, case: TotalsCase, budget: Budget) -> None:
         """Ask what decides, compute what to send, and send it."""
         case.report.lines = case.lines()
+        if case.options.dry_run:
+            case.report.prospects = case.prospects()
         for read in case.reads:
             check(budget)
             try:

@@ -15,7 +15,7 @@ from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
 from usage_reporting.hours import FULL_READ_EVERY, HOURS_REREAD, OPENNESS, known_spans
 from usage_reporting.ledger import Entry, Head, Key
-from usage_reporting.model import CustomerMeter, Line, Report, Send, SendState, Span, SpanState
+from usage_reporting.model import CustomerMeter, Line, Prospect, Report, Send, SendState, Span, SpanState
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of, measured
 from usage_reporting.sender import REPEATED_FOR
@@ -224,6 +224,20 @@ class TotalsCase:
             )
             for read in self.reads
             for span in read.spans
+        ]
+
+    def prospects(self) -> list[Prospect]:
+        """The spans that Stripe showed just now, as far as they were read."""
+        return [
+            Prospect(
+                span=span,
+                metered=ZERO if read.value is None else round_units(read.value),
+                held=last.held_by(read.entry, span),
+                since=span.start,
+            )
+            for read in self.reads
+            for span in read.spans
+            if span.key in self.shown
         ]
 
 
