@@ -13,6 +13,7 @@ from cli.adopt import adopt
 from cli.bench import bench
 from cli.connect import connect
 from cli.demo import demo
+from cli.doctor import doctor
 from cli.errors import WRONG_USE, explain
 from cli.event import event
 from cli.output import warn
@@ -65,7 +66,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, plan, report, adopt, event, demo, bench):
+for command in (setup, connect, doctor, plan, report, adopt, event, demo, bench):
     app.command()(command)
 app.command(epilog=FAULTS_HELP)(simulate)
 

@@ -53,22 +53,22 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """The environment of the webhook's function, which all three share."""
-        answer = self._client("lambda").get_function_configuration(
+        answer = self.client("lambda").get_function_configuration(
             FunctionName=self.output("WebhookFunctionName")
         )
         return dict(answer.get("Environment", {}).get("Variables", {}))
 
     def table(self) -> DynamoTable:
         """The ledger table."""
-        return DynamoTable(self.output("LedgerTableName"), self._client("dynamodb"))
+        return DynamoTable(self.output("LedgerTableName"), self.client("dynamodb"))
 
     def credentials(self) -> SecretsManagerCredentials:
         """The keys in the stack's secret."""
-        return SecretsManagerCredentials(self.output("SecretArn"), self._client("secretsmanager"))
+        return SecretsManagerCredentials(self.output("SecretArn"), self.client("secretsmanager"))
 
     def read_secret(self) -> dict[str, Any]:
         """All that the secret holds. Raises NotDoneError when that is no JSON object."""
-        answer = self._client("secretsmanager").get_secret_value(SecretId=self.output("SecretArn"))
+        answer = self.client("secretsmanager").get_secret_value(SecretId=self.output("SecretArn"))
         try:
             data = json.loads(answer.get("SecretString", ""))
         except ValueError:
@@ -82,9 +82,10 @@ class Stack:
 
     def write_secret(self, data: Mapping[str, Any]) -> None:
         """Replace all that the secret holds; Secrets Manager keeps the version before."""
-        self._client("secretsmanager").put_secret_value(
+        self.client("secretsmanager").put_secret_value(
             SecretId=self.output("SecretArn"), SecretString=json.dumps(data)
         )
 
-    def _client(self, service: str) -> Any:
+    def client(self, service: str) -> Any:
+        """A client of a service of AWS, where the stack is."""
         return self.session.client(service)

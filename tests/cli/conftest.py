@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import zipfile
@@ -41,10 +42,23 @@ class Result:
 Run = Callable[..., Result]
 
 
+@functools.cache
+def _session(*arguments: Any, **named: Any) -> boto3.Session:
+    """Sessions and clients are dear to make; moto intercepts them in whichever test they are used."""
+    return boto3.session.Session(*arguments, **named)
+
+
+@functools.cache
+def aws(service: str) -> Any:
+    """A client of AWS."""
+    return boto3.client(service)  # type: ignore[call-overload,unused-ignore]
+
+
 @pytest.fixture
 def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command as an operator with all keys would, at the world's time."""
     monkeypatch.setattr("usage_reporting.container.system_clock", world.clock)
+    monkeypatch.setattr("cli.stack.boto3.Session", _session)
     for waiting in ("openmeter", "sender", "stripe_api"):
         monkeypatch.setattr(f"usage_reporting.{waiting}.pause", lambda _: 0.0)
     monkeypatch.setattr("usage_reporting.stripe_api.Pacer", instant_pacer)
@@ -67,7 +81,14 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def stack(world: World) -> str:
     """A stack of the world's table, secret and queue, whose functions report to the stand-ins."""
-    role = boto3.client("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    make_functions(world, "webhook")
+    make_stack(outputs_of(world))
+    return STACK
+
+
+def make_functions(world: World, *names: str) -> None:
+    """Functions in live mode, with the settings of the world."""
+    role = aws("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as code:
         code.writestr("app.py", "")
@@ -77,26 +98,34 @@ def stack(world: World) -> str:
         "STRIPE_API_BASE": world.stripe_url,
         "SUBJECT_METADATA_KEY": "",
     }
-    boto3.client("lambda").create_function(
-        FunctionName="webhook",
-        Runtime="python3.13",
-        Role=role,
-        Handler="app.handler",
-        Code={"ZipFile": archive.getvalue()},
-        Environment={"Variables": variables},
-    )
-    outputs = {
+    for name in names:
+        aws("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.13",
+            Role=role,
+            Handler="app.handler",
+            Code={"ZipFile": archive.getvalue()},
+            Environment={"Variables": variables},
+        )
+
+
+def outputs_of(world: World) -> dict[str, str]:
+    """What the commands need to know of a stack."""
+    return {
         "WebhookUrl": WEBHOOK_URL,
         "SecretArn": world.secrets.describe_secret(SecretId="keys")["ARN"],
         "LedgerTableName": "ledger",
         "WebhookFunctionName": "webhook",
     }
+
+
+def make_stack(outputs: dict[str, str], name: str = STACK) -> None:
+    """A stack with these outputs, and next to nothing in it."""
     template = {
         "Resources": {"Queue": {"Type": "AWS::SQS::Queue"}},
         "Outputs": {name: {"Value": value} for name, value in outputs.items()},
     }
-    boto3.client("cloudformation").create_stack(StackName=STACK, TemplateBody=json.dumps(template))
-    return STACK
+    aws("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(template))
 
 
 def secret_of(world: World) -> dict[str, Any]:

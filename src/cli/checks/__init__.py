@@ -1,0 +1,1 @@
+"""What `usage-reporter doctor` looks at: Stripe, OpenMeter, and a deployed stack."""

@@ -1,0 +1,258 @@
+"""Event destinations: where Stripe posts, what of it arrives, and whether another stack of ours listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from cli.checks.finding import Finding, duration, ok, problem, some_of, warning
+from cli.checks.patient import Patient
+from cli.destination import (
+    DESCRIPTION,
+    ENDPOINTS,
+    EVENT_TYPES,
+    SECRETS,
+    STACK,
+    THIN_DESCRIPTION,
+    THIN_EVENT_TYPES,
+)
+from usage_reporting.config import Mode
+from usage_reporting.errors import UsageReportingError
+from usage_reporting.stripe_api import API_VERSION
+from usage_reporting.windows import DAY, MINUTE
+
+Json = Mapping[str, Any]
+
+LOOKED_BACK = 3 * DAY
+"""Stripe tries a delivery again for so long (Webhooks, "Retries")."""
+IN_TIME = 10 * MINUTE
+"""A younger event may still be on its first way."""
+
+OUTPUTS = ("WebhookUrl", "LedgerTableName", "WorkerFunctionName")
+"""What tells a stack of this project's from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where Stripe posts events, of either kind."""
+
+    noun: str
+    id: str
+    url: str
+    status: str
+    types: tuple[str, ...]
+    wanted: tuple[str, ...]
+    """The types that it should be told of."""
+    stack: str = ""
+    """The stack that `connect` made it for."""
+    is_ours: bool = False
+    """Whether this project's `connect` made it, for whichever stack."""
+    version: str | None = API_VERSION
+
+    @property
+    def name(self) -> str:
+        """As an operator finds it."""
+        return f"{self.noun} {self.id}"
+
+    def faults(self) -> list[str]:
+        """What is wrong with it, apart from its address."""
+        found = []
+        if self.status != "enabled":
+            found.append(f"is {self.status}")
+        missing = [one for one in self.wanted if one not in self.types and "*" not in self.types]
+        if missing:
+            found.append(f"is not told of {', '.join(missing)}")
+        if self.version != API_VERSION:
+            found.append(f"has API version {self.version or 'of the account'}, not {API_VERSION}")
+        return found
+
+
+async def listed(patient: Patient) -> list[Destination]:
+    """All of the account. Raises NotPermittedError."""
+    found = [_snapshot(one) async for page in patient.stripe.pages("/v1/webhook_endpoints") for one in page]
+    query: dict[str, Any] | None = {"include": ["webhook_endpoint.url"]}
+    while query is not None:
+        answer = await patient.stripe.get("/v2/core/event_destinations", query)
+        thin = (one for one in answer.get("data", []) if one.get("event_payload") == "thin")
+        found += [_thin(one) for one in thin if one.get("webhook_endpoint")]
+        query = _next(answer.get("next_page_url"))
+    return found
+
+
+def _next(url: str | None) -> dict[str, Any] | None:
+    """The parameters of a list's next page (API reference, "Pagination in v2"); None at its end."""
+    if not url:
+        return None
+    given = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items() if "[" not in name}
+    return {**given, "include": ["webhook_endpoint.url"]}
+
+
+def _snapshot(one: Json) -> Destination:
+    stack = str((one.get("metadata") or {}).get(STACK, ""))
+    return Destination(
+        noun="webhook endpoint",
+        id=one["id"],
+        url=one["url"],
+        status=one["status"],
+        types=tuple(one["enabled_events"]),
+        wanted=EVENT_TYPES,
+        stack=stack,
+        is_ours=bool(stack) or one.get("description") == DESCRIPTION,
+        version=one.get("api_version"),
+    )
+
+
+def _thin(one: Json) -> Destination:
+    stack = str((one.get("metadata") or {}).get(STACK, ""))
+    return Destination(
+        noun="event destination",
+        id=one["id"],
+        url=one["webhook_endpoint"].get("url") or "",
+        status=one["status"],
+        types=tuple(one["enabled_events"]),
+        wanted=THIN_EVENT_TYPES,
+        stack=stack,
+        is_ours=bool(stack) or one.get("description") == THIN_DESCRIPTION,
+    )
+
+
+async def destinations(patient: Patient) -> list[Finding]:
+    """Whether the stack's two destinations are as `connect` makes them, and their secrets are known."""
+    found = await listed(patient)
+    if patient.stack is None:
+        return _without_stack(found)
+    url = patient.output("WebhookUrl")
+    fix = patient.command("connect")
+    said = [*_of_kind(found, "webhook endpoint", url, fix), *_of_kind(found, "event destination", url, fix)]
+    here = [one for one in found if one.url == url]
+    said += _unknown_secrets(here, patient.stack.read_secret(), fix)
+    if not said:
+        what = " and ".join(one.name for one in here)
+        said = [ok(f"{what}: enabled, with the right events and version; their secrets are in the stack's")]
+    return said
+
+
+def _without_stack(found: Sequence[Destination]) -> list[Finding]:
+    ours = [one for one in found if one.is_ours]
+    said = [
+        problem(f"{one.name} to {one.url} {fault}", f"`usage-reporter connect --stack {one.stack or 'NAME'}`")
+        for one in ours
+        for fault in one.faults()
+    ]
+    if not ours:
+        return [
+            warning(
+                "Stripe has no destination that `connect` made",
+                "deploy a stack, then `usage-reporter connect --stack NAME`",
+            )
+        ]
+    return said or [
+        ok(f"{', '.join(f'{one.name} to {one.url}' for one in ours)}: with the right events and version")
+    ]
+
+
+def _of_kind(found: Sequence[Destination], noun: str, url: str, fix: str) -> list[Finding]:
+    here = [one for one in found if one.noun == noun and one.url == url]
+    if not here:
+        astray = [one.url for one in found if one.noun == noun and one.is_ours]
+        others = f"; there is one to {some_of(astray)}" if astray else ""
+        return [problem(f"no {noun} posts to {url}{others}", fix)]
+    return [problem(f"{one.name} {fault}", fix) for one in here for fault in one.faults()]
+
+
+def _unknown_secrets(here: Sequence[Destination], secret: Json, fix: str) -> list[Finding]:
+    kept = secret.get(SECRETS)
+    values = [kept] if isinstance(kept, str) else kept if isinstance(kept, list) else []
+    owners = secret.get(ENDPOINTS)
+    known = owners if isinstance(owners, dict) else {}
+    lacking = [one.name for one in here if known.get(one.id) not in values]
+    if not lacking:
+        return []
+    seen = f"the stack's secret does not say that it holds the signing secret of {', '.join(lacking)}"
+    # By hand it may hold them all the same, as of a secret that was rolled in the Dashboard.
+    if len(values) >= len(here):
+        return [warning(seen, f"{fix}, which makes it anew")]
+    return [problem(f"{seen}, so that what Stripe posts is answered 400", fix)]
+
+
+async def deliveries(patient: Patient) -> list[Finding]:
+    """Whether what Stripe posted of late arrived."""
+    query = {
+        "delivery_success": "false",
+        "types": list(EVENT_TYPES),
+        "created": {"gte": patient.now - LOOKED_BACK, "lte": patient.now - IN_TIME},
+    }
+    page, has_more = await patient.stripe.page("/v1/events", query)
+    if not page:
+        return [ok(f"all events of the last {duration(LOOKED_BACK)} that concern us were delivered")]
+    oldest = min(int(one["created"]) for one in page)
+    pending = sum(1 for one in page if one.get("pending_webhooks"))
+    how_many = f"{len(page)}{' or more' if has_more else ''}"
+    seen = (
+        f"{how_many} events of the last {duration(LOOKED_BACK)} were not delivered, {pending} of them still "
+        f"pending; the oldest is {duration(patient.now - oldest)} old"
+    )
+    stack = patient.stack.name if patient.stack else "NAME"
+    fix = (
+        f"`sam logs --stack-name {stack} --name WebhookFunction` says why; then resend them in Stripe's "
+        "Workbench, Webhooks (the ticks have reported their usage meanwhile)"
+    )
+    try:
+        others = [one for one in await listed(patient) if _may_be_the_one(one, patient)]
+    except UsageReportingError:  # whose they are is then not known; the other check says why
+        others = []
+    if others:
+        named = some_of([f"{one.name} to {one.url}" for one in others])
+        return [warning(f"{seen}; they may be those of {named}", f"look in Stripe's Workbench whose: {fix}")]
+    return [problem(seen, fix)]
+
+
+def _may_be_the_one(one: Destination, patient: Patient) -> bool:
+    """Whether another listener than the stack gets the same events."""
+    url = patient.stack.outputs.get("WebhookUrl") if patient.stack else None
+    listens = "*" in one.types or bool({*one.types} & {*EVENT_TYPES})
+    return one.noun == "webhook endpoint" and one.url != url and listens
+
+
+async def stacks(patient: Patient) -> list[Finding]:
+    """Whether another stack of this project serves the same Stripe account, or writes the same ledger."""
+    assert patient.stack is not None
+    here = patient.output("WebhookUrl")
+    abroad = {one.url: one for one in await listed(patient) if one.url != here}
+    found: list[Finding] = []
+    for other in await patient.aws.pages("cloudformation", "describe_stacks", "Stacks"):
+        outputs = {one["OutputKey"]: one["OutputValue"] for one in other.get("Outputs", [])}
+        name = str(other["StackName"])
+        if name == patient.stack.name or not outputs.keys() >= {*OUTPUTS}:
+            continue
+        if outputs["LedgerTableName"] == patient.output("LedgerTableName"):
+            found.append(_second(name, "writes the same ledger", "its ledger is this stack's"))
+        elif outputs["WebhookUrl"] in abroad:
+            del abroad[outputs["WebhookUrl"]]
+            found.append(await _beside(patient, name, outputs["WorkerFunctionName"]))
+    found += [
+        _second(one.stack or one.url, f"listens to this Stripe account ({one.name} to {one.url})", "")
+        for one in abroad.values()
+        if one.is_ours
+    ]
+    return found or [ok("no other stack of this project serves this Stripe account")]
+
+
+def _second(name: str, what: str, why: str) -> Finding:
+    reason = why or "if both are live, each sends all usage"
+    return problem(
+        f"another stack, {name}, {what}: {reason}",
+        f"delete {name}, or deploy it with Mode=shadow; if it is gone, delete its destination in Stripe",
+    )
+
+
+async def _beside(patient: Patient, name: str, function: str) -> Finding:
+    answer = await patient.aws.call("lambda", "get_function_configuration", FunctionName=function)
+    mode = answer.get("Environment", {}).get("Variables", {}).get("MODE", "")
+    if mode == Mode.SHADOW:
+        return warning(
+            f"another stack, {name}, listens to this Stripe account in shadow mode", "keep it in shadow"
+        )
+    return _second(name, "listens to this Stripe account and is live", "")
