@@ -16,6 +16,7 @@ from cli.demo import demo
 from cli.doctor import doctor
 from cli.errors import WRONG_USE, explain
 from cli.event import event
+from cli.explain import explain_bill
 from cli.output import warn
 from cli.plan import plan
 from cli.report import report
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 for command in (setup, connect, doctor, plan, report, adopt, event, demo, bench):
     app.command()(command)
+app.command("explain")(explain_bill)
 app.command(epilog=FAULTS_HELP)(simulate)
 
 

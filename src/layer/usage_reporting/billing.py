@@ -69,6 +69,9 @@ Json = dict[str, Any]
 READ_AT_A_TIME = 5
 """Objects of a page that are read without a look at what else is under way."""
 
+NO_PREVIEW = "invoice_upcoming_none"
+"""Stripe's code where a subscription has no invoice to come."""
+
 LONGEST_DRAFT = 73 * HOUR
 """A period without an invoice for so long gets none: Stripe keeps a draft at most 72 hours."""
 
@@ -216,6 +219,34 @@ class Billing:
         """One invoice as it is now, with all its lines. Raises NotFoundError."""
         found = await self.api.get(f"/v1/invoices/{invoice}")
         return {**found, "lines": {"data": await self._lines(found)}}
+
+    async def invoices(self, filters: Mapping[str, Any]) -> AsyncGenerator[Json]:
+        """Invoices with all their lines, newest first."""
+        async for page in self.api.pages("/v1/invoices", filters):
+            for found in page:
+                yield {**found, "lines": {"data": await self._lines(found)}}
+
+    async def preview(self, subscription: str) -> Json | None:
+        """The invoice that a subscription's period would have now; None where no further one comes.
+
+        Source: API reference, "Create a preview invoice". Raises NotPermittedError.
+        """
+        try:
+            return await self.api.call("post", "/v1/invoices/create_preview", {"subscription": subscription})
+        except RejectedError as error:
+            if error.code == NO_PREVIEW:
+                return None
+            raise
+
+    async def subscriptions_of(self, customer: str) -> AsyncGenerator[Json]:
+        """All subscriptions of a customer as Stripe shows them, also those that are over."""
+        async for page in self.api.pages("/v1/subscriptions", {"customer": customer, "status": "all"}):
+            for found in page:
+                yield found
+
+    async def customer(self, customer: str) -> Json:
+        """One customer; a deleted one says so. Raises NotFoundError."""
+        return await self.api.get(f"/v1/customers/{customer}")
 
     async def billed_on(self, invoice: Json) -> list[CustomerMeter]:
         """The customer meters of an invoice's lines, as its subscription shows them now."""
@@ -400,11 +431,11 @@ class Billing:
         if isinstance(customer, dict):
             return customer
         if self.settings.subject_metadata_key:
-            return await self.api.get(f"/v1/customers/{customer}")
+            return await self.customer(customer)
         if not subscription.get("ended_at"):
             return {}  # deleting a customer cancels its subscriptions ("Delete a customer")
         try:
-            return await self.api.get(f"/v1/customers/{customer}")
+            return await self.customer(customer)
         except NotPermittedError:
             return {}
 
