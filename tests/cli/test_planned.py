@@ -62,13 +62,13 @@ def test_the_ended_period_is_planned_once_though_two_reports_show_it() -> None:
 
     found = planned(running, of_draft)
 
-    assert [(row.span.start, row.sends) for row in found.rows] == [(MONTH_START, 2), (MONTH_END, 0)]
+    assert [(row.span.start, row.sends) for row in found.rows] == [(MONTH_START, D(2)), (MONTH_END, D(0))]
     assert found.exposures["usd"].moved == 20
 
 
 def test_a_total_takes_the_place_of_the_one_before() -> None:
     [row] = planned(report(span(), held=3, metered=7, units=[5, 7], target=Target.LAST)).rows
-    assert (row.sends, row.planned, row.left) == (4, 7, 0)
+    assert (row.sends, row.planned, row.left) == (D(4), D(7), D(0))
 
 
 @pytest.mark.parametrize("free", [{"is_trial": True}, {"state": SpanState.FREE}])
@@ -81,7 +81,7 @@ def test_what_is_free_moves_no_money(free: dict[str, Any]) -> None:
 def test_money_in_another_currency_than_the_prices_is_not_known() -> None:
     found = planned(report(span(currency="eur"), units=[2]))
     [row] = found.unpriced
-    assert (row.money, row.sends) == (None, 2)
+    assert (row.money, row.sends) == (None, D(2))
     assert row.unpriced == "it is billed in EUR, another currency than that of price price_1"
 
 

@@ -338,7 +338,7 @@ def test_a_dry_run_says_what_it_would_set(dry: str) -> None:
     assert (report.status, report.reason) == (Status.SHADOW, "would set si_1 to 10")
     assert len(report.lines) == 1
     assert [send.value for send in report.sent] == [10]
-    assert [(one.held, one.metered) for one in report.prospects] == [(0, 10)]
+    assert [(one.held, one.metered) for one in report.prospects] == [(D(0), D(10))]
     assert world.stripe.calls == []
     assert world.ledger.memory.items == {}
 
