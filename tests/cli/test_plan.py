@@ -230,6 +230,26 @@ def test_what_is_held_is_named_and_not_part_of_the_change(run: Run, world: World
     assert found["currencies"]["usd"]["moved"] == "0.00"
 
 
+def test_what_the_brake_holds_is_left_out_in_money(
+    run: Run, world: World, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAKE_FACTOR", "100")
+    world.settings["brake_factor"] = Decimal(100)
+    customer = subscribed(world, "per unit")
+    for day in range(9):
+        world.use(customer, NOON + day * DAY, 10)
+        world.travel(NOON + day * DAY + HOUR + 2 * MINUTE)
+        world.tick()
+    world.use(customer, NOON + 9 * DAY, 5000)
+    world.travel(NOON + 9 * DAY + HOUR + 2 * MINUTE)
+
+    result = run("plan", "--stack", stack, "--json")
+
+    row = period_of(result.json, customer, "running")
+    assert (row["outcome"], row["change"], row["left_out"]) == ("held", "0.00", "500.00")
+    assert result.code == 1
+
+
 def test_usage_of_a_trial_costs_nothing(run: Run, world: World, stack: str) -> None:
     customer = subscribed(world, "per unit", trial_end=NOON + 10 * DAY)
     world.use(customer, NOON + MINUTE, 100)
