@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.errors import WrongUseError
+from cli.errors import NotDoneError, WrongUseError
 from cli.evidence import InvoiceEvidence, summary
 from cli.evidence_reader import EvidenceReader
+from cli.explain_page import page
 from cli.explain_text import print_invoice
 from cli.output import AsJson, Region, StackName, print_json, print_line, status
 from cli.stack import Stack
@@ -39,6 +41,9 @@ def explain_bill(
         bool,
         typer.Option("--all", help="Of a customer or subscription: the invoices of 400 days, not of 35."),
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write FILE, one page to hand to the customer.")
+    ] = None,
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -58,6 +63,8 @@ def explain_bill(
     deployed = Stack.read(stack, region) if stack else None
     with status("asking Stripe, OpenMeter and the ledger"):
         found, notes = asyncio.run(_explain(deployed, what, everything=everything))
+    if html is not None:
+        _write(html, page(found))
     if as_json:
         print_json(
             {
@@ -113,3 +120,12 @@ async def _subscriptions(parts: Operator, what: str) -> list[Json]:
         return [await parts.billing.subscription(what)]
     await parts.billing.customer(what)
     return [one async for one in parts.billing.subscriptions_of(what)]
+
+
+def _write(path: Path, document: str) -> None:
+    try:
+        path.write_text(document, encoding="utf-8")
+    except OSError as error:
+        raise NotDoneError(
+            f"{path} cannot be written: {error.strerror or error}; choose another file"
+        ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -406,3 +408,52 @@ def test_an_invoice_without_metered_lines(world: World, run: Run, stack: str) ->
     assert result.code == 2
     assert "has no line that is billed by usage" in result.err
     assert run("explain", subscription.id, "--stack", stack).code == 2
+
+
+def test_the_page_for_the_customer(world: World, run: Run, stack: str, tmp_path: Path) -> None:
+    world.clock.set(START)
+    evil = "<script>alert(1)</script>"
+    customer = world.customer(name=evil)
+    subscription, _ = subscribed(world, customer=customer)
+    month(world)
+    file = tmp_path / "page.html"
+
+    assert run("explain", invoice_of(world, subscription), "--stack", stack, "--html", str(file)).code == 0
+
+    page = file.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert not re.search(r"(?:src|href)=|url\(|@import|\bon\w+=", page)
+    assert "What was measured is what is billed, to the last unit." in page
+    assert '<th scope="row">2026-08-15 11:00:00</th><td>2026-08-15 11:37:42</td>' in page
+    assert 'role="img" aria-labelledby=' in page
+    assert "self#test#" not in page
+    assert not re.search(r"cus_\w+\.\d+\.\d+\.", page)
+    for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
+        assert "<caption>" in table
+        assert '<th scope="col"' in table
+
+
+def test_a_page_says_what_differs_in_the_customers_words(
+    world: World, run: Run, stack: str, tmp_path: Path
+) -> None:
+    subscription, _ = subscribed(world)
+    month(world)
+    identifier = change(world, (START + 5 * DAY) // HOUR * HOUR, "2.25")
+    file = tmp_path / "page.html"
+
+    assert run("explain", invoice_of(world, subscription), "--stack", stack, "--html", str(file)).code == 1
+
+    page = file.read_text()
+    assert "our record of what was sent does not match what Stripe holds" in page
+    assert identifier not in page
+
+
+def test_a_page_that_cannot_be_written(world: World, run: Run, stack: str, tmp_path: Path) -> None:
+    subscription, _ = subscribed(world)
+    month(world)
+
+    result = run("explain", invoice_of(world, subscription), "--stack", stack, "--html", str(tmp_path))
+
+    assert result.code == 1
+    assert "cannot be written" in result.err
