@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 from cli.connect import connect_stack
 from cli.destination import Destinations
 from cli.errors import NotDoneError
+from cli.evidence import InvoiceEvidence, summary
+from cli.explain import explain_invoices
 from cli.narrator import Narrator
 from cli.setup import Shop
 from cli.stack import Stack
@@ -44,6 +47,8 @@ class Acts:
         self.events: list[Usage] = []
         self.to_come: list[Usage] = []
         self.prices: dict[str, str] = {}
+        self.explained: list[InvoiceEvidence] = []
+        """The final invoices, as `explain` finds them through the deployed stack."""
 
     def play(self) -> list[Bill]:
         """From an empty cloud to final invoices; what these bill."""
@@ -55,7 +60,9 @@ class Acts:
         self.report_so_far()
         self.months_end()
         self.late_usage()
-        return self.invoices()
+        bills = self.invoices()
+        self.explain()
+        return bills
 
     def deploy(self) -> None:
         """The real template, by the real SAM."""
@@ -194,6 +201,19 @@ class Acts:
                 self.tell.say("not final: " + _names(one for one in self.people if one.name not in lines))
             self._say_verdicts()
             return [self._bill(person, meter, lines) for person in self.people for meter in person.meters]
+
+    def explain(self) -> None:
+        """Each line of the final invoices, from OpenMeter's hours to the billed quantity."""
+        with self.tell.step(
+            "explain", "`explain` asks both sides and the ledger afresh how each quantity came about"
+        ):
+            invoices = [one for person in self.people for one in self.stage.final_invoices(person)]
+            self.explained = asyncio.run(explain_invoices(Stack.read(STACK), invoices))
+            for found in self.explained:
+                for line in found.lines:
+                    for one in line.findings:
+                        self.tell.say(f"{found.id}: {one.name.value}: {one.text}")
+            self.tell.say(summary(self.explained))
 
     def _say_verdicts(self) -> None:
         """What the webhook, told that the invoices are final, found of their lines."""

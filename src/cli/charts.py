@@ -81,7 +81,7 @@ def usage_points(line: LineEvidence) -> list[UsagePoint]:
         if piece.is_in_line:
             at = piece.start - piece.start % step
             metered[at] += piece.metered or ZERO
-            billed[at] += piece.sent if piece.held is None else piece.held
+            billed[at] += (piece.sent if piece.held is None else piece.held) or ZERO
     if not metered:
         return []
     return [
@@ -129,6 +129,8 @@ def _accessible(tree: ET.Element, title: str, description: str) -> str:
             is_comment = not isinstance(child.tag, str)
             if is_comment or _is(child, "script") or _is_for_scripts(child):
                 parent.remove(child)
+            else:
+                child.attrib.pop("id", None)  # for scripts, and the same in each chart of a page
     for child in list(tree):
         if _is(child, "title") or _is(child, "desc"):
             tree.remove(child)

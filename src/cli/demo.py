@@ -14,6 +14,7 @@ import typer
 
 from cli.acts import Acts
 from cli.errors import NotDoneError
+from cli.evidence import InvoiceEvidence, summary
 from cli.narrator import Narrator
 from cli.output import AsJson, print_json, print_line, print_table, warn
 from cli.staying import print_invitation, wait_until_stopped
@@ -40,15 +41,15 @@ def demo(
 
     Stand-ins for Stripe and OpenMeter and a local cloud run on this machine; the template and the three
     functions are the real ones. It needs no account and leaves nothing behind. Exit code 0 only if every
-    line is EXACT. With --stay all of it is there until Ctrl-C: paste the printed lines into another terminal,
-    and every command works there with --stack usage-reporter.
+    line is EXACT, and `explain` finds how. With --stay all of it is there until Ctrl-C: paste the printed
+    lines into another terminal, and every command works there with --stack usage-reporter.
 
     Example: `usage-reporter demo --stay`
     """
     tell = Narrator(aside=as_json)
     with _stoppable(), _in_one_line(), Stage() as stage:
         acts = Acts(stage, tell, seed)
-        told = Told(acts.play(), seed)
+        told = Told(acts.play(), acts.explained, seed)
         tell.end()
         if stay:
             _print(told, tell.seconds, Staying(stage.environment, _examples(acts)), as_json=as_json)
@@ -64,12 +65,16 @@ class Told:
     """What came of the story."""
 
     bills: Sequence[Bill]
+    explained: Sequence[InvoiceEvidence]
+    """The invoices as `explain` finds them."""
     seed: int
 
     @property
     def is_exact(self) -> bool:
-        """Whether every line bills what was metered, and there are lines."""
-        return bool(self.bills) and all(bill.verdict == "EXACT" for bill in self.bills)
+        """Whether every line bills what was metered, and is explained, and there are lines."""
+        lines = [line for invoice in self.explained for line in invoice.lines]
+        is_explained = len(lines) == len(self.bills) and all(line.is_explained for line in lines)
+        return bool(self.bills) and is_explained and all(bill.verdict == "EXACT" for bill in self.bills)
 
     def to_json(self) -> dict[str, Any]:
         """The outcome, amounts as texts."""
@@ -77,6 +82,10 @@ class Told:
             "verdict": "EXACT" if self.is_exact else "NOT EXACT",
             "seed": self.seed,
             "lines": [_line(bill) for bill in self.bills],
+            "explained": [
+                {"invoice": found.id, "lines": len(found.lines), "explained": found.is_explained}
+                for found in self.explained
+            ],
         }
 
 
@@ -91,9 +100,11 @@ class Staying:
 def _examples(acts: Acts) -> list[str]:
     """Commands that show something in another terminal."""
     stack = f"--stack {STACK}"
-    person = acts.people[0]
-    customer = acts.stage.customers[person.name]
-    return [f"usage-reporter report {stack} --customer {customer} --dry-run"]
+    customers = [acts.stage.customers[person.name] for person in acts.people[:1]]
+    return [
+        *(f"usage-reporter explain {found.id} {stack}" for found in acts.explained[:1]),
+        *(f"usage-reporter report {stack} --customer {customer} --dry-run" for customer in customers),
+    ]
 
 
 def _print(told: Told, seconds: Mapping[str, float], staying: Staying | None, *, as_json: bool) -> None:
@@ -102,6 +113,7 @@ def _print(told: Told, seconds: Mapping[str, float], staying: Staying | None, *,
         print_json({**told.to_json(), "seconds": dict(seconds), **there})
         return
     _print_bills(told.bills)
+    print_line(summary(told.explained))
     print_line(f"demo: {'EXACT' if told.is_exact else 'NOT EXACT'}")
     if staying:
         print_line()

@@ -48,7 +48,7 @@ def of_slice(piece: SliceEvidence, line: Circumstances) -> Iterator[Difference]:
         yield ledger
     if piece.metered is None or piece.is_shared:
         return
-    told = piece.sent + piece.pending if line.has_ledger else piece.held
+    told = piece.held if piece.sent is None else piece.sent + piece.pending
     if ledger is not None and ledger.name in {Named.CHANGED, Named.MISSING}:
         told = piece.held
     if told is not None:
@@ -101,7 +101,7 @@ def _bill_against_stripe(found: LineEvidence, line: Circumstances) -> tuple[bool
 
 def _ledger_against_stripe(piece: SliceEvidence, line: Circumstances) -> Difference | None:
     """Why the ledger says something else than Stripe's summary, or is not what was written."""
-    if not line.has_ledger:
+    if piece.sent is None:
         return None
     odd, gone = changed(piece.sends), line.missing.get(piece.start, 0)
     says = f"the ledger's entry of {_name(piece)} says {to_wire(piece.sent)}"

@@ -82,8 +82,8 @@ class SliceEvidence:
     metered: Decimal | None
     """What OpenMeter has."""
     sends: tuple[CheckedSend, ...]
-    sent: Decimal
-    """What Stripe took of the sends, and counts, as the ledger has it."""
+    sent: Decimal | None
+    """What Stripe took of the sends, and counts, as the ledger has it; None without the ledger."""
     pending: Decimal
     """What was sent without an answer, or is doubted."""
     held: Decimal | None
@@ -116,7 +116,7 @@ class SliceEvidence:
             "in_line": self.is_in_line,
             "shared": self.is_shared,
             "metered": _text(self.metered),
-            "sent": to_wire(self.sent),
+            "sent": _text(self.sent),
             "pending": to_wire(self.pending),
             "rejected": to_wire(self.rejected),
             "held": _text(self.held),
@@ -262,7 +262,8 @@ def summary(invoices: Sequence[InvoiceEvidence]) -> str:
     """How many of the lines end in the billed quantity, in one line."""
     lines = [line for invoice in invoices for line in invoice.lines]
     fine = sum(1 for line in lines if line.is_explained)
-    return f"explained: {fine} of {len(lines)} lines end in the billed quantity"
+    others = f", {len(lines) - fine} with a difference" if fine < len(lines) else ""
+    return f"explained: {fine} of {len(lines)} lines end in the billed quantity{others}"
 
 
 def of_state(sends: Iterable[CheckedSend], *states: SendState) -> Decimal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,13 @@ def explain_bill(
         print_line(summary(found))
     if not all(one.is_explained for one in found):
         raise typer.Exit(1)
+
+
+async def explain_invoices(deployed: Stack, invoices: Sequence[str]) -> list[InvoiceEvidence]:
+    """The evidence for some invoices by their ids. Raises what the parts raise."""
+    async with operator(os.environ, deployed) as parts:
+        reader = EvidenceReader(parts, has_ledger=True)
+        return [await reader.invoice(await parts.billing.invoice(one)) for one in invoices]
 
 
 async def _explain(

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from cli.evidence import Named
+from cli.explain_page import _SAID
 from tests.cli.conftest import Run
+from tests.docs.documents import PROJECT, blocks
 from tests.integration.test_legacy import legacy_subscription
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 
@@ -370,6 +373,7 @@ def test_without_a_stack_the_ledger_is_missing(world: World, run: Run) -> None:
     [invoice] = result.json["invoices"]
     [line] = invoice["lines"]
     assert (line["metered"], line["sent"], line["held"], line["billed"]) == ("14.25", None, "14.25", "14.25")
+    assert {piece["sent"] for piece in line["slices"]} == {None}
     assert any("without --stack the ledger is not read" in note for note in invoice["notes"])
 
 
@@ -457,3 +461,21 @@ def test_a_page_that_cannot_be_written(world: World, run: Run, stack: str, tmp_p
 
     assert result.code == 1
     assert "cannot be written" in result.err
+
+
+def test_the_examples_in_the_document_are_what_it_prints(world: World, run: Run, stack: str) -> None:
+    subscription, customer = subscribed(world)
+    month(world)
+    shown = blocks(PROJECT / "docs" / "explain.md", "")
+
+    assert run("explain", invoice_of(world, subscription), "--stack", stack).out in shown
+
+    change(world, (START + 5 * DAY) // HOUR * HOUR, "2.25")
+    world.use(customer, END - 2, 3)
+    assert run("explain", invoice_of(world, subscription), "--stack", stack).out in shown
+
+
+def test_every_name_of_a_difference_is_in_the_document() -> None:
+    document = (PROJECT / "docs" / "explain.md").read_text()
+    assert [name.value for name in Named if f"`{name.value}`" not in document] == []
+    assert set(_SAID) == set(Named)

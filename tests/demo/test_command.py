@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,16 +11,43 @@ from typing import ClassVar, Self
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli.evidence import InvoiceEvidence, LineEvidence
 from cli.main import app
 from sandbox.cloud import LocalCloudError
 from sandbox.stage import STACK
 from sandbox.story import Bill, subscribers
+from usage_reporting.model import Target
 
 EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "ADA-0001", 12345)
 SHORT = Bill("Bell", "execution_duration", Decimal("2.5"), Decimal(2), "BELL-0001", 20)
 OVER = Bill("Curie", "api_calls", Decimal(7), Decimal(8), "CURIE-0001", 2002)
 
 Play = Callable[..., Result]
+
+
+def explained(bill: Bill, *, ends_in_billed: bool = True) -> InvoiceEvidence:
+    """An invoice of one line that ends in the billed quantity, or not."""
+    line = LineEvidence(
+        subscription="sub_1",
+        item="si_1",
+        price="price_1",
+        pricing="",
+        target=Target.MIRROR,
+        stripe_meter="mtr_1",
+        event_name=bill.meter,
+        openmeter_meter=bill.meter,
+        subject="cus_1",
+        start=0,
+        end=1,
+        billed=bill.billed,
+        amount=Decimal(bill.amount),
+        currency="usd",
+        is_final=True,
+        ends_in_billed=ends_in_billed,
+    )
+    return InvoiceEvidence(
+        "in_1", bill.invoice, "paid", "cus_1", bill.customer, "usd", Decimal(0), 0, 0, [line]
+    )
 
 
 @pytest.fixture
@@ -31,10 +59,12 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             def __init__(self, stage: object, *_: object) -> None:
                 self.stage = stage
                 self.people = subscribers(1_784_116_800)
+                self.explained: list[InvoiceEvidence] = []
 
             def play(self) -> list[Bill]:
                 if isinstance(outcome, BaseException):
                     raise outcome
+                self.explained = [explained(bill) for bill in outcome]
                 return outcome
 
         class Stage:
@@ -75,6 +105,16 @@ def test_one_line_that_is_not_exact_is_enough(play: Play, bill: Bill, verdict: s
 
 def test_no_bill_at_all_is_not_exact(play: Play) -> None:
     assert play(outcome=[]).exit_code == 1
+
+
+def test_a_line_that_explain_cannot_follow_is_not_exact(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.explained", functools.partial(explained, ends_in_billed=False))
+
+    result = play(outcome=[EXACT])
+
+    assert result.exit_code == 1
+    assert "explained: 0 of 1 lines end in the billed quantity, 1 with a difference" in result.stdout
+    assert result.stdout.splitlines()[-1] == "demo: NOT EXACT"
 
 
 def test_as_json_standard_output_is_one_document(play: Play) -> None:
@@ -130,6 +170,7 @@ def test_it_stays_until_it_is_stopped_and_says_how_to_reach_it(
     lines = result.stdout.splitlines()
     assert lines.index("demo: EXACT") < lines.index("export STRIPE_KEY=sk_test_sandbox")
     assert "export AWS_REGION='us-east-1 and more'" in lines
+    assert f"usage-reporter explain in_1 --stack {STACK}" in lines
     assert f"usage-reporter report --stack {STACK} --customer cus_ada --dry-run" in lines
 
 
