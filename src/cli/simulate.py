@@ -50,6 +50,14 @@ def simulate(
             "--meter-stream", help="STRIPE_METER_STREAM: on, off, or mixed: on in half of the worlds."
         ),
     ] = MeterStream.MIXED,
+    brake: Annotated[
+        bool,
+        typer.Option(
+            "--brake",
+            help="Hold usage that doubles until its deadline (BRAKE_FACTOR=2, BRAKE_DEADLINE=send); nothing "
+            "then ends unforeseen.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Play random customers, prices and faults in virtual time, and compare every invoice with the truth.
@@ -73,6 +81,7 @@ def simulate(
             periods,
             kinds,
             meter_stream=_STREAMS[meter_stream],
+            brake=brake,
             progress=show,
             shrinking=show_shrinking,
         )

@@ -38,10 +38,11 @@ def comes_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], dict[str, A
         def campaign(
             *arguments: Any,
             meter_stream: bool | None,
+            brake: bool,
             progress: Callable[[int], None],
             shrinking: Callable[[str], None],
         ) -> Any:
-            asked["arguments"], asked["meter_stream"] = arguments, meter_stream
+            asked["arguments"], asked["meter_stream"], asked["brake"] = arguments, meter_stream, brake
             progress(summary.periods)
             shrinking("5.3")
             return summary
@@ -148,3 +149,10 @@ def test_usage_goes_through_the_stream_in_half_of_the_worlds_unless_told(
     asked = comes_to(Summary(5, periods=10, worlds=1))
     assert simulate("--seed", "5", *options).exit_code == 0
     assert asked["meter_stream"] is meter_stream
+    assert asked["brake"] is False
+
+
+def test_the_brake_is_on_where_that_is_asked_for(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
+    asked = comes_to(Summary(5, periods=10, worlds=1))
+    assert simulate("--brake").exit_code == 0
+    assert asked["brake"] is True

@@ -438,11 +438,11 @@ def test_a_legacy_prices_period_has_its_end_as_deadline(world: World, rule: AtDe
     assert world.usage_records(item)[end + 1] == 50
     assert report(world).reason.startswith("the period from 2026-08-15T12:00:00Z has 5050 in OpenMeter, 50.5")
     assert braked(world) == [5000]
-    world.travel(second_end - 21 * MINUTE)
-    world.tick("closing")
+    world.travel(second_end - 3 * HOUR)
+    world.tick()
     assert world.usage_records(item)[end + 1] == 50
-    world.travel(second_end - 19 * MINUTE)
-    world.tick("closing")
+    world.travel(second_end - 110 * MINUTE)
+    world.tick()
     assert world.usage_records(item)[end + 1] == (5050 if rule is AtDeadline.SEND else 50)
 
 

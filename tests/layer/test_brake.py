@@ -15,6 +15,7 @@ from usage_reporting.brake import (
     APART,
     FAMILIAR_AFTER,
     NEAR,
+    NEAR_PERIOD_END,
     REMEMBERED,
     AtDeadline,
     Brake,
@@ -164,7 +165,9 @@ def test_the_reason_names_the_worst_and_counts_the_others() -> None:
 
     assert "the hour 2026-07-15T12:00:00Z has 5000 in OpenMeter, 500 times its highest hour" in said
     assert "(10), and 2 more like it; " in said
-    assert "sent 20 minutes before its invoice is final" in said
+    assert "sent 20 minutes before its invoice is final; " in said
+    legacy = replace(BRAKE, at_deadline=AtDeadline.SEND).reason(jumps.values(), "cus_1", is_legacy=True)
+    assert "sent 2 hours before its period ends; " in legacy
     assert said.endswith("report --stack NAME --customer cus_1 --accept`")
 
 
@@ -190,6 +193,13 @@ def test_two_closing_reads_fall_into_the_time_before_a_deadline(until_next_tick:
     last_look = [deadline - LAST_LOOK] if deadline < ticks[0] + CLOSING_EVERY + 180 else []
 
     assert len(ticks) + len(last_look) >= 2
+
+
+@given(st.integers(0, HOUR - 1))
+def test_two_hourly_ticks_fall_into_the_time_before_a_legacy_periods_end(until_next_tick: int) -> None:
+    end, brake = NOON + 7 * HOUR + until_next_tick, Brake(D(2), at_deadline=AtDeadline.SEND)
+
+    assert sum(brake.lets_go(end, at, NEAR_PERIOD_END) for at in range(NOON, end, HOUR)) >= 2
 
 
 def test_other_slices_go_on() -> None:

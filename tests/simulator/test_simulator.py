@@ -18,6 +18,7 @@ from sandbox.simulator.shrink import as_test, shrunk
 from sandbox.simulator.trouble import KINDS, CrashError, Trouble
 from sandbox.simulator.verdict import judge
 from sandbox.simulator.world import World
+from usage_reporting.brake import Brake
 
 MIDNIGHT = 1_799_712_000
 """2027-01-11T00:00:00Z"""
@@ -173,3 +174,20 @@ def test_a_fault_strikes_after_its_skips_and_as_often_as_it_says() -> None:
 
     assert [trouble.take("crash") is not None for _ in range(4)] == [False, True, True, False]
     assert not issubclass(CrashError, Exception)
+
+
+def test_with_the_brake_on_what_it_held_is_billed_all_the_same() -> None:
+    made = history_of("brake.9", (), brake=True)
+    outcome = World(made).play()
+    verdict = judge(made, outcome)
+
+    assert verdict.wrong == []
+    assert sum(one.report.is_braked for one in outcome.reports) > 10
+    assert made.brake
+    assert not history_of("brake.9", ()).brake
+
+
+def test_a_brake_that_holds_past_the_deadline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Brake, "lets_go", lambda *_: False)
+
+    assert play("brake.9", (), brake=True).verdict.under > 0

@@ -18,7 +18,10 @@ from usage_reporting.model import Reading
 from usage_reporting.windows import DAY, HOUR, MINUTE, OLDEST_SLICE, rfc3339
 
 NEAR = 20 * MINUTE
-"""So long before the deadline usage is let go, where that is set: two closing reads fall into it."""
+"""So long before a draft becomes final usage is let go, where that is set: two closing reads fall into it."""
+NEAR_PERIOD_END = 2 * HOUR
+"""So long before the end of a legacy price's period: closing ticks do not list one that is canceled in its
+course, and two hourly ones fall into that time."""
 
 APART = 2
 """Days between an hour and those that it is compared with: what grows read by read is not its own measure."""
@@ -156,21 +159,21 @@ class Brake:
         """Whether `value` is above the factor and the floor; where nothing is usual, nothing is."""
         return usual > 0 and value > max(usual * self.factor, self.floor * hours)
 
-    def lets_go(self, deadline: int | None, now: int) -> bool:
+    def lets_go(self, deadline: int | None, now: int, near: int = NEAR) -> bool:
         """Whether what is held is sent now; None: its invoice has no deadline yet. UTC seconds."""
-        return self.at_deadline is AtDeadline.SEND and deadline is not None and deadline - now <= NEAR
+        return self.at_deadline is AtDeadline.SEND and deadline is not None and deadline - now <= near
 
-    def reason(self, jumps: Iterable[Jump], customer: str) -> str:
+    def reason(self, jumps: Iterable[Jump], customer: str, *, is_legacy: bool = False) -> str:
         """What jumped, why it is held, what becomes of it, and what releases it."""
         found = sorted(jumps, key=lambda jump: jump.times, reverse=True)
         worst, others = found[0], len(found) - 1
         more = f", and {others} more like it" if others else ""
         times = worst.times.quantize(Decimal("0.1"), rounding=ROUND_DOWN)
-        at_last = (
-            f"it is sent {NEAR // MINUTE} minutes before its invoice is final"
-            if self.at_deadline is AtDeadline.SEND
-            else "it stays held past its invoice"
-        )
+        at_last = "it stays held past its invoice"
+        if self.at_deadline is AtDeadline.SEND:
+            before = f"{NEAR // MINUTE} minutes before its invoice is final"
+            at_end = f"{NEAR_PERIOD_END // HOUR} hours before its period ends"
+            at_last = f"it is sent {at_end if is_legacy else before}"
         return (
             f"{worst.what} has {to_wire(worst.value)} in OpenMeter, {to_wire(times)} {worst.than} "
             f"({to_wire(worst.usual)}){more}; BRAKE_FACTOR is {to_wire(self.factor)}, so it is held and "

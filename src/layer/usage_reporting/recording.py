@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from usage_reporting import advice
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
-from usage_reporting.brake import usual_total
+from usage_reporting.brake import NEAR_PERIOD_END, usual_total
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.heads import Heads, Options
@@ -162,13 +162,13 @@ class Recording:
         self, report: Report, entry: Entry, span: Span, send: Send, options: Options
     ) -> bool:
         """Whether the brake holds a period's total; the ledger then knows how much of it."""
-        now, more = self.clock(), send.value - _held(entry)
-        jump = self.settings.brake.total_jump(span.start, send.value, entry.usual) if more > 0 else None
+        brake, now, more = self.settings.brake, self.clock(), send.value - _held(entry)
+        jump = brake.total_jump(span.start, send.value, entry.usual) if more > 0 else None
         # Stripe takes no usage record after the period's end: that is the deadline.
-        if jump is None or options.accept or self.settings.brake.lets_go(span.end, now):
+        if jump is None or options.accept or brake.lets_go(span.end, now, NEAR_PERIOD_END):
             return False
         report.is_braked = True
-        report.note(Status.HELD, self.settings.brake.reason([jump], report.customer_meter.customer))
+        report.note(Status.HELD, brake.reason([jump], report.customer_meter.customer, is_legacy=True))
         noted = replace(entry, braked={span.start: more})
         if noted.braked != entry.braked and not options.dry_run:
             await self.ledger.write_entry(noted, now)

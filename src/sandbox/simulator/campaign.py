@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections import Counter
@@ -79,9 +80,11 @@ class Summary:
         }
 
 
-def play(seed: str, kinds: Sequence[str] = KINDS, meter_stream: bool | None = None) -> Played:
+def play(
+    seed: str, kinds: Sequence[str] = KINDS, meter_stream: bool | None = None, *, brake: bool = False
+) -> Played:
     """Play the world of one seed."""
-    return play_history(history_of(seed, kinds, meter_stream=meter_stream))
+    return play_history(history_of(seed, kinds, meter_stream=meter_stream, brake=brake))
 
 
 def play_history(history: History) -> Played:
@@ -96,6 +99,7 @@ def campaign(
     kinds: Sequence[str] = KINDS,
     *,
     meter_stream: bool | None = None,
+    brake: bool = False,
     processes: int | None = None,
     progress: Callable[[int], None] = lambda _periods: None,
     shrinking: Callable[[str], None] = lambda _seed: None,
@@ -106,30 +110,31 @@ def campaign(
     so far, `shrinking` of the world that is made smaller from now on.
     """
     summary = Summary(seed)
-    for played in _played(seed, kinds, meter_stream, processes or os.cpu_count() or 1):
+    play_one = functools.partial(play, kinds=kinds, meter_stream=meter_stream, brake=brake)
+    for played in _played(seed, play_one, processes or os.cpu_count() or 1):
         summary.add(played)
         progress(summary.periods)
         if played.verdict.wrong:
             shrinking(played.seed)
-            history = history_of(played.seed, kinds, meter_stream=meter_stream)
+            history = history_of(played.seed, kinds, meter_stream=meter_stream, brake=brake)
             summary.wrong.append(_shown(played, history, in_full=len(summary.wrong) < _WRONG_SHOWN))
         if summary.periods >= periods:
             break
     return summary
 
 
-def _played(seed: int, kinds: Sequence[str], meter_stream: bool | None, processes: int) -> Iterator[Played]:
+def _played(seed: int, play_one: Callable[[str], Played], processes: int) -> Iterator[Played]:
     number = 0
     if processes == 1:
         while True:
-            yield play(f"{seed}.{number}", kinds, meter_stream)
+            yield play_one(f"{seed}.{number}")
             number += 1
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         waiting: list[Future[Played]] = []
         try:
             while True:
                 while len(waiting) < processes * _AHEAD:
-                    waiting.append(pool.submit(play, f"{seed}.{number}", kinds, meter_stream))
+                    waiting.append(pool.submit(play_one, f"{seed}.{number}"))
                     number += 1
                 yield waiting.pop(0).result()
         finally:

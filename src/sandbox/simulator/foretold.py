@@ -43,6 +43,8 @@ class Foretold:
             return True
         if status in {"unknown", "handed_over"}:
             return bool(one.strikes) or self._repeats_stored_error(one)
+        if status == "held" and one.report.is_braked:
+            return True  # its bill tells whether it was let go in time
         if status == "held":
             was_empty = "openmeter_empty" in one.strikes
             return was_empty or self.looks.is_held(one) or self._is_taken_back_late(one)

@@ -62,14 +62,17 @@ def history_of(
     endings: Sequence[str] = ENDINGS,
     *,
     meter_stream: bool | None = None,
+    brake: bool = False,
 ) -> History:
     """A random world; only the named kinds of fault and of ending are in it.
 
-    `meter_stream`: whether usage goes through Stripe's stream; None: in half of the worlds.
+    `meter_stream`: whether usage goes through Stripe's stream; None: in half of the worlds. `brake`: usage
+    that doubles is held until its deadline; what ends unforeseen, or has no deadline, is then not in it.
     """
-    world = _Generator(random.Random(seed), faults, frozenset(endings)).history(seed)
+    possible = frozenset(endings) - (_UNFORESEEN | {"pause_collection"} if brake else set())
+    world = _Generator(random.Random(seed), faults, possible).history(seed)
     is_drawn = random.Random(f"meter stream of {seed}").random() < 0.5
-    return replace(world, meter_stream=is_drawn if meter_stream is None else meter_stream)
+    return replace(world, meter_stream=is_drawn if meter_stream is None else meter_stream, brake=brake)
 
 
 class _Generator:

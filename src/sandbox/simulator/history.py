@@ -150,6 +150,8 @@ class History:
     hold_drafts: bool = False
     meter_stream: bool = False
     """The setting STRIPE_METER_STREAM."""
+    brake: bool = False
+    """Whether usage that doubles is held until its deadline: BRAKE_FACTOR, with BRAKE_DEADLINE=send."""
 
     @property
     def size(self) -> int:

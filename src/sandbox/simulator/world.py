@@ -41,6 +41,7 @@ from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.settings import LIVE_RETRY_DELAYS
 from usage_reporting import telemetry
+from usage_reporting.brake import AtDeadline
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import UsageReportingError
@@ -99,6 +100,8 @@ class World:
                 allow_decrease=history.allow_decrease,
                 hold_drafts=history.hold_drafts,
                 stripe_meter_stream=history.meter_stream,
+                brake_factor=Decimal(2) if history.brake else Decimal(0),
+                brake_deadline=AtDeadline.SEND,
             ),
             secret=Secret(API_KEY, (webhook_secret,)),
             page_size=history.page_size,
