@@ -120,15 +120,7 @@ class Heads:
                 f"customer {customer_meter.customer} is deleted, its metadata with it, and the ledger never "
                 "knew its subject, so its usage cannot be told; bill it by an invoice item"
             )
-        first = Head(
-            pk=customer_meter.pk,
-            subject=customer_meter.subject,
-            openmeter_meter=customer_meter.openmeter_meter,
-            table=table,
-            seen_at=customer_meter.seen_at,
-            bounds=frozenset(span.start for span in customer_meter.spans),
-            known_from=now if customer_meter.meter is None else 0,
-        )
+        first = Head.at_first_sight(customer_meter, table, now)
         if options.accept:
             # It counts, though usage that Stripe holds may have to be adopted yet.
             await self._claim(customer_meter, first, customer_meter.spans, options)

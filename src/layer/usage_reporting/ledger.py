@@ -161,6 +161,19 @@ class Head:
     """What the brake compares hours with; empty where it is off."""
     version: int = 0
 
+    @classmethod
+    def at_first_sight(cls, customer_meter: CustomerMeter, table: str, now: int) -> Head:
+        """The head of a customer meter that the ledger did not know; `sees` adds what Stripe shows."""
+        return cls(
+            pk=customer_meter.pk,
+            subject=customer_meter.subject,
+            openmeter_meter=customer_meter.openmeter_meter,
+            table=table,
+            seen_at=customer_meter.seen_at,
+            bounds=frozenset(span.start for span in customer_meter.spans),
+            known_from=now if customer_meter.meter is None else 0,
+        )
+
     def sees(self, customer_meter: CustomerMeter, now: int) -> Head:
         """The head after a look at Stripe: bounds and spans of the last 35 days are kept."""
         oldest = now - BOUNDS_KEPT

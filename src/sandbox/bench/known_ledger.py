@@ -43,12 +43,5 @@ async def _know(stand_ins: StandIns, file: Path, now: int) -> int:
 
 def known(customer_meter: CustomerMeter, table: str, now: int) -> Item:
     """The head of a customer meter of which Stripe held nothing at first sight, just read in full."""
-    first = Head(
-        pk=customer_meter.pk,
-        subject=customer_meter.subject,
-        openmeter_meter=customer_meter.openmeter_meter,
-        table=table,
-        seen_at=customer_meter.seen_at,
-        bounds=frozenset(span.start for span in customer_meter.spans),
-    )
-    return replace(first.sees(customer_meter, now), full_read_at=now, read_at=now).to_item(now)
+    seen = Head.at_first_sight(customer_meter, table, now).sees(customer_meter, now)
+    return replace(seen, full_read_at=now, read_at=now).to_item(now)
