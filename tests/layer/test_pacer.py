@@ -13,17 +13,12 @@ from typing import Any
 import pytest
 
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
-from usage_reporting.pacer import DRAIN_S, LEAST_FULL, SLACK_S, Pacer
+from usage_reporting.pacer import DRAIN_S, LEAST_FULL, Pacer, paced
 
 LIVE, TEST = "sk_live_1", "rk_test_1"
 EVENTS = "/v1/billing/meter_events"
 STREAM = "/v2/billing/meter_event_stream"
 Path = Callable[[int], str]
-
-
-def full(limit: float) -> float:
-    """Calls a second that may begin where so many may arrive."""
-    return (limit - 1) / (1 + SLACK_S)
 
 
 @dataclass
@@ -193,7 +188,7 @@ def test_another_key_has_its_own_limits(world: World) -> None:
 
     assert live == pytest.approx(0.09, abs=0.02)
     assert again == pytest.approx(live, abs=1e-6)
-    assert test == pytest.approx(99 / full(25), abs=0.1)
+    assert test == pytest.approx(99 / paced(25), abs=0.1)
 
 
 def test_a_tiny_share_does_not_starve(world: World) -> None:
@@ -213,7 +208,7 @@ def test_ten_thousand_wait_in_order(world: World) -> None:
     world.run(*(one(number) for number in range(10_000)))
 
     assert order == list(range(10_000))
-    assert world.clock.exact == pytest.approx(10_000 / full(1_000), rel=0.01)
+    assert world.clock.exact == pytest.approx(10_000 / paced(1_000), rel=0.01)
 
 
 def test_a_late_timer_costs_nothing(world: World) -> None:
@@ -223,7 +218,7 @@ def test_a_late_timer_costs_nothing(world: World) -> None:
     pacer = Pacer(monotonic=lambda: world.clock.exact, sleep=late)
 
     assert begun(world, pacer, [(LIVE, "post", EVENTS)] * 930)[-1] == pytest.approx(
-        930 / full(1_000), abs=0.05
+        930 / paced(1_000), abs=0.05
     )
 
 
@@ -271,7 +266,7 @@ def test_refusals_of_what_was_under_way_count_once(world: World) -> None:
     pacer = world.pacer()
     world.run(turned_away(pacer, "/v1/invoices", "endpoint-rate", times=10))
 
-    assert speed(world, pacer, "/v1/invoices") == pytest.approx(0.75 * full(25), abs=2)
+    assert speed(world, pacer, "/v1/invoices") == pytest.approx(0.75 * paced(25), abs=2)
 
 
 def test_an_endpoint_that_is_slowed_down_leaves_the_others_as_they_were(world: World) -> None:
@@ -393,7 +388,7 @@ def test_a_slow_down_counts_for_those_who_wait_already(world: World) -> None:
 
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert max(gaps) == pytest.approx(DRAIN_S, abs=0.06)
-    assert gaps[-1] == pytest.approx(1 / (0.75 * full(25)), rel=0.1)
+    assert gaps[-1] == pytest.approx(1 / (0.75 * paced(25)), rel=0.1)
 
 
 def test_an_endpoint_has_a_share_of_its_own(world: World) -> None:
@@ -402,5 +397,5 @@ def test_an_endpoint_has_a_share_of_its_own(world: World) -> None:
 
     world.rush(server, [lister], LIVE, same("/v1/subscriptions"), 20)
 
-    assert server.per_second(5, 20) == pytest.approx(0.85 * full(25), rel=0.03)
+    assert server.per_second(5, 20) == pytest.approx(0.85 * paced(25), rel=0.03)
     assert server.refused == []

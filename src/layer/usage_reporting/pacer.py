@@ -128,6 +128,11 @@ class _Lane:
         return self._most + (self.monotonic() - self._crowded_at) // ONE_MORE_AT_ONCE_S
 
 
+def paced(limit: float, share: float = 1.0) -> float:
+    """Calls a second that begin where so many may arrive, by a process with such a share of them."""
+    return (limit - 1) / (1 + SLACK_S) * share
+
+
 @dataclass(slots=True)
 class Turn:
     """One call's turn: from its beginning until `end`."""
@@ -201,6 +206,6 @@ class Pacer:
         lane = self._lanes.get((is_test, name))
         if lane is None:
             share = self._endpoint_share if name else self._share
-            full = max((limit - 1) / (1 + SLACK_S) * share, LEAST_FULL)
+            full = max(paced(limit, share), LEAST_FULL)
             lane = self._lanes[(is_test, name)] = _Lane(full, self._monotonic, self._sleep)
         return lane

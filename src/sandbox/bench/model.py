@@ -15,7 +15,7 @@ from typing import Final
 from usage_reporting.lister import WHOLE_PAGES
 from usage_reporting.meter_event_stream import MOST_EVENTS
 from usage_reporting.openmeter import MOST_SUBJECTS
-from usage_reporting.pacer import LIVE, SLACK_S
+from usage_reporting.pacer import LIVE, paced
 from usage_reporting.stripe_api import PAGE_SIZE
 
 HOURS_A_MONTH: Final = 730
@@ -151,19 +151,14 @@ def estimate(subscriptions: int, rhythm: Rhythm, *, stream: bool, workers: int |
         list_calls=list_calls,
         sends=requests + (min(running, pages) if stream else 0),
         queries=round(pages * queries_a_page),
-        list_seconds=list_calls / min(CHAINS / LIST_CALL_S, _paced(LIVE.endpoint, SCHEDULE_SHARE)),
-        send_seconds=requests / _paced(LIVE.own[_STREAM if stream else _METER_EVENTS], WORKERS_SHARE),
+        list_seconds=list_calls / min(CHAINS / LIST_CALL_S, paced(LIVE.endpoint, SCHEDULE_SHARE)),
+        send_seconds=requests / paced(LIVE.own[_STREAM if stream else _METER_EVENTS], WORKERS_SHARE),
         page_seconds=page_seconds,
         workers=running,
         read_units=round(found * (1 + entries)),
         write_units=round(found * WRITES[rhythm] + (requests * CARRIED_KB if stream else 0)),
         sqs_requests=pages * 3,
     )
-
-
-def _paced(limit: float, share: float) -> float:
-    """Calls a second that the pacer lets through."""
-    return (limit - 1) / (1 + SLACK_S) * share
 
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
