@@ -153,8 +153,7 @@ class Billing:
 
     async def read_page(self, page: SubscriptionPage) -> Listing:
         """The customer meters of a page of subscriptions, as of when it was asked for."""
-        listing = await self._listing(page.subscriptions, self.customer_meters)
-        return replace(listing, customer_meters=as_of(page.asked_at, listing.customer_meters))
+        return await self._listing(page.asked_at, page.subscriptions, self.customer_meters)
 
     def _subscriptions_query(self, filters: Mapping[str, Any], cursor: str) -> Json:
         query = {**filters, **({"starting_after": cursor} if cursor else {})}
@@ -344,8 +343,7 @@ class Billing:
         """List pages as of when they were asked for: reading one takes time, in which much may change."""
         async with aclosing(read_ahead(self._asked(path, query))) as pages:
             async for asked_at, page in pages:
-                listing = await self._listing(page, read)
-                yield replace(listing, customer_meters=as_of(asked_at, listing.customer_meters))
+                yield await self._listing(asked_at, page, read)
 
     async def _asked(self, path: str, query: Json) -> AsyncGenerator[tuple[int, list[Json]]]:
         """The pages of a list, each with when it was asked for, UTC seconds."""
@@ -356,9 +354,12 @@ class Billing:
                 asked_at = self.clock()
 
     async def _listing(
-        self, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]
+        self, asked_at: int, page: Sequence[Json], read: Callable[[Json], Awaitable[list[CustomerMeter]]]
     ) -> Listing:
-        """The customer meters of a list page; what cannot be read of it does not stop the others."""
+        """The customer meters of a list page as of when it was asked for, UTC seconds.
+
+        What cannot be read of it does not stop the others.
+        """
         found: list[CustomerMeter] = []
         for number, one in enumerate(page):
             if number % READ_AT_A_TIME == 0:
@@ -369,7 +370,7 @@ class Billing:
                 self.unreadable[one["id"]] = error.reason
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 self.unreadable[one["id"]] = f"Stripe's answer lacks or misshapes something: {error!r}"
-        return Listing(merged(found), page[-1]["id"] if page else "")
+        return Listing(as_of(asked_at, merged(found)), page[-1]["id"] if page else "")
 
     async def items(self, subscription: Json) -> list[Json]:
         """All items of a subscription, beyond the page that it shows."""
