@@ -82,9 +82,7 @@ class Case:
         """Work out spans, bounds and the range to read."""
         self.spans = known_spans(self.customer_meter, self.head, self.now)
         self.is_full = (
-            self.options.full
-            or self.customer_meter.closing
-            or self.now - self.head.full_read_at > FULL_READ_EVERY
+            self.options.full or self.customer_meter.closing or is_full_read_due(self.head, self.now)
         )
         self._cut()
 
@@ -124,7 +122,7 @@ class Case:
     def is_due_again(self) -> bool:
         """Whether the last full reading is due to be repeated."""
         is_first = self.head.full_read_at <= LONG_AGO
-        return not is_first and self.now - self.head.full_read_at > FULL_READ_EVERY
+        return not is_first and is_full_read_due(self.head, self.now)
 
     @property
     def is_due_to_be_remembered(self) -> bool:
@@ -314,6 +312,11 @@ class Case:
             if send.counts and span.holds(send.stamp) and send.stamp >= since
         ]
         return Prospect(span, sum((reading.value for reading in inside), ZERO), sum(told, ZERO), since)
+
+
+def is_full_read_due(head: Head, now: int) -> bool:
+    """Whether the last full reading is so old at `now`, UTC seconds, that another one is due."""
+    return now - head.full_read_at > FULL_READ_EVERY
 
 
 def read_in_full_together(cases: Collection[Case]) -> None:

@@ -13,7 +13,7 @@ from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.brake import usual_total
 from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
-from usage_reporting.hours import FULL_READ_EVERY, HOURS_REREAD, OPENNESS, known_spans
+from usage_reporting.hours import HOURS_REREAD, OPENNESS, is_full_read_due, known_spans
 from usage_reporting.ledger import Entry, Head, Key
 from usage_reporting.model import CustomerMeter, Line, Prospect, Report, Send, SendState, Span, SpanState
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
@@ -105,7 +105,7 @@ class TotalsCase:
 
     @property
     def _is_full(self) -> bool:
-        is_due = self.now - self.head.full_read_at > FULL_READ_EVERY
+        is_due = is_full_read_due(self.head, self.now)
         return self.options.full or self.customer_meter.closing or is_due
 
     def look_at(self, head: Head) -> None:
