@@ -34,12 +34,6 @@ class Ideal:
         """The longest."""
         return max(self.lists, self.queries, self.sends)
 
-    @property
-    def binds(self) -> str:
-        """Which one that is."""
-        parts = {"lists": self.lists, "queries": self.queries, "sends": self.sends}
-        return max(parts, key=parts.__getitem__)
-
 
 def ideal(subscriptions: int, changed: int, *, stream: bool) -> Ideal:
     """The ideal of one tick over so many subscriptions of which so many changed in one hour."""
