@@ -195,9 +195,10 @@ def _watched(made: Healthy) -> None:
     sns = aws("sns")
     made.topic = sns.create_topic(Name="alarms")["TopicArn"]
     sns.subscribe(TopicArn=made.topic, Protocol="sms", Endpoint="+15005550006")
-    watched = [("UsageReporting", name, "service", STACK) for name in sorted(ALARMED)]
-    watched.append(("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "dead"))
-    for namespace, metric, dimension, value in watched:
+    for metric in sorted(ALARMED):
+        is_ours = not metric.startswith("Approximate")
+        namespace = "UsageReporting" if is_ours else "AWS/SQS"
+        dimension, value = ("service", STACK) if is_ours else ("QueueName", "dead")
         aws("cloudwatch").put_metric_alarm(
             AlarmName=f"{metric}Alarm",
             Namespace=namespace,

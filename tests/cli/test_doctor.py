@@ -11,9 +11,11 @@ from botocore.exceptions import ClientError
 
 from cli.checks.keys import PROBE
 from cli.checks.patient import Aws
+from cli.checks.stack import ALARMED
 from cli.destination import EVENT_TYPES
 from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, aws, make_stack, secret_of
 from tests.cli.healthy import LEAST, NOW, Examination, Healthy, healthy
+from tests.infrastructure.template import resources
 from tests.integration.test_legacy import legacy_subscription
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.config import Mode
@@ -632,6 +634,27 @@ def test_alarms_that_nobody_hears(healthy: Healthy) -> None:
     assert "docs/runbook.md" in said[3]["fix"]
 
 
+def test_a_subscription_that_waits_to_be_confirmed(healthy: Healthy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = Aws.pages
+
+    async def unconfirmed(self: Aws, service: str, operation: str, member: str, **params: Any) -> list[Any]:
+        found = await pages(self, service, operation, member, **params)
+        return (
+            [{**one, "SubscriptionArn": "PendingConfirmation"} for one in found]
+            if service == "sns"
+            else found
+        )
+
+    monkeypatch.setattr(Aws, "pages", unconfirmed)
+
+    assert "1 wait to be confirmed" in healthy.doctor().only("Alarms")["seen"]
+
+
+def test_the_metrics_that_must_be_heard_are_the_templates() -> None:
+    alarms = resources("AWS::CloudWatch::Alarm").values()
+    assert {one["Properties"]["MetricName"] for one in alarms} == ALARMED
+
+
 # Other writers
 
 
@@ -713,13 +736,20 @@ def test_what_aws_does_not_allow_is_said(healthy: Healthy, monkeypatch: pytest.M
     assert levels(found.of("Alarms")) == levels(found.of("Mapping")) == ["ok"]
 
 
-def test_a_stack_of_something_else(healthy: Healthy) -> None:
-    make_stack({"WebhookFunctionName": "webhook", "SecretArn": healthy.outputs["SecretArn"]}, "half")
+def test_a_stack_that_is_not_all_there(healthy: Healthy) -> None:
+    less = {name: value for name, value in healthy.outputs.items() if name != "DeadLetterQueueUrl"}
+    make_stack(less, "older")
 
-    result = healthy.run("doctor", "--stack", "half")
+    result = healthy.run("doctor", "--stack", "older")
 
-    assert result.code in {1, 2}
-    assert "no output LedgerTableName" in result.err or "lacks the outputs" in result.out
+    assert result.code == 1
+    assert "problem  Stack             stack older lacks the outputs DeadLetterQueueUrl" in result.out
+    assert "warning  Alarms            not looked at: the stack is not all there" in result.out
+
+    del less["LedgerTableName"]
+    make_stack(less, "none")
+    result = healthy.run("doctor", "--stack", "none")
+    assert (result.code, "no output LedgerTableName" in result.err) == (2, True)
 
 
 def test_wrong_use(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

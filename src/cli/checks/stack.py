@@ -35,6 +35,7 @@ ALARMED = frozenset(
         "VerdictOver",
         "TickClosing",
         "TickAll",
+        "ApproximateNumberOfMessagesVisible",
     }
 )
 """The metrics that must not go unheard; a test compares them with the template."""
