@@ -11,6 +11,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
 HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
 RUNBOOK = PROJECT / "docs" / "runbook.md"
+DOCTOR = PROJECT / "docs" / "doctor.md"
 DOCUMENTS = (README, *sorted((PROJECT / "docs").glob("*.md")))
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import typer.main
 
+from cli.checks.keys import CUSTOMERS, EVENTS, INVOICES, METER_EVENTS, READS, USAGE_RECORDS
+from cli.doctor import CHECKS, OF_STACK
 from cli.event import PLAIN
 from cli.main import app
 from cli.signing import KINDS
 from tests.docs.documents import (
+    DOCTOR,
     DOCUMENTS,
     HOW_IT_WORKS,
     PROJECT,
@@ -159,6 +162,28 @@ def test_each_code_of_a_refusal_is_explained() -> None:
         codes = re.findall(r"`(\w+)`", row[0])
         stops = {error_reports.remedy_for(code) is error_reports.Remedy.STOP for code in codes}
         assert stops == {row[1].startswith("not sent again")}, row[0]
+
+
+def test_each_check_of_the_doctor_is_explained() -> None:
+    checks = [check.name for check in (*CHECKS, *OF_STACK)]
+    assert re.findall(r"^### (.+)$", text(DOCTOR), re.MULTILINE) == checks
+
+
+def test_the_doctor_asks_for_the_permissions_of_the_table() -> None:
+    [table] = tables(section(README, "Deploy"))
+    for scope in (*READS, EVENTS, CUSTOMERS, METER_EVENTS, INVOICES, USAGE_RECORDS):
+        [permission] = [row[1] for row in table if scope.resource in row[0].split(" (")[0].split(", ")]
+        assert scope.permission in permission
+
+
+def test_what_the_doctor_reads_in_aws_is_named() -> None:
+    files = (PROJECT / "src" / "cli" / "checks").glob("*.py")
+    asked = re.compile(r"\.(?:call|pages)\(\s*\"([a-z]+)\",\s*\"([a-z_]+)\"")
+    calls = {found for file in files for found in asked.findall(file.read_text())}
+    actions = {f"{service}:{operation.title().replace('_', '')}" for service, operation in calls}
+    assert len(actions) > 10
+    named = {span for span in spans(DOCTOR) if re.fullmatch(r"[a-z]+:[A-Z]\w+", span)}
+    assert named == actions | {"secretsmanager:GetSecretValue", "dynamodb:BatchGetItem"}
 
 
 def test_outputs_and_functions_exist() -> None:
