@@ -215,6 +215,12 @@ def test_a_stack_that_is_not_connected(healthy: Healthy, monkeypatch: pytest.Mon
     assert found.of("Permissions")[0]["level"] == "warning"
     assert levels(found.of("Queues")) == levels(found.of("Alarms")) == ["ok"]
 
+    monkeypatch.setenv("STRIPE_KEY", "sk_test_sandbox")
+    found = healthy.doctor()
+    assert levels(found.of("Stripe key")) == ["problem", "warning"]
+    assert levels(found.of("Permissions")) == ["warning"]
+    assert levels(found.of("Mapping")) == levels(found.of("Grace")) == ["ok"]
+
 
 def test_a_revoked_key_of_the_stack(healthy: Healthy) -> None:
     healthy.world.stripe.change_settings(api_keys=frozenset({"sk_test_other"}))
@@ -410,7 +416,7 @@ def test_deliveries_that_fail(healthy: Healthy) -> None:
 
     one = healthy.doctor().only("Deliveries")
     assert one["level"] == "problem"
-    assert "1 events of the last 3 days were not delivered, 1 of them still pending" in one["seen"]
+    assert one["seen"] == "not delivered in the last 3 days: 1 event, the oldest 12 minutes ago"
     assert f"sam logs --stack-name {STACK} --name WebhookFunction" in one["fix"]
 
     world.client.v1.webhook_endpoints.create(
@@ -639,6 +645,8 @@ def test_a_subscription_that_waits_to_be_confirmed(healthy: Healthy, monkeypatch
 
     async def unconfirmed(self: Aws, service: str, operation: str, member: str, **params: Any) -> list[Any]:
         found = await pages(self, service, operation, member, **params)
+        if service == "sns" and is_denied:
+            raise ClientError({"Error": {"Code": "AuthorizationError", "Message": "no"}}, operation)
         return (
             [{**one, "SubscriptionArn": "PendingConfirmation"} for one in found]
             if service == "sns"
@@ -647,7 +655,12 @@ def test_a_subscription_that_waits_to_be_confirmed(healthy: Healthy, monkeypatch
 
     monkeypatch.setattr(Aws, "pages", unconfirmed)
 
+    is_denied = False
     assert "1 wait to be confirmed" in healthy.doctor().only("Alarms")["seen"]
+    is_denied = True
+    denied = healthy.doctor().only("Alarms")
+    assert denied["level"] == "warning"
+    assert f"whether anybody hears {healthy.topic} could not be checked" in denied["seen"]
 
 
 def test_the_metrics_that_must_be_heard_are_the_templates() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cli.checks.finding import Finding, duration, ok, problem, some_of, warning
+from cli.checks.finding import Finding, count, duration, ok, problem, some_of, warning
 from cli.checks.patient import Patient
 from cli.destination import (
     DESCRIPTION,
@@ -127,7 +128,7 @@ async def destinations(patient: Patient) -> list[Finding]:
     fix = patient.command("connect")
     said = [*_of_kind(found, "webhook endpoint", url, fix), *_of_kind(found, "event destination", url, fix)]
     here = [one for one in found if one.url == url]
-    said += _unknown_secrets(here, patient.stack.read_secret(), fix)
+    said += _unknown_secrets(here, await asyncio.to_thread(patient.stack.read_secret), fix)
     if not said:
         what = " and ".join(one.name for one in here)
         said = [ok(f"{what}: enabled, with the right events and version; their secrets are in the stack's")]
@@ -188,11 +189,10 @@ async def deliveries(patient: Patient) -> list[Finding]:
     if not page:
         return [ok(f"all events of the last {duration(LOOKED_BACK)} that concern us were delivered")]
     oldest = min(int(one["created"]) for one in page)
-    pending = sum(1 for one in page if one.get("pending_webhooks"))
-    how_many = f"{len(page)}{' or more' if has_more else ''}"
+    how_many = f"more than {len(page)} events" if has_more else count(len(page), "event")
     seen = (
-        f"{how_many} events of the last {duration(LOOKED_BACK)} were not delivered, {pending} of them still "
-        f"pending; the oldest is {duration(patient.now - oldest)} old"
+        f"not delivered in the last {duration(LOOKED_BACK)}: {how_many}, the oldest "
+        f"{duration(patient.now - oldest)} ago"
     )
     stack = patient.stack.name if patient.stack else "NAME"
     fix = (

@@ -76,19 +76,16 @@ async def stripe_key(patient: Patient) -> list[Finding]:
     mend = "export a key that is not revoked, and check the network"
     if patient.stack:
         mend = f"`STRIPE_KEY=rk_... {patient.command('connect')[1:]} with a key that is not revoked"
-    key = ""
     try:
         key = (await patient.secret()).stripe_api_key
         await _is_accepted(patient.functions)
+        found = _accepted(patient, key, where)
     except UsageReportingError as error:
+        found = problem(explain(error)[0], mend)
         patient.unreached[Side.KEY] = "Stripe does not answer to the key of the functions"
-        found = [problem(explain(error)[0], mend)]
         if not patient.is_other_key:
             patient.unreached[Side.STRIPE] = "Stripe cannot be asked"
-            return found
-    else:
-        found = []
-    return [*(found or [_accepted(patient, key, where)]), *await _own_key(patient)]
+    return [found, *await _own_key(patient)]
 
 
 def _accepted(patient: Patient, key: str, where: str) -> Finding:

@@ -15,6 +15,7 @@ from cli.wiring import Operator, operator
 from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
 from usage_reporting.customer_meters import is_metered, merged
+from usage_reporting.errors import UsageReportingError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
 
@@ -169,5 +170,5 @@ def _is_other_key(credentials: Credentials, environment: Mapping[str, str]) -> b
     key = environment.get("STRIPE_KEY", "").strip()
     try:
         return bool(key) and credentials.current().stripe_api_key != key
-    except Exception:  # noqa: BLE001 - the check of the key says what is wrong with the secret
-        return False
+    except UsageReportingError:
+        return True  # the stack has none yet; the check of the key says why

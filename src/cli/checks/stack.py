@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from cli.checks.finding import Finding, count, duration, ok, problem, some_of, warning
 from cli.checks.patient import Patient, Side
+from cli.errors import explain
 from cli.stripe_account import is_test_key
 from usage_reporting.config import Mode
 from usage_reporting.customer_meters import OWN_ACCOUNT
@@ -319,9 +322,13 @@ def _is_of(alarm: Json, patient: Patient) -> bool:
 
 
 async def _unheard(patient: Patient, topic: str) -> list[Finding]:
-    subscriptions = await patient.aws.pages(
-        "sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic
-    )
+    try:
+        subscriptions = await patient.aws.pages(
+            "sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic
+        )
+    except ClientError as error:  # it may be another account's
+        why = explain(error)[0]
+        return [warning(f"whether anybody hears {topic} could not be checked: {why}", "look at the topic")]
     if any(one["SubscriptionArn"].startswith("arn:") for one in subscriptions):
         return []
     waiting = f"; {len(subscriptions)} wait to be confirmed" if subscriptions else ""
