@@ -52,7 +52,7 @@ def alarms() -> set[str]:
 def emitted_metrics() -> set[str]:
     layer = PROJECT / "src" / "layer" / "usage_reporting"
     calls = "\n".join(file.read_text() for file in layer.glob("*.py"))
-    counted = re.findall(r"\b(?:count\((.+)|yield (?=\"[A-Z])(.+))", calls)
+    counted = re.findall(r"\b(?:(?:count|_measure|_count_by)\((.+)|yield (?=\"[A-Z])(.+))", calls)
     literal = {name for call in map("".join, counted) for name in re.findall(r'"([A-Z]\w+)"', call)}
     return literal | set(telemetry._COUNTED.values()) | set(telemetry._VERDICTS.values())
 

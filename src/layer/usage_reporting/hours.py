@@ -250,6 +250,16 @@ class Case:
             is_missing=value is None,
         )
 
+    def note_unsent(self) -> None:
+        """Say in the report since when usage waits that an invoice would take."""
+        sent = {send.slice_start for send in self.report.sent}
+        waiting = [
+            reading.piece.start
+            for reading in self.readings
+            if reading.changed and reading.takes_usage and reading.stamp is not None
+        ]
+        self.report.unsent_since = min((start for start in waiting if start not in sent), default=None)
+
     def settled_hours(self) -> dict[int, HourRead]:
         """Exactly read hours in which Stripe holds what OpenMeter does: they need not be asked again."""
         settled = {reading.piece for reading in self.readings if not reading.changed}

@@ -250,7 +250,7 @@ def record_judged(judged: Judged, mode: Mode, now: int) -> None:
     telemetry.record(judged.reports, now)
     telemetry.record_verdict(judged.invoice, judged.news, is_counted=mode is not Mode.SHADOW)
     if judged.error is not None:
-        telemetry.logger.warning("stripe_invoice: %s, not judged: %s", judged.invoice, judged.error.reason)
+        telemetry.problem(judged.invoice, "not_judged", judged.error.reason)
 
 
 def _raise_if_unknown(cases: Sequence[MeteredLine]) -> None:

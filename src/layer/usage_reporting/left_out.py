@@ -7,6 +7,7 @@ from collections.abc import Callable
 from usage_reporting import telemetry
 from usage_reporting.billing import Billing
 from usage_reporting.ledger import Ledger
+from usage_reporting.model import Status
 from usage_reporting.telemetry import logger
 from usage_reporting.unmapped import LostNames
 
@@ -33,7 +34,7 @@ class LeftOut:
         self._tell_unreadable()
         await self._tell_unmapped()
         for one in self._lost_names.found():
-            logger.warning("%s: held: %s", one.item, one.reason)
+            telemetry.problem(one.item, Status.HELD, one.reason)
             telemetry.count("Held")
 
     def close(self) -> None:
@@ -42,7 +43,7 @@ class LeftOut:
 
     def _tell_unreadable(self) -> None:
         for unreadable, reason in self._billing.unreadable.items():
-            logger.warning("%s: refused: %s", unreadable, reason)
+            telemetry.problem(unreadable, Status.REFUSED, reason)
             telemetry.count("Refused")
         self._billing.unreadable.clear()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -128,6 +128,7 @@ class Mirroring:
         going_on = await side_by_side(going_on, clear_up)
         going_on = await read_hours(self.openmeter, going_on, cases)
         going_on = await side_by_side(going_on, read_slices)
+        _note_unread(reports, stored, cases)
         return [cases[id(report)] for report in going_on]
 
     async def _case(self, report: Report, stored: Head | None, options: Options) -> Case:
@@ -188,6 +189,7 @@ class Mirroring:
             now=self.clock(),
             braked=braked,
         )
+        case.note_unsent()
         if not case.options.accept_empty and _is_empty(case):
             # Nobody can look at the nothing of this very moment: that takes a word of its own.
             case.report.note(
@@ -211,6 +213,7 @@ class Mirroring:
         if jumps and case.options.accept:
             case.head = await self.heads.accept(case.head, jumps)
         await self._carry_out(case, plan, braked, budget)
+        case.note_unsent()
         if await self._remember_reading(case, braked):
             _count_too_old(case, too_old)
 
@@ -278,6 +281,17 @@ class Mirroring:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
             return False
         return is_full
+
+
+def _note_unread(reports: Iterable[Report], stored: Mapping[str, Head], cases: Mapping[int, Case]) -> None:
+    """Where nothing could be read: all since it was read last, or since Stripe was told of usage."""
+    for report in filter(is_stopped, reports):
+        head, case = stored.get(report.customer_meter.pk), cases.get(id(report))
+        entries = case.entries.values() if case else ()
+        told = (send.told_at for entry in entries for send in entry.sends.values())
+        known = max([head.read_at if head else 0, *told])
+        if known > LONG_AGO:
+            report.waits_since(known)
 
 
 def _count_too_old(case: Case, units: Decimal) -> None:

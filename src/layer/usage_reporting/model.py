@@ -488,6 +488,8 @@ class Report:
     unbillable: Decimal = ZERO
     is_braked: bool = False
     """Whether the brake holds something of it."""
+    unsent_since: int | None = None
+    """From when on usage is known, or has to be feared, not to be in Stripe though it should; UTC seconds."""
 
     def note(self, status: Status, reason: str = "") -> None:
         """Add an outcome; the status that matters most stays."""
@@ -495,6 +497,10 @@ class Report:
             self.status = status
         if reason and reason not in self.reasons:
             self.reasons.append(reason)
+
+    def waits_since(self, instant: int) -> None:
+        """Usage from `instant` on, UTC seconds, should be in Stripe and is not; the earliest counts."""
+        self.unsent_since = min(self.unsent_since or instant, instant)
 
     @property
     def reason(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from usage_reporting import telemetry
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import LONGEST_PAUSE_S, pause
 from usage_reporting.credentials import Credentials
@@ -183,6 +184,8 @@ class OpenMeter:
                 return response
             status = response.status_code
             problem = f"OpenMeter answered {status}"
+            if status == 429:
+                telemetry.turned_away(telemetry.OPENMETER)
             if status in {401, 403}:
                 if await asyncio.to_thread(self._credentials.reread):
                     continue
@@ -196,6 +199,7 @@ class OpenMeter:
         key = self._credentials.current().openmeter_api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with self._slots:
+            telemetry.called(telemetry.OPENMETER)
             return await self._client.request(method, f"{self._base}/{path}", json=body, headers=headers)
 
 

@@ -85,12 +85,21 @@ class Discarded:
     pk: str
     send: Send
 
-    def __str__(self) -> str:
+    @property
+    def customer(self) -> str:
+        """The Stripe customer whose usage it is."""
+        return self.pk.split("#")[2]
+
+    @property
+    def reason(self) -> str:
+        """What was discarded and why, and what to do."""
         return (
-            f"{self.pk.split('#')[2]}: Stripe discarded {to_wire(self.send.value)} units of "
-            f"{rfc3339(self.send.stamp)} after it had taken them ({self.send.code}): "
-            f"{advice_for(self.send.code)}"
+            f"Stripe discarded {to_wire(self.send.value)} units of {rfc3339(self.send.stamp)} after it had "
+            f"taken them ({self.send.code}): {advice_for(self.send.code)}"
         )
+
+    def __str__(self) -> str:
+        return f"{self.customer}: {self.reason}"
 
 
 @dataclass(slots=True)

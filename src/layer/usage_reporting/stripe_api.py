@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import stripe
 
+from usage_reporting import telemetry
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import pause
 from usage_reporting.connection_pools import ConnectionPools, Unread
@@ -152,7 +153,9 @@ class StripeApi:
                 return await self._request(method, path, params, options)
             except stripe.RateLimitError as error:
                 tries_left -= 1
-                if not turn.turned_away((error.headers or {}).get(_REASON, "")) or not tries_left:
+                reason = (error.headers or {}).get(_REASON, "")
+                telemetry.turned_away(telemetry.STRIPE, reason)
+                if not turn.turned_away(reason) or not tries_left:
                     raise
             finally:
                 turn.end()
@@ -171,6 +174,7 @@ class StripeApi:
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
     ) -> str | bytes:
         client = self._client_for(self.key)
+        telemetry.called(telemetry.STRIPE)
         answer = await client.raw_request_async(method, path, **params, **options)
         body: str | bytes = answer.headers.body if isinstance(answer.headers, Unread) else answer.body
         return body

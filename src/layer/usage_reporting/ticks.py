@@ -31,6 +31,8 @@ KEPT_FOR_DRAFTS_S = 10.0
 KEPT_FOR_LISTING_S = 20.0
 MINIMUM_S = 1.0
 UNLIMITED_S = 600.0
+REASONS_NAMED = 3
+"""So many different reasons say enough of why a message is given back."""
 
 
 class LambdaContext(Protocol):
@@ -64,31 +66,33 @@ def work_off(container: Container, event: dict[str, Any], context: LambdaContext
         return {**not_configured, "batchItemFailures": []}
     failures: list[dict[str, str]] = []
     for record in event.get("Records", []):
+        name = str(record.get("messageId", ""))
         try:
-            done = _work_off_one(container, str(record.get("body", "")), context)
-        except BadRequestError as error:
-            logger.error("a message is dropped: %s", error.reason)
-            done = False
-        except AskAgainError as error:
-            logger.warning("ask again: %s", error.reason)
-            done = False
-        if not done:
-            failures.append({"itemIdentifier": str(record.get("messageId", ""))})
+            _work_off_one(container, str(record.get("body", "")), context)
+        except (AskAgainError, BadRequestError) as error:
+            telemetry.given_back(name, error.reason, is_bad=isinstance(error, BadRequestError))
+            failures.append({"itemIdentifier": name})
     return {"status": "done" if not failures else "ask_again", "batchItemFailures": failures}
 
 
-def _work_off_one(container: Container, body: str, context: LambdaContext | None) -> bool:
+def _work_off_one(container: Container, body: str, context: LambdaContext | None) -> None:
+    """Do what a message asks for. Raises AskAgainError when it may end better later, and BadRequestError."""
     message = read_message(body)
     if isinstance(message, Cursor):
         _list(container, message, context)
-        return True
-    if isinstance(message, Finalized):
-        return _judge(container, message, context)
+    elif isinstance(message, Finalized):
+        _judge(container, message, context)
+    else:
+        _report(container, message, context)
+
+
+def _report(container: Container, message: list[CustomerMeter], context: LambdaContext | None) -> None:
     kept_s = KEPT_FOR_DRAFTS_S if _keeps_open(container, message) else 0.0
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S - kept_s
     work = container.reporter.report(message, budget=Budget.of(seconds))
     try:
-        reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
+        with telemetry.timed(message):
+            reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
     except OutOfTimeError:
         if kept_s:
             container.run(container.drafts.after([Report(one, Status.UNKNOWN) for one in message], kept_s))
@@ -100,7 +104,7 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
     if rest:
         container.queue.send(page_message(rest))
         logger.info("handed %s customer meters over to a new message", len(rest))
-    return not any(report.status is Status.UNKNOWN for report in reports)
+    _raise_if_any([report.reason for report in reports if report.status is Status.UNKNOWN])
 
 
 def _keeps_open(container: Container, page: Sequence[CustomerMeter]) -> bool:
@@ -110,14 +114,20 @@ def _keeps_open(container: Container, page: Sequence[CustomerMeter]) -> bool:
     return is_ours_to_do and any(span.invoice for one in page for span in one.spans)
 
 
-def _judge(container: Container, page: Finalized, context: LambdaContext | None) -> bool:
-    """Judge a page of final invoices; False if that of one of them may be possible later."""
+def _judge(container: Container, page: Finalized, context: LambdaContext | None) -> None:
+    """Judge a page of final invoices. Raises AskAgainError if that of one of them may be possible later."""
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
     work = container.judge.judge(page.invoices, page.mode, Budget.of(seconds))
     found = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
     for judged in found:
         record_judged(judged, container.settings.mode, container.clock())
-    return not any(isinstance(judged.error, AskAgainError) for judged in found)
+    _raise_if_any([judged.error.reason for judged in found if isinstance(judged.error, AskAgainError)])
+
+
+def _raise_if_any(reasons: Sequence[str]) -> None:
+    """Give the message back when some of it may end better later; each customer has a line of its own."""
+    if reasons:
+        raise AskAgainError("; ".join(list(dict.fromkeys(reasons))[:REASONS_NAMED]))
 
 
 async def _in_time[T](work: Awaitable[T], seconds: float) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -15,10 +15,10 @@ from usage_reporting.early_ends import cut_where_it_ended
 from usage_reporting.errors import HeldError, LostRaceError, RefusedError
 from usage_reporting.heads import Heads, Options
 from usage_reporting.ledger import Entry, Head, Ledger
-from usage_reporting.model import Report, SendState, Span, SpanState, Status
+from usage_reporting.model import Report, Send, SendState, Span, SpanState, Status
 from usage_reporting.openmeter import FALLS_NATURALLY, OpenMeter
 from usage_reporting.sender import Sender
-from usage_reporting.side_by_side import check, racing, side_by_side, together
+from usage_reporting.side_by_side import check, is_stopped, racing, side_by_side, together
 from usage_reporting.swaps import parts, within
 from usage_reporting.targets import last
 from usage_reporting.telemetry import logger
@@ -106,6 +106,7 @@ class Totalling:
         going_on = await together(going_on, read_entries)
         going_on = await side_by_side(going_on, repeat_intents)
         going_on = await read_totals(self.openmeter, going_on, cases)
+        _note_unread(cases.values())
         return [cases[id(report)] for report in going_on]
 
     async def _case(self, report: Report, stored: Head | None, options: Options, now: int) -> TotalsCase:
@@ -210,19 +211,15 @@ class Totalling:
     ) -> None:
         """Do what follows from a total."""
         if step.held:
+            case.report.waits_since(read.told_at)
             case.report.note(Status.HELD, step.held)
         elif step.stopped:
+            case.report.waits_since(read.told_at)
             case.report.note(Status.REJECTED, step.stopped)
         elif step.undelivered:
             await self._count_undelivered(case, read, total, step)
         elif step.send is not None:
-            if case.options.dry_run:
-                case.report.note(Status.SHADOW)
-                case.report.sent.append(step.send)
-                return
-            kept = _without_doubts(read, self.clock())
-            entry = replace(kept, cuts=case.cuts_to_keep(read), braked={}, usual=read.usual)
-            await self.sender.carry_out(case.report, entry, [step.send], budget)
+            await self._send(case, read, step.send, budget)
         elif total.takes_usage:
             await self._keep_braked(case, read, ZERO)
 
@@ -237,6 +234,7 @@ class Totalling:
             read.usual = max(read.usual, total.units)
             return False
         case.report.is_braked = True
+        case.report.waits_since(read.told_at)
         case.report.note(Status.HELD, brake.reason([jump], case.customer_meter.customer))
         await self._keep_braked(case, read, total.units - total.held)
         return True
@@ -247,6 +245,17 @@ class Totalling:
         if braked != read.entry.braked and not case.options.dry_run:
             noted = replace(read.entry, braked=braked, usual=read.usual, cuts=case.cuts_to_keep(read))
             read.entry = await self.ledger.write_entry(noted, self.clock())
+
+    async def _send(self, case: TotalsCase, read: SpanRead, send: Send, budget: Budget) -> None:
+        if case.options.dry_run:
+            case.report.note(Status.SHADOW)
+            case.report.sent.append(send)
+            return
+        kept = _without_doubts(read, self.clock())
+        entry = replace(kept, cuts=case.cuts_to_keep(read), braked={}, usual=read.usual)
+        await self.sender.carry_out(case.report, entry, [send], budget)
+        if send.identifier not in {one.identifier for one in case.report.sent}:
+            case.report.waits_since(read.told_at)
 
     async def _is_whole(self, case: TotalsCase, read: SpanRead) -> bool:
         """Whether no price was swapped in the span unseen: Stripe billed at once what it held of that part.
@@ -313,6 +322,15 @@ class Totalling:
             await self.heads.was_read(case.head, case.now, is_full=True)
         except LostRaceError:
             logger.debug("another writer has the head of %s", case.customer_meter.pk)
+
+
+def _note_unread(cases: Iterable[TotalsCase]) -> None:
+    """Where nothing could be read: all that goes on, since Stripe was told of it."""
+    for case in cases:
+        if is_stopped(case.report):
+            for read in case.reads:
+                if read.span.state.takes_usage:
+                    case.report.waits_since(read.told_at)
 
 
 def _is_from_before(case: TotalsCase, read: SpanRead, total: last.Total) -> bool:

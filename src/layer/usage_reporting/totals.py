@@ -57,6 +57,12 @@ class SpanRead:
         deadlines = [span.deadline for span in self.spans if span.state is SpanState.DRAFT]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
+    @property
+    def told_at(self) -> int:
+        """When Stripe was last told of it, or else its start, UTC seconds."""
+        told = [send.told_at for send in self.entry.sends.values() if send.counts]
+        return max(told, default=self.span.start)
+
     def too_old(self, now: int) -> list[Send]:
         """Sends without an answer, too old to be repeated by their identifiers."""
         return [send for send in self.entry.intents if now - send.intended_at > REPEATED_FOR]

@@ -63,28 +63,32 @@ class Answer:
 
 def answer(container: Container, event: object) -> Answer:
     """Answer one call of the webhook route; in shadow mode Stripe is never asked to come again."""
-    told = _answer(container, event)
+    about: dict[str, str] = {}
+    told = _answer(container, event, about)
     is_shadow = container.settings.mode is Mode.SHADOW
     asks_again = told.code == 503 and told.status != NOT_CONFIGURED
-    return replace(told, code=200) if is_shadow and asks_again else told
+    final = replace(told, code=200) if is_shadow and asks_again else told
+    telemetry.answered(final.code, final.status, final.reason, about, is_fine=told.code == 200)
+    return final
 
 
-def _answer(container: Container, event: object) -> Answer:
+def _answer(container: Container, event: object, about: dict[str, str]) -> Answer:
+    """The answer; `about` takes the id and the type of the event once it is known to be Stripe's."""
     try:
         call = _call(event)
         body = _body(call)
         if (no_keys := _verify(container, body, _headers(call).get("stripe-signature", ""))) is not None:
             return no_keys
         stripe_event = parse(body)
+        about.update(stripe_event=str(stripe_event.get("id", "")), event_type=str(stripe_event["type"]))
         return container.run(_handled_in_time(container, stripe_event))
     except BadRequestError as error:
-        logger.warning("bad request: %s", error.reason)
         return Answer(400, "bad_request", error.reason)
     except RejectedError as error:
         telemetry.count("Rejected")
+        telemetry.problem(about.get("stripe_event", "an event"), Status.REJECTED, error.reason)
         return Answer(200, "rejected", error.reason)
     except (AskAgainError, ConfigurationError) as error:
-        logger.warning("ask again: %s", error.reason)
         return Answer(503, "unavailable", error.reason)
     except Exception as error:  # noqa: BLE001 - Stripe gets an answer that it can act on
         logger.exception("unexpected error")
@@ -97,7 +101,6 @@ async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answe
             handle = _handle_thin if event.get("object") == THIN_OBJECT else _handle
             return await handle(container, event)
     except TimeoutError:
-        logger.warning("the event took longer than %s s", BUDGET_S)
         return Answer(503, "unavailable", f"not done within {BUDGET_S:.0f} s; ask again")
 
 
@@ -123,7 +126,8 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
     if not ended:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)
-    reports = await container.reporter.report(ended, budget=budget)
+    with telemetry.timed(ended):
+        reports = await container.reporter.report(ended, budget=budget)
     telemetry.record(reports, container.clock())
     return _answer_for(reports)
 
@@ -156,7 +160,7 @@ async def _handle_thin(container: Container, event: dict[str, Any]) -> Answer:
     except NotFoundError as error:
         return Answer(200, "not_ours", error.reason)
     for one in taken.discarded:
-        logger.warning("%s", one)
+        telemetry.problem(one.customer, Status.REJECTED, one.reason)
     if taken.alarming:
         telemetry.count("Rejected", taken.alarming)
     if taken.unbillable:
