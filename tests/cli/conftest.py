@@ -116,6 +116,8 @@ def outputs_of(world: World) -> dict[str, str]:
         "SecretArn": world.secrets.describe_secret(SecretId="keys")["ARN"],
         "LedgerTableName": "ledger",
         "WebhookFunctionName": "webhook",
+        "QueueUrl": world.queue_url,
+        "DeadLetterQueueUrl": world.sqs.create_queue(QueueName="dead")["QueueUrl"],
     }
 
 
