@@ -7,11 +7,14 @@ import re
 from functools import cache
 from pathlib import Path
 
+from usage_reporting import telemetry
+
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
 HOW_IT_WORKS = PROJECT / "docs" / "how-it-works.md"
 RUNBOOK = PROJECT / "docs" / "runbook.md"
 DOCTOR = PROJECT / "docs" / "doctor.md"
+WATCHING = PROJECT / "docs" / "watching.md"
 DOCUMENTS = (README, *sorted((PROJECT / "docs").glob("*.md")))
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -93,3 +96,12 @@ def messages() -> str:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return "\n".join(found)
+
+
+def emitted_metrics() -> set[str]:
+    """The names of all metrics that the functions write."""
+    layer = PROJECT / "src" / "layer" / "usage_reporting"
+    calls = "\n".join(file.read_text() for file in layer.glob("*.py"))
+    counted = re.findall(r"\b(?:(?:count|_measure|_count_by)\((.+)|yield (?=\"[A-Z])(.+))", calls)
+    literal = {name for call in map("".join, counted) for name in re.findall(r'"([A-Z]\w+)"', call)}
+    return literal | set(telemetry._COUNTED.values()) | set(telemetry._VERDICTS.values())

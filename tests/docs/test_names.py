@@ -22,10 +22,12 @@ from tests.docs.documents import (
     PROJECT,
     README,
     RUNBOOK,
+    WATCHING,
     all_code,
     anchors,
     blocks,
     code,
+    emitted_metrics,
     links,
     messages,
     section,
@@ -47,14 +49,6 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 def alarms() -> set[str]:
     resources = template()["Resources"].items()
     return {name for name, one in resources if one["Type"] == "AWS::CloudWatch::Alarm"}
-
-
-def emitted_metrics() -> set[str]:
-    layer = PROJECT / "src" / "layer" / "usage_reporting"
-    calls = "\n".join(file.read_text() for file in layer.glob("*.py"))
-    counted = re.findall(r"\b(?:(?:count|_measure|_count_by)\((.+)|yield (?=\"[A-Z])(.+))", calls)
-    literal = {name for call in map("".join, counted) for name in re.findall(r'"([A-Z]\w+)"', call)}
-    return literal | set(telemetry._COUNTED.values()) | set(telemetry._VERDICTS.values())
 
 
 def test_make_targets_exist() -> None:
@@ -140,6 +134,31 @@ def test_alarms_are_named_and_each_has_its_section() -> None:
     for document in DOCUMENTS:
         named = set(re.findall(r"\b[A-Z]\w+Alarm\b", text(document)))
         assert named <= alarms()
+
+
+@pytest.mark.parametrize("alarm", sorted(alarms()))
+def test_an_alarms_section_says_what_it_means_what_to_do_and_when_to_worry(alarm: str) -> None:
+    said = section(RUNBOOK, alarm)
+    parts = re.findall(r"^\*\*(It means|What to do:|Worry)\*\*", said, re.MULTILINE)
+    assert parts == ["It means", "What to do:", "Worry"]
+    _, means, to_do, worry = re.split(r"^\*\*(?:It means|What to do:|Worry)\*\*", said, flags=re.MULTILINE)
+    assert min(len(means), len(to_do), len(worry)) > 40
+    assert alarm.lower() in anchors(RUNBOOK)
+
+
+def test_the_saved_queries_are_named() -> None:
+    resources = template()["Resources"].values()
+    queries = [one["Properties"] for one in resources if one["Type"] == "AWS::Logs::QueryDefinition"]
+    names = {one["Name"]["Fn::Sub"].partition("/")[2] for one in queries}
+    [table] = tables(section(WATCHING, "Saved queries"))
+    assert {row[0].strip("`") for row in table} == names
+    assert {name for name in spans(RUNBOOK) if name in names}
+
+
+def test_the_metrics_that_cost_all_the_time_are_counted() -> None:
+    [table] = tables(section(README, "Costs"))
+    [arithmetic] = [row[4] for row in table if row[0] == "CloudWatch"]
+    assert f"{len(alarms())} alarms" in arithmetic
 
 
 def test_metrics_are_those_that_the_code_counts() -> None:

@@ -138,6 +138,9 @@ def _references(value: Any, under: str | None) -> Iterator[tuple[str, str | None
             yield value["Ref"], under
         if "Fn::GetAtt" in value:
             yield value["Fn::GetAtt"][0], under
+        if "Fn::Sub" in value:
+            text = value["Fn::Sub"] if isinstance(value["Fn::Sub"], str) else value["Fn::Sub"][0]
+            yield from ((name, under) for name in re.findall(r"\$\{(\w+)(?:\.\w+)?\}", text))
         for each in value.values():
             yield from _references(each, under)
 
@@ -152,6 +155,7 @@ def test_alarms_page_on_money() -> None:
         "OverAlarm": "VerdictOver",
         "ClosingTickAlarm": "TickClosing",
         "AllTickAlarm": "TickAll",
+        "QueueAgeAlarm": "ApproximateAgeOfOldestMessage",
         "DeadLetterAlarm": "ApproximateNumberOfMessagesVisible",
     }
 
@@ -161,7 +165,14 @@ def test_an_alarm_notifies_the_topic_when_there_is_one(name: str) -> None:
     alarm = ALARMS[name]["Properties"]
     topic = [{"Ref": "AlarmTopicArn"}]
     assert alarm["AlarmActions"] == {"Fn::If": ["HasAlarmTopic", topic, {"Ref": "AWS::NoValue"}]}
-    assert alarm["AlarmDescription"].endswith(".")
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_says_where_to_read_what_to_do(name: str) -> None:
+    description = ALARMS[name]["Properties"]["AlarmDescription"]["Fn::Sub"]
+    assert re.fullmatch(rf".+\. What to do: \$\{{RunbookUrl\}}#{name.lower()}", description)
+    # CloudWatch takes 1,024 characters (AWS::CloudWatch::Alarm, AlarmDescription).
+    assert len(description) < 400
 
 
 @pytest.mark.parametrize(
@@ -200,9 +211,20 @@ def test_missing_ticks_of_all_are_too_many() -> None:
     assert hours["MaxValue"] * 3600 <= 7 * 24 * 3600  # CloudWatch looks back a week at most
 
 
+def test_pages_that_wait_are_told_of_before_they_are_dropped() -> None:
+    alarm = ALARMS["QueueAgeAlarm"]["Properties"]
+    queue = resources("AWS::SQS::Queue")["PageQueue"]["Properties"]
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["PageQueue", "QueueName"]}}]
+    longest_without_trouble = 900 + 3 * queue["VisibilityTimeout"]
+    assert longest_without_trouble < alarm["Threshold"] <= queue["MessageRetentionPeriod"] - 900
+    assert (alarm["Statistic"], alarm["EvaluationPeriods"] * alarm["Period"]) == ("Maximum", 300)
+    assert alarm["TreatMissingData"] == "notBreaching"
+
+
 def test_own_metrics_are_those_of_this_stack() -> None:
     variables = source()["Globals"]["Function"]["Environment"]["Variables"]
-    own = [alarm["Properties"] for name, alarm in ALARMS.items() if name != "DeadLetterAlarm"]
+    own = [alarm["Properties"] for alarm in ALARMS.values() if alarm["Properties"]["Namespace"] != "AWS/SQS"]
+    assert len(own) > 5
     for alarm in own:
         assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"] == "UsageReporting"
         assert alarm["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
@@ -261,6 +283,7 @@ def test_choices(name: str, default: str, allowed: list[str]) -> None:
         ("AlarmTopicArn", "topic"),
         ("SubjectMetadataKey", "a[b]"),
         ("StripeApiBase", "localhost:80"),
+        ("RunbookUrl", "https://example.com/runbook.md#heldalarm"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_made(name: str, wrong: str) -> None:
@@ -274,6 +297,7 @@ def test_outputs_tell_the_webhook_url_first() -> None:
         "LedgerTableName",
         "QueueUrl",
         "DeadLetterQueueUrl",
+        "DashboardName",
         "WebhookFunctionName",
         "ScheduleFunctionName",
         "WorkerFunctionName",
