@@ -11,6 +11,7 @@ import typer
 from cli.destination import EVENT_TYPES, THIN_EVENT_TYPES, Destinations
 from cli.errors import WrongUseError
 from cli.output import AsJson, Region, is_terminal, print_json, print_line, warn
+from cli.removal import remove
 from cli.stack import Stack
 from cli.stripe_account import is_test_key, key_of, stripe_client
 from usage_reporting.credentials import PLACEHOLDER
@@ -20,7 +21,12 @@ OPENMETER_KEY = "openmeter_api_key"
 
 
 def connect(
+    *,
     stack: Annotated[str, typer.Option("--stack", help="Name of the deployed CloudFormation stack.")],
+    is_removal: Annotated[
+        bool, typer.Option("--remove", help="Delete in Stripe what connect made for this stack.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, with --remove.")] = False,
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -30,9 +36,17 @@ def connect(
     not right. The Stripe key is taken from STRIPE_KEY, or asked for; OPENMETER_API_KEY may be left out for
     an OpenMeter without keys. No key is ever printed.
 
+    With --remove it deletes the two destinations again, and nothing else: those that it made for a stack of
+    this name, at that stack's address. It asks first, and says what stays. The stack may be gone already.
+
     Example: `STRIPE_KEY=rk_live_... OPENMETER_API_KEY=om_... usage-reporter connect --stack usage-reporter`
     """
     key = key_of(os.environ) or _asked_for()
+    if is_removal:
+        remove(stack, region, key, yes=yes, as_json=as_json)
+        return
+    if yes:
+        raise WrongUseError("--yes goes with --remove; without that there is nothing to ask")
     deployed = Stack.read(stack, region)
     with stripe_client(key, os.environ) as client:
         destinations = Destinations(client, deployed.output("WebhookUrl"), stack)

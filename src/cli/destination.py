@@ -48,6 +48,8 @@ class Found:
     """Whether nothing about it is wrong that cannot be changed."""
     is_as_wanted: bool
     """Whether it is enabled for just the event types that it should have."""
+    stack: str = ""
+    """The stack that `connect` made it for; empty: somebody else made it."""
 
 
 class Kind(Protocol):
@@ -81,7 +83,8 @@ class SnapshotEndpoints:
         """All of the account."""
         for one in self.client.v1.webhook_endpoints.list({"limit": PAGE_SIZE}).auto_paging_iter():
             is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(EVENT_TYPES)
-            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted)
+            made_for = _made_for(one.metadata)
+            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted, made_for)
 
     def mend(self, id: str) -> None:
         """Enable it for the events of billing periods."""
@@ -120,7 +123,8 @@ class ThinDestinations:
                 is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(
                     THIN_EVENT_TYPES
                 )
-                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted)
+                made_for = _made_for(one.metadata)
+                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted, made_for)
 
     def mend(self, id: str) -> None:
         """Enable it for the reports of refused meter events."""
@@ -148,6 +152,16 @@ class ThinDestinations:
         self.client.v2.core.event_destinations.delete(id)
 
 
+def _made_for(metadata: Any) -> str:
+    """The stack in the metadata of a destination, or an empty text."""
+    return str(metadata[STACK]) if metadata and STACK in metadata else ""
+
+
+def kinds_of(client: stripe.StripeClient) -> list[Kind]:
+    """Both kinds."""
+    return [SnapshotEndpoints(client), ThinDestinations(client)]
+
+
 @dataclass(slots=True)
 class Destinations:
     """Brings a stack's two destinations in Stripe to what the stack needs.
@@ -172,8 +186,7 @@ class Destinations:
         Raises Stripe's errors; what was made before is then taken back.
         """
         secrets, owners = _secrets(secret), _owners(secret)
-        kinds: list[Kind] = [SnapshotEndpoints(self.client), ThinDestinations(self.client)]
-        listed = [(kind, list(kind.listed())) for kind in kinds]
+        listed = [(kind, list(kind.listed())) for kind in kinds_of(self.client)]
         gone = set(owners) - {one.id for _, found in listed for one in found}
         known = {name: value for name, value in owners.items() if value in secrets}
         secrets = [value for value in secrets if value not in {owners[name] for name in gone}]

@@ -314,3 +314,117 @@ def test_a_stack_of_something_else_is_wrong_use(run: Run, world: World) -> None:
     missing = run("connect", "--stack", "nowhere")
     assert missing.code == 2
     assert "there is no stack 'nowhere' in us-east-1" in missing.err
+
+
+def test_removed_are_both_destinations_and_nothing_else(run: Run, world: World) -> None:
+    other = world.client.v1.webhook_endpoints.create(
+        {"url": "https://example.com/hooks", "enabled_events": ["*"]}
+    )
+    run("connect", "--stack", STACK)
+    [ours] = [one.id for one in endpoints(world) if one.id != other.id]
+    [thin] = [one.id for one in destinations(world)]
+    before = secret_of(world)
+
+    result = run("connect", "--remove", "--stack", STACK, "--yes")
+
+    assert result.code == 0, result.err
+    assert f"deleted webhook endpoint {ours}" in result.out
+    assert f"deleted event destination {thin}" in result.out
+    assert "left the secret arn:" in result.out
+    assert "left the ledger ledger" in result.out
+    assert [one.id for one in endpoints(world)] == [other.id]
+    assert destinations(world) == []
+    assert secret_of(world) == before, "the functions go on with these keys"
+
+
+def test_what_is_removed_can_be_connected_again(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    old = set(secret_of(world)["stripe_webhook_secret"])
+    run("connect", "--remove", "--stack", STACK, "--yes")
+    again = run("connect", "--remove", "--stack", STACK, "--yes", "--json")
+    assert (again.code, again.json["deleted"]) == (0, [])
+
+    assert run("connect", "--stack", STACK).code == 0
+
+    assert len(endpoints(world)) == len(destinations(world)) == 1
+    assert not old & set(secret_of(world)["stripe_webhook_secret"])
+
+
+def test_an_endpoint_of_the_address_that_connect_did_not_make_stays(run: Run, world: World) -> None:
+    by_hand = world.client.v1.webhook_endpoints.create({"url": WEBHOOK_URL, "enabled_events": ["*"]})
+
+    result = run("connect", "--remove", "--stack", STACK, "--yes")
+
+    assert result.code == 0
+    assert f"left webhook endpoint {by_hand.id}: it is at the stack's address" in result.out
+    assert [one.id for one in endpoints(world)] == [by_hand.id]
+
+
+def test_a_stack_of_the_same_name_elsewhere_keeps_its_own(run: Run, world: World) -> None:
+    elsewhere = made_for(world, STACK, WEBHOOK_URL.replace("us-east-1", "eu-west-1"))
+    run("connect", "--stack", STACK)
+
+    result = run("connect", "--remove", "--stack", STACK, "--yes")
+
+    assert f"left webhook endpoint {elsewhere}: made for another stack of this name" in result.out
+    assert [one.id for one in endpoints(world)] == [elsewhere]
+
+
+def made_for(world: World, stack: str, url: str) -> str:
+    """An endpoint as `connect` makes it."""
+    metadata = {"usage_reporter_stack": stack}
+    endpoint = {"url": url, "enabled_events": ["*"], "metadata": metadata}
+    return str(world.client.v1.webhook_endpoints.create(endpoint).id)
+
+
+def test_after_the_stack_is_gone_its_destinations_can_still_be_removed(run: Run, world: World) -> None:
+    run("connect", "--stack", STACK)
+    boto3.client("cloudformation").delete_stack(StackName=STACK)
+
+    result = run("connect", "--remove", "--stack", STACK, "--yes")
+
+    assert result.code == 0, result.err
+    assert "left the table and the secret that the deleted stack kept" in result.out
+    assert endpoints(world) == destinations(world) == []
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        ([WEBHOOK_URL.replace("us-east-1", "eu-west-1")], "pass the --region of that address"),
+        ([WEBHOOK_URL, WEBHOOK_URL.replace("abc123", "def456")], "have several addresses"),
+        (["https://us-east-1.example.com/hooks"], "pass the --region of that address"),
+    ],
+)
+def test_without_the_stack_nothing_is_removed_that_may_be_anothers(
+    run: Run, world: World, urls: list[str], said: str
+) -> None:
+    made = [made_for(world, "gone", url) for url in urls]
+
+    result = run("connect", "--remove", "--stack", "gone", "--yes")
+
+    assert result.code == 2
+    assert said in result.err
+    assert [one.id for one in endpoints(world)] == made
+
+
+def test_removal_asks_first_and_takes_no_for_an_answer(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("connect", "--stack", STACK)
+    asked_nobody = run("connect", "--remove", "--stack", STACK)
+    assert (asked_nobody.code, len(endpoints(world))) == (2, 1)
+    monkeypatch.setattr("cli.removal.is_terminal", lambda: True)
+
+    refused = run("connect", "--remove", "--stack", STACK, input="n\n")
+    assert (refused.code, len(endpoints(world))) == (1, 1)
+    assert WEBHOOK_URL in refused.err
+    assert "by its ticks alone" in refused.err
+
+    assert run("connect", "--remove", "--stack", STACK, input="y\n").code == 0
+    assert endpoints(world) == destinations(world) == []
+
+
+def test_yes_without_remove_is_wrong_use(run: Run, world: World) -> None:
+    assert run("connect", "--stack", STACK, "--yes").code == 2
+    assert endpoints(world) == []

@@ -238,7 +238,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, fail: Any) -> None:
     made = boto3.Session.client
 
     def client(self: boto3.Session, service: str, *arguments: Any, **named: Any) -> Any:
-        found = made(self, service, *arguments, **named)  # type: ignore[call-overload]
+        found = made(self, service, *arguments, **named)
         if service == "sqs":
             setattr(found, name, fail)
         return found
