@@ -84,6 +84,24 @@ def test_the_ledger_gives_back_what_it_was_given(thing: Head | Entry | Doubts) -
     assert item["expires_at"] == NOON + kept
 
 
+@pytest.mark.parametrize("thing", [HEAD, ENTRY, DOUBTS], ids=["head", "entry", "doubts"])
+def test_what_a_later_version_added_is_no_obstacle(thing: Head | Entry | Doubts) -> None:
+    """After a roll-back the older version reads the ledger of the newer one."""
+    item = with_more(stored(thing.to_item(NOON)))
+
+    assert type(thing).from_item(item) == replace(thing, version=thing.version + 1)
+
+
+def with_more(item: dict[str, Any]) -> dict[str, Any]:
+    """The item, and each send and span in it, with an attribute that nobody knows here."""
+    more = {**item, "of_a_later_version": {"x": 1}}
+    if "sends" in item:
+        more["sends"] = {name: {**one, "of_a_later_version": 1} for name, one in item["sends"].items()}
+    if "spans" in item:
+        more["spans"] = [{**one, "of_a_later_version": 1} for one in item["spans"]]
+    return more
+
+
 def test_sets_are_stored_in_order() -> None:
     head = replace(HEAD, doubtful=frozenset("gfedcba")).to_item(NOON)
     look = Look(1, D(1), D(1), frozenset("gfedcba")).to_item()
