@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from tests.cli.conftest import STACK, Run
@@ -203,10 +204,7 @@ def test_what_is_no_page_of_ours_is_not_sent_again(run: Run, world: World, dead:
 def test_nothing_is_lost_when_the_queue_takes_nothing(
     run: Run, world: World, dead: str, page: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessage")
-
-    refuse(monkeypatch, "send_message", fail)
+    refuse(monkeypatch, "SendMessage", "AccessDenied")
 
     result = run("redrive", "--stack", STACK, "--all", "--yes")
 
@@ -218,11 +216,8 @@ def test_nothing_is_lost_when_the_queue_takes_nothing(
 def test_a_crash_between_sending_and_deleting_leaves_it_on_both_and_bills_once(
     run: Run, world: World, dead: str, page: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ClientError({"Error": {"Code": "InternalError", "Message": "gone"}}, "DeleteMessage")
-
     with monkeypatch.context() as broken:
-        refuse(broken, "delete_message", fail)
+        refuse(broken, "DeleteMessage", "InternalError")
         result = run("redrive", "--stack", STACK, "--all", "--yes")
     assert result.code == 1
     assert "it was sent again, but could not be taken off here" in result.out
@@ -233,17 +228,16 @@ def test_a_crash_between_sending_and_deleting_leaves_it_on_both_and_bills_once(
     assert world.held(page[0], NOON, NOON + HOUR) == 5
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, name: str, fail: Any) -> None:
-    """Let one call of the command's own client of SQS fail."""
-    made = boto3.Session.client
+def refuse(monkeypatch: pytest.MonkeyPatch, operation: str, code: str) -> None:
+    """Let AWS refuse one operation, whoever calls it."""
+    made = BaseClient._make_api_call  # type: ignore[attr-defined]
 
-    def client(self: boto3.Session, service: str, *arguments: Any, **named: Any) -> Any:
-        found = made(self, service, *arguments, **named)
-        if service == "sqs":
-            setattr(found, name, fail)
-        return found
+    def call(self: BaseClient, name: str, parameters: dict[str, Any]) -> Any:
+        if name == operation:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+        return made(self, name, parameters)
 
-    monkeypatch.setattr(boto3.Session, "client", client)
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
 
 
 def test_it_asks_first_and_takes_no_for_an_answer(
