@@ -155,9 +155,3 @@ def test_canceled_subscriptions_are_listed_only_when_asked_for(world: World) -> 
     }
     assert listed == {"active": [kept["id"]], "canceled": [gone["id"]], "all": [gone["id"], kept["id"]]}
     assert [row["id"] for row in world.api.get("subscriptions")["data"]] == [kept["id"]]
-
-
-def test_test_clocks_are_not_offered(world: World) -> None:
-    """Test clocks: what the stand-in does not have it refuses; its own clock is moved by hand."""
-    assert world.api.error("POST", "customers", {"test_clock": "clock_1"})["code"] == "parameter_unknown"
-    assert world.api.error("GET", "subscriptions", {"test_clock": "clock_1"})["status"] == 400

@@ -2,7 +2,8 @@
 
 Simpler than Stripe in this: every customer can pay, licensed prices are billed in full without
 prorations, prices have one currency each, and there are no taxes, discounts, coupons or schedules. Where the
-documentation is silent, the reading that is harder on a client was taken; the place says so.
+documentation is silent, the reading that is harder on a client was taken; the place says so, and
+`undocumented.py` has a setting for each that bills rest on.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from sandbox.stripe.objects import (
     Subscription,
     SubscriptionItem,
     SubscriptionSchedule,
+    TestClock,
     WebhookEndpoint,
 )
 from sandbox.stripe.settings import StripeSettings
@@ -42,6 +43,7 @@ class Account:
         self.prices: Table[Price] = Table("price")
         self.meters: Table[Meter] = Table("billing meter")
         self.customers: Table[Customer] = Table("customer")
+        self.test_clocks: Table[TestClock] = Table("test clock")
         self.subscriptions: Table[Subscription] = Table("subscription", by=("customer",))
         self.items: Table[SubscriptionItem] = Table("subscription_item")
         self.invoices: Table[Invoice] = Table("invoice", by=("subscription", "customer"))
@@ -50,6 +52,7 @@ class Account:
         self.destinations: Table[EventDestination] = Table("event destination")
         self._clock = clock
         self._instant: int | None = None
+        self._on_test_clock = False
         self._random = random.Random(settings.seed)
 
     def now(self) -> int:
@@ -60,14 +63,40 @@ class Account:
         """The clock, moved by `offset` seconds (the demo makes the past with it)."""
         return self._clock() + self.offset
 
+    def machine_time(self) -> int:
+        """The time by which Stripe's machines go, which no test clock moves: aggregation, deliveries."""
+        return self.clock() if self._on_test_clock else self.now()
+
     @contextmanager
-    def at(self, instant: int) -> Iterator[None]:
+    def at(self, instant: int, *, on_test_clock: bool = False) -> Iterator[None]:
         """Do something that was due at this instant as though it were that instant."""
-        before, self._instant = self._instant, instant
+        before = self._instant, self._on_test_clock
+        self._instant, self._on_test_clock = instant, on_test_clock
         try:
             yield
         finally:
-            self._instant = before
+            self._instant, self._on_test_clock = before
+
+    def test_clock_of(self, id_: str) -> TestClock | None:
+        """The test clock of a customer, or of what is a customer's: a subscription, an invoice."""
+        if not len(self.test_clocks):
+            return None
+        if isinstance(clock := self.test_clocks.find(id_), TestClock):
+            return clock
+        owner = self._owner(id_)
+        customer = self.customers.find(owner) if owner else None
+        return self.test_clocks.find(customer.test_clock) if customer else None
+
+    def _owner(self, id_: str) -> str | None:
+        if self.customers.find(id_):
+            return id_
+        item = self.items.find(id_)
+        owned = (
+            self.subscriptions.find(item.subscription if item else id_)
+            or self.invoices.find(id_)
+            or self.schedules.find(id_)
+        )
+        return owned.customer if owned else None
 
     def new_id(self, prefix: str, length: int = 24) -> str:
         """A new id such as `price_1aB...`."""

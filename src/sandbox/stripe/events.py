@@ -36,6 +36,7 @@ class Event:
     default_version: str
     request_id: str | None
     idempotency_key: str | None
+    test_clock: str | None = None
     waiting: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     acknowledged_at: int | None = None
@@ -75,6 +76,7 @@ class Events:
         """Record that something happened to row at the account's present instant."""
         account = self._account
         data = {version: _packed(self._data(row, version, before)) for version in self._versions()}
+        clock = account.test_clock_of(row.id)
         event = Event(
             id=account.new_id("evt"),
             created=account.now(),
@@ -85,6 +87,7 @@ class Events:
             default_version=account.settings.default_api_version,
             request_id=account.request_id,
             idempotency_key=account.idempotency_key,
+            test_clock=clock.id if clock else None,
         )
         return self._record(event)
 

@@ -16,6 +16,7 @@ _EXPANDABLE = {
     "price": "prices",
     "product": "products",
     "subscription": "subscriptions",
+    "test_clock": "test_clocks",
 }
 # Parts that are shown only when they are asked for; those of other prices than tiered ones never.
 _HIDDEN = {("price", "tiers")}
@@ -29,7 +30,6 @@ _ALWAYS_NULL = frozenset(
         "on_behalf_of",
         "pending_setup_intent",
         "schedule",
-        "test_clock",
     }
 )
 # Parts of an object that may be missing from one and there in the next of a list.

@@ -180,7 +180,8 @@ class Gateway:
         account = self._stripe.account
         account.request_id, account.idempotency_key = request_id, prepared.key
         try:
-            answer = prepared.route.run(call)
+            with self._stripe.test_clocks.time_of(_named(call), changes=prepared.route.method != "GET"):
+                answer = prepared.route.run(call)
             expand(answer, call.params.get("expand", []), self._finder(prepared.version))
             return answer
         finally:
@@ -229,6 +230,15 @@ class Gateway:
                 at=self._stripe.account.clock(),
             )
         )
+
+
+def _named(call: Call) -> list[str]:
+    """The ids of objects that a call is about: the time there may be that of a test clock."""
+    params = (
+        call.params.get(name) for name in ("customer", "subscription", "from_subscription", "test_clock")
+    )
+    payload = call.params.get("payload", {})
+    return [*call.ids, *filter(None, params), *payload.values()]
 
 
 def _encoded(request: Request) -> str:

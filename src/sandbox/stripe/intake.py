@@ -45,6 +45,7 @@ class Offered:
     payload: Mapping[str, str]
     timestamp: int
     identifier: str
+    is_streamed: bool = False
 
 
 class DuplicateEventError(StripeError):
@@ -82,21 +83,29 @@ def take(stripe: StripeSandbox, event: Offered, *, late: AbstractSet[str], reque
 
     `request` names its request in the report about it. Raises StripeError for what is refused at once.
     """
-    account, now = stripe.account, stripe.account.now()
+    account = stripe.account
     checks = _Checks(late)
     checks.run(lambda: active_meter(account, event.event_name))
     meter = next((row for row in account.meters if row.event_name == event.event_name), None)
     payload = checks.run(lambda: _read_payload(meter, event.payload)) if meter else None
     customer, value = payload or ("", Decimal(0))
-    checks.run(lambda: _check_timestamp(event.timestamp, now))
-    known = stripe.meters.received(event.identifier)
-    if known is not None and now - known.received < UNIQUE_SECONDS:
+    checks.run(lambda: _check_timestamp(event.timestamp, _time_of(account, customer)))
+    known = stripe.meters.received(event.identifier, is_streamed=event.is_streamed)
+    if known is not None and account.machine_time() - known.received < UNIQUE_SECONDS:
         raise DuplicateEventError(event.identifier)
     if payload:
         checks.run(lambda: _check_customer(account, customer))
     refusal = checks.refusal or stripe.validation.planned(customer)
     meter_id, counts = meter.id if meter else None, refusal is None
-    stripe.meters.record(event.identifier, meter_id or "", customer, value, event.timestamp, counted=counts)
+    stripe.meters.record(
+        event.identifier,
+        meter_id or "",
+        customer,
+        value,
+        event.timestamp,
+        counted=counts,
+        is_streamed=event.is_streamed,
+    )
     if refusal is not None:
         stripe.validation.refuse(refusal, meter_id, request)
 
@@ -153,6 +162,17 @@ def _check_customer(account: Account, customer: str) -> None:
         raise invalid(
             f"No customer found with the id '{customer}'.", "payload", "meter_event_customer_not_found"
         )
+
+
+def _time_of(account: Account, customer: str) -> int:
+    """What a stamp's age is counted from: of a customer on a test clock, the clock's frozen time.
+
+    Stripe does not say whether it goes by that, or by the real time.
+    """
+    if account.settings.undocumented.stamps_checked_by_real_time:
+        return account.machine_time()
+    clock = account.test_clock_of(customer)
+    return clock.frozen_time if clock else account.now()
 
 
 def _check_timestamp(timestamp: int, now: int) -> None:

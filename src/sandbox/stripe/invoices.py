@@ -35,13 +35,15 @@ class Invoices:
         whole period after a swap in its course is not documented.
         """
         price = self._account.prices.get(item.price)
+        spans_period = self._account.settings.undocumented.swap_line_spans_period
         line = InvoiceLine(
             id=self._account.new_id("il"),
             subscription=subscription.id,
             subscription_item=item.id,
             price=price.id,
-            period_start=item.usage_from,
+            period_start=item.period_start if spans_period else item.usage_from,
             period_end=max(until, item.usage_from),
+            usage_from=item.usage_from,
             quantity=Decimal(0),
             open=price.meter is not None,
             free=free,
@@ -54,7 +56,8 @@ class Invoices:
         line = self._counted(
             self.metered_line(subscription, item, until), subscription.customer, settled=False
         )
-        return replace(line, open=False, invoice_item=self._account.new_id("ii"))
+        stays_open = self._account.settings.undocumented.swapped_usage_stays_open
+        return replace(line, open=stays_open, invoice_item=self._account.new_id("ii"))
 
     def licensed_line(
         self, subscription: Subscription, item: SubscriptionItem, *, free: bool = False
@@ -123,8 +126,9 @@ class Invoices:
         Everything accepted until now counts, whether or not summaries show it already.
         """
         now = self._account.now()
+        is_closed = self._account.settings.undocumented.drafts_are_closed and invoice.created < now
         invoice.lines = [
-            self._counted(line, invoice.customer, settled=False) if line.open else line
+            self._counted(line, invoice.customer, settled=False) if line.open and not is_closed else line
             for line in invoice.lines
         ]
         for line in invoice.lines:
@@ -151,7 +155,8 @@ class Invoices:
         if invoice.status != "draft" or not invoice.auto_advance or invoice.finalizes_at is None:
             return None
         event = self._events.table.find(invoice.held_by)
-        if event is None or invoice.custom_schedule or invoice.collection_method != "charge_automatically":
+        holds = self._account.settings.undocumented.custom_time_keeps_hold or not invoice.custom_schedule
+        if event is None or not holds or invoice.collection_method != "charge_automatically":
             return invoice.finalizes_at
         limit = invoice.created + self._account.settings.invoice_created_hold
         answered = event.acknowledged_at
@@ -175,7 +180,8 @@ class Invoices:
     def _counted(self, line: InvoiceLine, customer: str, *, settled: bool) -> InvoiceLine:
         """The line with the usage of its period; a total below zero is billed as zero."""
         price = self._account.prices.get(line.price)
-        start, end = line.period_start, line.period_end
+        start = line.period_start if line.usage_from is None else line.usage_from
+        end = line.period_end
         if price.meter is not None:
             meter = self._account.meters.get(price.meter)
             usage = self._meters.usage(meter, customer, start, end, settled=settled)
@@ -183,7 +189,8 @@ class Invoices:
             item = self._account.items.get(line.subscription_item)
             how = price.recurring.aggregate_usage if price.recurring else None
             usage = self._usage.usage(item, how, start, end)
-        quantity = max(usage, Decimal(0))
+        bills_negative = self._account.settings.undocumented.negative_totals_are_billed
+        quantity = usage if bills_negative else max(usage, Decimal(0))
         charges = self._charges(quantity, price, free=line.free)
         return replace(line, quantity=quantity, charges=charges)
 

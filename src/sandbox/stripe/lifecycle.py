@@ -10,6 +10,23 @@ from sandbox.stripe.periods import boundary_before, next_boundary
 from sandbox.stripe.phases import enter_next_phase
 
 
+def due_of(books: Books, id_: str) -> int | None:
+    """When time changes a subscription or an invoice next, in UTC unix seconds; anything else: never."""
+    subscription = books.account.subscriptions.find(id_)
+    if subscription is not None:
+        return next_due(books, subscription)
+    invoice = books.account.invoices.find(id_)
+    return books.invoices.finalization_due(invoice) if invoice else None
+
+
+def bill(books: Books, due: list[str]) -> None:
+    """Do what is due at the account's present instant, invoices before renewals."""
+    for invoice in filter(None, map(books.account.invoices.find, due)):
+        books.invoices.finalize(invoice)
+    for subscription in filter(None, map(books.account.subscriptions.find, due)):
+        step(books, subscription)
+
+
 def next_due(books: Books, subscription: Subscription) -> int | None:
     """When time changes this subscription next, in UTC unix seconds."""
     if not subscription.is_live:
@@ -165,6 +182,7 @@ def restart(books: Books, subscription: Subscription) -> None:
 
 def end_at(books: Books, subscription: Subscription, instant: int) -> None:
     """A scheduled end: the last usage goes on a final draft, which waits like any renewal's."""
+    is_closed = books.account.settings.undocumented.last_draft_is_closed
     free = in_trial(subscription)
     lines = [
         books.invoices.metered_line(subscription, item, min(instant, item.period_end), free=free)
@@ -174,13 +192,16 @@ def end_at(books: Books, subscription: Subscription, instant: int) -> None:
     _close(subscription, instant)
     if lines or subscription.pending:
         started = min(item.period_start for item in subscription.items)
-        books.invoices.draft(subscription, in_order(lines), CYCLE, period_start=started)
+        books.invoices.draft(subscription, in_order(lines), CYCLE, period_start=started, at_once=is_closed)
     books.events.emit("customer.subscription.deleted", subscription)
 
 
 def cancel_now(books: Books, subscription: Subscription, *, invoice_now: bool) -> None:
     """An immediate end: usage is dropped, or with `invoice_now` billed as far as received."""
     now = books.account.now()
+    undocumented = books.account.settings.undocumented
+    invoice_now = invoice_now or undocumented.cancellation_bills_usage
+    at_once = not undocumented.invoice_now_waits
     lines: list[InvoiceLine] = []
     if invoice_now and not in_trial(subscription):
         lines = [
@@ -192,7 +213,7 @@ def cancel_now(books: Books, subscription: Subscription, *, invoice_now: bool) -
     subscription.canceled_at = now
     if invoice_now and (lines or subscription.pending):
         started = min(item.period_start for item in subscription.items)
-        books.invoices.draft(subscription, in_order(lines), UPDATE, period_start=started, at_once=True)
+        books.invoices.draft(subscription, in_order(lines), UPDATE, period_start=started, at_once=at_once)
     books.events.emit("customer.subscription.deleted", subscription)
 
 

@@ -31,7 +31,7 @@ class MeterLedger:
     def __init__(self, account: Account) -> None:
         self._account = account
         self._events: dict[tuple[str, str], list[MeterEvent]] = {}
-        self._received: dict[str, MeterEvent] = {}
+        self._received: dict[tuple[str, bool], MeterEvent] = {}
         self._count = 0
         self.rejected: list[MeterEvent] = []
 
@@ -44,12 +44,13 @@ class MeterLedger:
         timestamp: int,
         *,
         counted: bool = True,
+        is_streamed: bool = False,
     ) -> MeterEvent:
         """Keep one event; not `counted`: accepted, and found wrong afterwards (see `validation`)."""
         self._count += 1
-        now = self._account.now()
+        now = self._account.machine_time()
         event = MeterEvent(identifier, meter, customer, value, timestamp, now, self._count)
-        self._received[identifier] = event
+        self._received[self._way(identifier, is_streamed=is_streamed)] = event
         if counted:
             self._events.setdefault((meter, customer), []).append(event)
         else:
@@ -61,9 +62,12 @@ class MeterLedger:
         rows = [event for events in self._events.values() for event in events]
         return sorted(rows, key=lambda event: event.number)
 
-    def received(self, identifier: str) -> MeterEvent | None:
-        """The newest event that came with this identifier."""
-        return self._received.get(identifier)
+    def received(self, identifier: str, *, is_streamed: bool = False) -> MeterEvent | None:
+        """The newest event that came with this identifier, whichever way: Stripe does not say."""
+        return self._received.get(self._way(identifier, is_streamed=is_streamed))
+
+    def _way(self, identifier: str, *, is_streamed: bool) -> tuple[str, bool]:
+        return identifier, is_streamed and self._account.settings.undocumented.identifier_per_way
 
     def cancel(self, event: MeterEvent) -> None:
         """Take one event back (meter event adjustment)."""
@@ -92,29 +96,44 @@ class MeterLedger:
         """
         rows: Iterable[MeterEvent] = self._events.get((meter.id, customer), ())
         if settled:
-            latest = self._account.now() - self._account.settings.aggregation_delay
+            latest = self._account.machine_time() - self._account.settings.aggregation_delay
             rows = [row for row in rows if row.received <= latest]
         if meter.event_time_window is not None:
             size = WINDOW_SECONDS[meter.event_time_window]
+            if self._account.settings.undocumented.window_ends_with_period:
+                rows = [row for row in rows if start <= row.timestamp < end]
             rows = {row.timestamp // size: row for row in rows}.values()
         return [row for row in rows if start <= row.timestamp < end]
 
     def usage(self, meter: Meter, customer: str, start: int, end: int, *, settled: bool = False) -> Decimal:
-        """The meter's aggregate over [start, end)."""
-        return aggregate(meter.formula, self.events(meter, customer, start, end, settled=settled))
+        """The meter's aggregate over a billed time, [start, end)."""
+        undocumented = self._account.settings.undocumented
+        # Whole seconds: (start, end] is [start + 1, end + 1).
+        late = int(undocumented.end_is_in_ended_period)
+        events = self.events(meter, customer, start + late, end + late, settled=settled)
+        if not events and meter.formula == "last" and undocumented.last_carries_over:
+            events = self.events(meter, customer, 0, end, settled=settled)
+        return self.aggregate(meter, events)
 
+    def aggregate(self, meter: Meter, events: list[MeterEvent]) -> Decimal:
+        """Sum, count, or the value with the newest stamp; 0 without events.
 
-def aggregate(formula: str, events: list[MeterEvent]) -> Decimal:
-    """Sum, count, or the value with the newest stamp; 0 without events.
+        Which of several values with one stamp is the last is not documented: here it is the one received
+        first, which nobody would rely on.
+        """
+        if not events:
+            return Decimal(0)
+        if meter.formula == "count":
+            return Decimal(len(events))
+        if meter.formula == "last":
+            return max(events, key=self._lastness).value
+        drops = self._account.settings.undocumented.negative_events_are_dropped
+        with localcontext(prec=60):
+            return sum((row.value for row in events if row.value > 0 or not drops), Decimal(0))
 
-    Which of several values with one stamp is the last is not documented: here it is the one received
-    first, which nobody would rely on.
-    """
-    if not events:
-        return Decimal(0)
-    if formula == "count":
-        return Decimal(len(events))
-    if formula == "last":
-        return max(events, key=lambda event: (event.timestamp, -event.number)).value
-    with localcontext(prec=60):
-        return sum((event.value for event in events), Decimal(0))
+    def _lastness(self, event: MeterEvent) -> tuple[int, int]:
+        """What is the greater, the later formula `last` takes an event to be."""
+        undocumented = self._account.settings.undocumented
+        if undocumented.last_by_receipt:
+            return event.number, 0
+        return event.timestamp, event.number if undocumented.last_tie_takes_newest else -event.number

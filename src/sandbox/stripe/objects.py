@@ -102,6 +102,27 @@ class Meter:
 
 
 @dataclass
+class TestClock:
+    """A time of its own for a few customers: `frozen_time` (UTC unix seconds) until it is advanced.
+
+    `target`: where it is being advanced to; `ready_at`: when, in real time, it will be there.
+    """
+
+    resource: ClassVar[str] = "test_helpers.test_clock"
+    id: str
+    created: int
+    frozen_time: int
+    deletes_after: int
+    name: str | None = None
+    target: int | None = None
+    ready_at: int | None = None
+
+    @property
+    def is_advancing(self) -> bool:
+        return self.target is not None
+
+
+@dataclass
 class Customer:
     resource: ClassVar[str] = "customer"
     id: str
@@ -111,6 +132,8 @@ class Customer:
     description: str | None = None
     phone: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    default_payment_method: str | None = None
+    test_clock: str | None = None
     deleted: bool = False
 
 
@@ -190,7 +213,8 @@ class Charge:
 class InvoiceLine:
     """What an item is billed for a period: a line item for each of its charges.
 
-    `open`: the quantity is still counted anew when the invoice is finalized.
+    `open`: the quantity is still counted anew when the invoice is finalized. `usage_from`: where its usage
+    begins, if not where its period does (UTC unix seconds).
     """
 
     resource: ClassVar[str] = "line_item"
@@ -205,6 +229,7 @@ class InvoiceLine:
     open: bool = False
     free: bool = False
     invoice_item: str | None = None
+    usage_from: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property

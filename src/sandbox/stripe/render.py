@@ -15,6 +15,7 @@ from sandbox.stripe.objects import (
     Subscription,
     SubscriptionItem,
     SubscriptionSchedule,
+    TestClock,
     WebhookEndpoint,
 )
 from sandbox.stripe.render_invoice import invoice_json
@@ -89,7 +90,7 @@ def _customer(account: Account, row: Customer, _version: ApiVersion) -> Json:
         "invoice_prefix": row.id[-8:].upper(),
         "invoice_settings": {
             "custom_fields": None,
-            "default_payment_method": None,
+            "default_payment_method": row.default_payment_method,
             "footer": None,
             "rendering_options": None,
         },
@@ -101,7 +102,22 @@ def _customer(account: Account, row: Customer, _version: ApiVersion) -> Json:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
-        "test_clock": None,
+        "test_clock": row.test_clock,
+    }
+
+
+def _test_clock(account: Account, row: TestClock, _version: ApiVersion) -> Json:
+    advancing = {"advancing": {"target_frozen_time": row.target}}
+    return {
+        "id": row.id,
+        "object": "test_helpers.test_clock",
+        "created": row.created,
+        "deletes_after": row.deletes_after,
+        "frozen_time": row.frozen_time,
+        "livemode": account.settings.livemode,
+        "name": row.name,
+        "status": "advancing" if row.is_advancing else "ready",
+        "status_details": advancing if row.is_advancing else {},
     }
 
 
@@ -126,6 +142,7 @@ _RENDERERS: dict[type, Renderer] = {
     Price: price_json,
     Meter: _meter,
     Customer: _customer,
+    TestClock: _test_clock,
     WebhookEndpoint: _endpoint,
     Subscription: subscription_json,
     SubscriptionItem: item_json,

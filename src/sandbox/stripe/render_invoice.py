@@ -97,7 +97,7 @@ def invoice_json(account: Account, row: Invoice, version: ApiVersion) -> Json:
         },
         "subtotal": row.total,
         "subtotal_excluding_tax": row.total,
-        "test_clock": None,
+        "test_clock": customer.test_clock if customer else None,
         "total": row.total,
         "total_discount_amounts": [],
         "total_excluding_tax": row.total,

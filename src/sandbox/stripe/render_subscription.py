@@ -78,7 +78,7 @@ def subscription_json(account: Account, row: Subscription, version: ApiVersion) 
         "schedule": row.schedule,
         "start_date": row.start_date,
         "status": row.status,
-        "test_clock": None,
+        "test_clock": _test_clock(account, row),
         "transfer_data": None,
         "trial_end": row.trial_end,
         "trial_settings": {"end_behavior": {"missing_payment_method": row.missing_payment_method}},
@@ -128,7 +128,7 @@ def schedule_json(account: Account, row: SubscriptionSchedule, version: ApiVersi
         "released_subscription": row.subscription if row.status == "released" else None,
         "status": row.status,
         "subscription": None if row.status == "released" else row.subscription,
-        "test_clock": None,
+        "test_clock": _test_clock(account, row),
     }
     if version.has_billing_mode:
         schedule["billing_mode"] = _billing_mode(subscription)
@@ -167,6 +167,11 @@ def _phase_json(phase: Phase, currency: str) -> Json:
         "transfer_data": None,
         "trial_end": None,
     }
+
+
+def _test_clock(account: Account, row: Subscription | SubscriptionSchedule) -> str | None:
+    clock = account.test_clock_of(row.customer)
+    return clock.id if clock else None
 
 
 def _billing_mode(row: Subscription) -> Json:

@@ -22,6 +22,7 @@ from sandbox.stripe.meter_ledger import MeterLedger
 from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.sessions import MeterEventSessions
 from sandbox.stripe.settings import StripeSettings
+from sandbox.stripe.test_clocks import TestClocks
 from sandbox.stripe.usage_ledger import UsageLedger
 from sandbox.stripe.validation import Validation
 from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks
@@ -54,8 +55,9 @@ class StripeSandbox:
         self.timer = timer
         self._background = BackgroundDelivery(self.account.settings.webhook_timeout)
         self._turn = threading.RLock()
-        self._agenda = Agenda(self._due_of)
-        self.events.listeners.append(lambda event: self._agenda.mark(event.object_id))
+        self._agenda = Agenda(lambda id_: lifecycle.due_of(self.books, id_))
+        self.test_clocks = TestClocks(self.books)
+        self.events.listeners.append(lambda event: self._mark(event.object_id))
 
     @property
     def calls(self) -> dict[tuple[str, str], int]:
@@ -72,7 +74,7 @@ class StripeSandbox:
         with self.account.lock:
             self.account.settings = replace(self.account.settings, **changes)
             for row in (*self.account.subscriptions, *self.account.invoices):
-                self._agenda.mark(row.id)
+                self._mark(row.id)
 
     def next_due(self) -> int | None:
         """The next instant at which time changes or delivers anything, in UTC unix seconds."""
@@ -138,28 +140,23 @@ class StripeSandbox:
     def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:
         with self.account.lock:
             self.webhooks.settle(attempt, status, self.account.clock() if at is None else at)
-            self._agenda.mark(attempt.delivery.event.object_id)
+            self._mark(attempt.delivery.event.object_id)
+
+    def _mark(self, id_: str) -> None:
+        """The object has changed, and with it perhaps when it is due: by its test clock, if it is on one."""
+        (self.test_clocks.agenda_of(id_) or self._agenda).mark(id_)
 
     def _next_step(self) -> int | None:
-        """When the account itself changes next: billing, or a report of refused meter events."""
-        return _earliest(self._agenda.next(), self.validation.next_due())
-
-    def _due_of(self, id_: str) -> int | None:
-        subscription = self.account.subscriptions.find(id_)
-        if subscription is not None:
-            return lifecycle.next_due(self.books, subscription)
-        invoice = self.account.invoices.find(id_)
-        return self.books.invoices.finalization_due(invoice) if invoice else None
+        """When the account itself changes next: billing, a test clock, a report of refused meter events."""
+        return _earliest(self._agenda.next(), self.test_clocks.next_due(), self.validation.next_due())
 
     def _bill(self, instant: int) -> None:
-        """Do what became due at this instant, invoices before renewals."""
+        """Do what became due at this instant."""
         due = self._agenda.take(instant)
         with self.account.at(instant):
-            for invoice in filter(None, map(self.account.invoices.find, due)):
-                self.books.invoices.finalize(invoice)
-            for subscription in filter(None, map(self.account.subscriptions.find, due)):
-                lifecycle.step(self.books, subscription)
+            lifecycle.bill(self.books, due)
             self.validation.report_due(instant)
+        self.test_clocks.run_due(instant)
 
 
 def _earliest(*instants: int | None) -> int | None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from sandbox.stripe.undocumented import Undocumented, read_facts
 
 DEFAULT_API_VERSION = "2026-05-27.dahlia"
 LEGACY_API_VERSION = "2025-02-24.acacia"
@@ -30,6 +34,7 @@ _NOT_NEGATIVE = (
     "latency",
     "meter_event_latency",
     "renewal_delay",
+    "test_clock_advance",
 )
 
 
@@ -68,6 +73,9 @@ class StripeSettings:
     """
     date_skew: int = 0
     """How far the Date of its answers is ahead of its clock."""
+    test_clock_advance: int = 0
+    """From the call that advances a test clock until the next call can find it ready, in real time."""
+    undocumented: Undocumented = field(default_factory=Undocumented)
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0
@@ -99,6 +107,14 @@ class StripeSettings:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
+
+    @classmethod
+    def from_facts(cls, path: str | Path, **settings: Any) -> Self:
+        """Behave as a Stripe account did when `usage-reporter probe` wrote this file.
+
+        Raises OSError, or ValueError for what is no such file.
+        """
+        return cls(undocumented=read_facts(path).undocumented, **settings)
 
     @property
     def retry_delays(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from sandbox.stripe.objects import (
     SubscriptionItem,
 )
 from sandbox.stripe.periods import next_boundary
+from sandbox.stripe.test_clocks import MOST_SUBSCRIPTIONS
 from sandbox.stripe.versions import ApiVersion
 
 Params = dict[str, Any]
@@ -37,6 +38,11 @@ def create_subscription(books: Books, params: Params, version: ApiVersion) -> Su
     customer = account.customers.refer(params["customer"], "customer")
     if customer.deleted:
         raise invalid(f"No such customer: '{customer.id}'", "customer", "resource_missing")
+    held = [row for row in account.subscriptions.newest(customer=customer.id) if row.is_live]
+    if customer.test_clock and len(held) >= MOST_SUBSCRIPTIONS:
+        raise invalid(
+            f"A customer with a test clock takes at most {MOST_SUBSCRIPTIONS} subscriptions.", "customer"
+        )
     rows = params["items"]
     prices = [usable_price(books, row, version, f"items[{n}]") for n, row in enumerate(rows)]
     mode = _billing_mode(params, version)

@@ -20,6 +20,7 @@ class ThinEvent:
 
     resource: ClassVar[str] = "v2.core.event"
     customer: ClassVar[None] = None
+    test_clock: ClassVar[None] = None
     id: str
     created: int
     type: str

@@ -13,9 +13,22 @@ class UsageLedger:
     def __init__(self) -> None:
         self._records: dict[str, dict[int, int]] = {}
 
-    def put(self, item: SubscriptionItem, timestamp: int, quantity: int, action: str) -> int:
-        """Set or increment what the item holds at this instant; answers the new quantity."""
+    def put(
+        self,
+        item: SubscriptionItem,
+        timestamp: int,
+        quantity: int,
+        action: str,
+        replaces_from: int | None = None,
+    ) -> int:
+        """Set or increment what the item holds at this instant; answers the new quantity.
+
+        `replaces_from`: setting also replaces what is held at other instants from there on.
+        """
         records = self._records.setdefault(item.id, {})
+        if action == "set" and replaces_from is not None:
+            for instant in [at for at in records if at >= replaces_from]:
+                del records[instant]
         held = records.get(timestamp, 0) if action == "increment" else 0
         records[timestamp] = held + quantity
         return records[timestamp]

@@ -70,7 +70,7 @@ class Validation:
 
     def refuse(self, refusal: Refusal, meter: str | None, request: str) -> None:
         """Refuse an event that was accepted just now; `request` names its request in the report."""
-        start = self._account.now() // WINDOW_SECONDS * WINDOW_SECONDS
+        start = self._account.machine_time() // WINDOW_SECONDS * WINDOW_SECONDS
         window = self._windows.setdefault((meter, start), _Window(meter, start))
         window.refused.append((refusal, request))
 

@@ -172,7 +172,7 @@ class Webhooks:
 
     def _add(self, event: AnyEvent, endpoint: Endpoint) -> None:
         disturbance = next((row for row in self._disturbances if row.meets(event)), None)
-        due, copies = event.created, 1
+        due, copies = self._account.machine_time(), 1
         if disturbance is not None:
             disturbance.times -= 1
             due += disturbance.seconds
@@ -200,7 +200,8 @@ class Webhooks:
         if not delivered:
             event.failed.add(row.endpoint)
         if not event.waiting:
-            event.acknowledged_at = at
+            clock = self._account.test_clocks.find(event.test_clock)
+            event.acknowledged_at = clock.frozen_time if clock else at
 
 
 def _listens(endpoint: Endpoint, type_: str) -> bool:

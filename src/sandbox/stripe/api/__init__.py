@@ -13,6 +13,7 @@ from sandbox.stripe.api import (
     meters,
     schedules,
     subscriptions,
+    test_clocks,
     usage_records,
 )
 
@@ -23,6 +24,7 @@ ROUTES = [
         meters,
         customers,
         subscriptions,
+        test_clocks,
         schedules,
         invoices,
         metering,

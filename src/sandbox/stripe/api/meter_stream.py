@@ -41,6 +41,7 @@ def _take_events(call: Call) -> Json:
             row["payload"],
             row.get("timestamp", account.now()),
             row.get("identifier") or account.new_id("evt_meter", 32),
+            is_streamed=True,
         )
         with suppress(DuplicateEventError):
             take(call.stripe, event, late=CODES, request=request)

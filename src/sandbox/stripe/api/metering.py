@@ -8,7 +8,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid, malformed, no_such
 from sandbox.stripe.intake import UNIQUE_SECONDS, Offered, active_meter, take
-from sandbox.stripe.meter_ledger import WINDOW_SECONDS, MeterEvent, aggregate
+from sandbox.stripe.meter_ledger import WINDOW_SECONDS, MeterEvent
 from sandbox.stripe.objects import Meter
 from sandbox.stripe.render_values import json_number
 from sandbox.stripe.schema import EXPAND, PAGE, Fields, Moment, Pairs, Text, choice
@@ -44,7 +44,7 @@ def _create_adjustment(call: Call) -> Json:
     """Take back one event within 24 hours of its receipt; a final invoice does not change."""
     identifier = call.params["cancel"]["identifier"]
     event = call.stripe.meters.received(identifier)
-    now = call.account.now()
+    now = call.account.machine_time()
     meter = active_meter(call.account, call.params["event_name"])
     if event is None or event.meter != meter.id:
         raise no_such("meter event", identifier, "cancel[identifier]", status=400)
@@ -95,7 +95,7 @@ def _summary(call: Call, meter: Meter, customer: str, start: int, end: int, even
     return {
         "id": "mtrusg_" + hashlib.sha256(name).hexdigest()[:32],
         "object": "billing.meter_event_summary",
-        "aggregated_value": json_number(aggregate(meter.formula, events)),
+        "aggregated_value": json_number(call.stripe.meters.aggregate(meter, events)),
         "end_time": end,
         "livemode": call.account.settings.livemode,
         "meter": meter.id,

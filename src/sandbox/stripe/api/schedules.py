@@ -55,7 +55,9 @@ ROUTES = [
         "GET",
         _SCHEDULES,
         _RESOURCE,
-        lambda call: call.page(call.account.schedules),
+        lambda call: call.page(
+            call.account.schedules, lambda row: call.account.test_clock_of(row.customer) is None
+        ),
         fields(PAGE),
     ),
     Route(

@@ -75,6 +75,7 @@ def _matches(call: Call, row: Subscription) -> bool:
     params = call.params
     return (
         _has_status(row, params.get("status"))
+        and _is_shown(call, row)
         and params.get("customer") in (None, row.customer)
         and params.get("price") in (None, *(item.price for item in row.items))
         and params.get("collection_method") in (None, row.collection_method)
@@ -82,6 +83,14 @@ def _matches(call: Call, row: Subscription) -> bool:
         and in_range(min(item.period_end for item in row.items), params.get("current_period_end"))
         and in_range(max(item.period_start for item in row.items), params.get("current_period_start"))
     )
+
+
+def _is_shown(call: Call, row: Subscription) -> bool:
+    """On a test clock: only where its list, or its customer's, is asked for (List subscriptions)."""
+    clock = call.account.test_clock_of(row.customer)
+    if "test_clock" in call.params:
+        return clock is not None and clock.id == call.params["test_clock"]
+    return clock is None or "customer" in call.params
 
 
 def _has_status(row: Subscription, status: str | None) -> bool:
@@ -190,6 +199,7 @@ _LIST = fields(
     created=RANGE,
     current_period_start=RANGE,
     current_period_end=RANGE,
+    test_clock=Text(),
 )
 _SUBSCRIPTION = "/v1/subscriptions/{subscription_exposed_id}"
 

@@ -38,7 +38,10 @@ def _create(call: Call) -> Json:
             "timestamp",
         )
     action = call.params.get("action", "increment")
-    quantity = call.books.usage.put(item, timestamp, call.params["quantity"], action)
+    replaces_all = call.account.settings.undocumented.set_replaces_all
+    quantity = call.books.usage.put(
+        item, timestamp, call.params["quantity"], action, item.usage_from if replaces_all else None
+    )
     return {
         "id": call.account.new_id("mbur"),
         "object": "usage_record",
