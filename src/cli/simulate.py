@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import AsJson, print_json, print_line, print_table, progress
+from cli.output import AsJson, print_json, print_line, print_table, progress, warn
 from sandbox.simulator.campaign import Summary, campaign
 from sandbox.simulator.trouble import GROUPS, KINDS
+from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented, read_facts
 
 PERIODS = 2000
 
@@ -58,6 +60,12 @@ def simulate(
             "then ends unforeseen.",
         ),
     ] = False,
+    facts: Annotated[
+        Path | None,
+        typer.Option(
+            "--facts", help="Stripe behaves as this file of `probe` says, where it is undocumented."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Play random customers, prices and faults in virtual time, and compare every invoice with the truth.
@@ -68,6 +76,7 @@ def simulate(
     Example: `usage-reporter simulate --seed 7 --periods 500 --faults crash,webhook_lost`
     """
     kinds = _kinds(faults)
+    undocumented = _undocumented(facts) if facts else AS_ASSUMED
     with progress(_PLAYING, periods) as bar:
 
         def show(done: int) -> None:
@@ -82,6 +91,7 @@ def simulate(
             kinds,
             meter_stream=_STREAMS[meter_stream],
             brake=brake,
+            undocumented=undocumented,
             progress=show,
             shrinking=show_shrinking,
         )
@@ -90,6 +100,18 @@ def simulate(
     else:
         _print(summary)
     return 1 if summary.wrong else 0
+
+
+def _undocumented(facts: Path) -> Undocumented:
+    """How Stripe was found to behave. Raises BadParameter for what is no file of facts."""
+    try:
+        read = read_facts(facts)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--facts cannot be read: {error}") from error
+    warn(f"Stripe behaves otherwise than assumed in: {', '.join(read.different) or 'nothing'}")
+    if read.not_imitated:
+        warn(f"what the stand-in cannot imitate is as assumed: {', '.join(read.not_imitated)}")
+    return read.undocumented
 
 
 def _kinds(faults: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from sandbox.simulator.campaign import Summary
 from sandbox.simulator.trouble import GROUPS, KINDS
+from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
 
 WRONG: dict[str, Any] = {
     "seed": "5.3",
@@ -39,10 +41,12 @@ def comes_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], dict[str, A
             *arguments: Any,
             meter_stream: bool | None,
             brake: bool,
+            undocumented: Undocumented,
             progress: Callable[[int], None],
             shrinking: Callable[[str], None],
         ) -> Any:
             asked["arguments"], asked["meter_stream"], asked["brake"] = arguments, meter_stream, brake
+            asked["undocumented"] = undocumented
             progress(summary.periods)
             shrinking("5.3")
             return summary
@@ -156,3 +160,43 @@ def test_the_brake_is_on_where_that_is_asked_for(comes_to: Callable[[Summary], d
     asked = comes_to(Summary(5, periods=10, worlds=1))
     assert simulate("--brake").exit_code == 0
     assert asked["brake"] is True
+
+
+def facts_file(folder: Path, *facts: dict[str, Any]) -> str:
+    file = folder / "facts.json"
+    file.write_text(json.dumps({"facts": facts}))
+    return str(file)
+
+
+def test_stripe_behaves_as_a_file_of_facts_says(
+    comes_to: Callable[[Summary], dict[str, Any]], tmp_path: Path
+) -> None:
+    asked = comes_to(Summary(5, periods=10))
+    file = facts_file(
+        tmp_path,
+        {"name": "last-by-stamp", "result": "differs", "sandbox": {"last_by_receipt": True}},
+        {"name": "tiers-add-up", "result": "differs", "sandbox": {}},
+        {"name": "period-end", "result": "holds", "sandbox": {"end_is_in_ended_period": False}},
+        {"name": "stored-500", "result": "could not be seen", "sandbox": {}},
+    )
+    result = simulate("--facts", file)
+
+    assert result.exit_code == 0
+    assert asked["undocumented"] == Undocumented(last_by_receipt=True)
+    assert result.stderr.splitlines() == [
+        "Stripe behaves otherwise than assumed in: last_by_receipt",
+        "what the stand-in cannot imitate is as assumed: tiers-add-up",
+    ]
+
+
+def test_without_a_file_stripe_behaves_as_assumed(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
+    asked = comes_to(Summary(5, periods=10))
+    assert simulate().exit_code == 0
+    assert asked["undocumented"] == AS_ASSUMED
+
+
+def test_a_file_of_no_facts_is_wrong_use(tmp_path: Path) -> None:
+    for file in (str(tmp_path / "none.json"), facts_file(tmp_path, {"name": "x"})):
+        result = simulate("--facts", file)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--facts cannot be read" in result.stderr

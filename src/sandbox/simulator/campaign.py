@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from sandbox.simulator.shrink import as_test, shrunk
 from sandbox.simulator.trouble import KINDS
 from sandbox.simulator.verdict import Verdict, Wrong, judge
 from sandbox.simulator.world import World
+from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
 
 _AHEAD: Final = 4
 """Worlds a process has waiting for it."""
@@ -81,10 +82,22 @@ class Summary:
 
 
 def play(
-    seed: str, kinds: Sequence[str] = KINDS, meter_stream: bool | None = None, *, brake: bool = False
+    seed: str,
+    kinds: Sequence[str] = KINDS,
+    meter_stream: bool | None = None,
+    *,
+    brake: bool = False,
+    undocumented: Undocumented = AS_ASSUMED,
 ) -> Played:
     """Play the world of one seed."""
-    return play_history(history_of(seed, kinds, meter_stream=meter_stream, brake=brake))
+    return play_history(_history_of(seed, kinds, meter_stream, brake=brake, undocumented=undocumented))
+
+
+def _history_of(
+    seed: str, kinds: Sequence[str], meter_stream: bool | None, *, brake: bool, undocumented: Undocumented
+) -> History:
+    history = history_of(seed, kinds, meter_stream=meter_stream, brake=brake)
+    return replace(history, undocumented=undocumented)
 
 
 def play_history(history: History) -> Played:
@@ -100,27 +113,34 @@ def campaign(
     *,
     meter_stream: bool | None = None,
     brake: bool = False,
+    undocumented: Undocumented = AS_ASSUMED,
     processes: int | None = None,
     progress: Callable[[int], None] = lambda _periods: None,
     shrinking: Callable[[str], None] = lambda _seed: None,
 ) -> Summary:
     """Play worlds until so many periods were billed; what is wrong is shrunk first.
 
-    The worlds of a seed are the same whatever the number of processes. `progress` is told of the periods
-    so far, `shrinking` of the world that is made smaller from now on.
+    The worlds of a seed are the same whatever the number of processes, and however Stripe behaves where it is
+    `undocumented`. `progress` is told of the periods so far, `shrinking` of the world that is made smaller.
     """
     summary = Summary(seed)
-    play_one = functools.partial(play, kinds=kinds, meter_stream=meter_stream, brake=brake)
-    for played in _played(seed, play_one, processes or os.cpu_count() or 1):
+    history_for: Callable[[str], History] = functools.partial(
+        _history_of, kinds=kinds, meter_stream=meter_stream, brake=brake, undocumented=undocumented
+    )
+    for played in _played(seed, functools.partial(_play_one, history_for), processes or os.cpu_count() or 1):
         summary.add(played)
         progress(summary.periods)
         if played.verdict.wrong:
             shrinking(played.seed)
-            history = history_of(played.seed, kinds, meter_stream=meter_stream, brake=brake)
+            history = history_for(played.seed)
             summary.wrong.append(_shown(played, history, in_full=len(summary.wrong) < _WRONG_SHOWN))
         if summary.periods >= periods:
             break
     return summary
+
+
+def _play_one(history_for: Callable[[str], History], seed: str) -> Played:
+    return play_history(history_for(seed))
 
 
 def _played(seed: int, play_one: Callable[[str], Played], processes: int) -> Iterator[Played]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
+
 Interval = Literal["day", "week", "month"]
 Mode = Literal["classic", "flexible"]
 
@@ -152,6 +154,8 @@ class History:
     """The setting STRIPE_METER_STREAM."""
     brake: bool = False
     """Whether usage that doubles is held until its deadline: BRAKE_FACTOR, with BRAKE_DEADLINE=send."""
+    undocumented: Undocumented = AS_ASSUMED
+    """How Stripe behaves where its documentation is silent."""
 
     @property
     def size(self) -> int:

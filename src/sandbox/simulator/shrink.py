@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sandbox.simulator.history import History, source_of
+from sandbox.stripe.undocumented import AS_ASSUMED
 
 MOST_TRIES = 120
 
 Fails = Callable[[History], bool]
+
+
+_IMPORT = "from sandbox.stripe.undocumented import Undocumented\n"
 
 
 def shrunk(history: History, fails: Fails, most_tries: int = MOST_TRIES) -> History:
@@ -62,11 +66,12 @@ def _only(history: History, customers: set[str]) -> History:
 
 def as_test(history: History) -> str:
     """The pytest that plays a history."""
+    stripe = "" if history.undocumented == AS_ASSUMED else _IMPORT
     lines = source_of(history).replace("(Contract(", "(\n        Contract(").replace("), ", "),\n        ")
     return (
         "from sandbox.simulator.history import Act, Contract, Fault, History, Item, Usage\n"
         "from sandbox.simulator.verdict import judge\n"
-        "from sandbox.simulator.world import World\n\n\n"
+        f"from sandbox.simulator.world import World\n{stripe}\n\n"
         f"def test_seed_{''.join(c if c.isalnum() else '_' for c in history.seed)}() -> None:\n"
         f"    history = {lines}\n"
         "    assert judge(history, World(history).play()).wrong == []\n"

@@ -72,6 +72,7 @@ class World:
             answered_when_due=False,
             finalization_grace=history.grace,
             schedule_replaces_items=history.replaces_items,
+            undocumented=history.undocumented,
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)

@@ -126,11 +126,11 @@ class Invoices:
         Everything accepted until now counts, whether or not summaries show it already.
         """
         now = self._account.now()
-        is_closed = self._account.settings.undocumented.drafts_are_closed and invoice.created < now
-        invoice.lines = [
-            self._counted(line, invoice.customer, settled=False) if line.open and not is_closed else line
-            for line in invoice.lines
-        ]
+        if not self._is_closed(invoice):
+            invoice.lines = [
+                self._counted(line, invoice.customer, settled=False) if line.open else line
+                for line in invoice.lines
+            ]
         for line in invoice.lines:
             line.open = False
         event = self._events.table.find(invoice.held_by)
@@ -162,6 +162,12 @@ class Invoices:
         answered = event.acknowledged_at
         held_until = limit if answered is None else min(answered, limit)
         return max(invoice.finalizes_at, held_until)
+
+    def _is_closed(self, invoice: Invoice) -> bool:
+        """Whether it takes no usage after it was made; a cancellation's draft has a setting of its own."""
+        drafts_are_closed = self._account.settings.undocumented.drafts_are_closed
+        subscription = self._account.subscriptions.get(invoice.subscription)
+        return drafts_are_closed and subscription.is_live and invoice.created < self._account.now()
 
     def _collect(self, invoice: Invoice) -> None:
         """Pay, or do what a paused collection asks for; every customer here can pay."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from sandbox.stripe.undocumented import Undocumented, read_facts
+from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented, read_facts
 
 DEFAULT_API_VERSION = "2026-05-27.dahlia"
 LEGACY_API_VERSION = "2025-02-24.acacia"
@@ -75,7 +75,7 @@ class StripeSettings:
     """How far the Date of its answers is ahead of its clock."""
     test_clock_advance: int = 0
     """From the call that advances a test clock until the next call can find it ready, in real time."""
-    undocumented: Undocumented = field(default_factory=Undocumented)
+    undocumented: Undocumented = AS_ASSUMED
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0

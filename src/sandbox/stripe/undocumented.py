@@ -19,7 +19,7 @@ class Undocumented:
     end_is_in_ended_period: bool = False
     """An event stamped at the second in which a period ends counts in that period."""
     last_by_receipt: bool = False
-    """Formula `last` takes the event received last, whatever its stamp."""
+    """Formula `last` takes the event received last, whatever its stamp; so also of two with one stamp."""
     last_tie_takes_newest: bool = False
     """Of two events of one stamp, formula `last` takes the one received later."""
     last_carries_over: bool = False
@@ -61,6 +61,10 @@ class Undocumented:
         return cls(**values)
 
 
+AS_ASSUMED = Undocumented()
+"""All as the product takes it to be."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a file of `usage-reporter probe` says: how to behave, and what cannot be imitated."""
@@ -68,6 +72,11 @@ class Facts:
     undocumented: Undocumented
     not_imitated: tuple[str, ...]
     """The names of facts that differ in a way for which the stand-in has no setting."""
+
+    @property
+    def different(self) -> list[str]:
+        """The settings that are not as the product takes them to be."""
+        return [field.name for field in fields(self.undocumented) if getattr(self.undocumented, field.name)]
 
 
 def read_facts(path: str | Path) -> Facts:
