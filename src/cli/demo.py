@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -16,14 +14,13 @@ from cli.acts import Acts
 from cli.errors import NotDoneError
 from cli.evidence import InvoiceEvidence, summary
 from cli.narrator import Narrator
-from cli.output import AsJson, print_json, print_line, print_table, warn
+from cli.output import AsJson, print_json, print_line, print_table
 from cli.staying import print_invitation, wait_until_stopped
+from cli.stopping import stoppable
 from sandbox.cloud import LocalCloudError
 from sandbox.stage import STACK, Stage
 from sandbox.story import Bill
 from usage_reporting.amounts import to_wire
-
-_STOPPED = 130
 
 
 def demo(
@@ -47,7 +44,7 @@ def demo(
     Example: `usage-reporter demo --stay`
     """
     tell = Narrator(aside=as_json)
-    with _stoppable(), _in_one_line(), Stage() as stage:
+    with stoppable("demo: stopped, and all of it taken down"), _in_one_line(), Stage() as stage:
         acts = Acts(stage, tell, seed)
         told = Told(acts.play(), acts.explained, seed)
         tell.end()
@@ -163,20 +160,3 @@ def _in_one_line() -> Iterator[None]:
         raise NotDoneError(str(error).partition("\n")[0]) from error
     except (OSError, RuntimeError) as error:
         raise NotDoneError(f"the demo cannot run on this machine: {error}") from error
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C: with everything taken down."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        warn("demo: stopped, and all of it taken down")
-        raise typer.Exit(_STOPPED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

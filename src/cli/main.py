@@ -19,6 +19,7 @@ from cli.event import event
 from cli.explain import explain_bill
 from cli.output import warn
 from cli.plan import plan
+from cli.probe.command import probe
 from cli.redrive import redrive
 from cli.report import report
 from cli.setup import setup
@@ -68,7 +69,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, doctor, plan, report, adopt, redrive, event, demo, bench):
+for command in (setup, connect, doctor, plan, report, adopt, redrive, event, demo, bench, probe):
     app.command()(command)
 app.command("explain")(explain_bill)
 app.command(epilog=FAULTS_HELP)(simulate)
