@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.stripe.undocumented import Undocumented
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting import stripe_api
 from usage_reporting.renewals import DELETED, UPDATED
@@ -52,7 +53,9 @@ def ticks(world: World, *instants: int) -> None:
 def test_a_schedule_swaps_the_price_at_the_renewal(
     world: World, *, replaces: bool, other_meter: bool, is_told: bool
 ) -> None:
-    world.stripe.change_settings(schedule_replaces_items=replaces, renewal_delay=16)
+    world.stripe.change_settings(
+        undocumented=Undocumented(schedule_replaces_items=replaces), renewal_delay=16
+    )
     world.clock.set(START)
     old, meter = world.metered_price()
     new = priced(world, world.metered_price("second")[1] if other_meter else meter)

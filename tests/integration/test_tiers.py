@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from sandbox.stripe.undocumented import Undocumented
 from tests.integration.test_verdict import END, FINAL, START, closed, verdicts
 from tests.integration.world import HOUR, MINUTE, World
 from usage_reporting.renewals import INVOICE_FINALIZED
@@ -64,7 +64,7 @@ def test_what_came_late_is_short_by_its_units(
 
 
 def test_a_line_that_shows_packages_is_judged_in_packages(world: World, counted: dict[str, float]) -> None:
-    world.stripe.account.settings = replace(world.stripe.account.settings, package_lines="packages")
+    world.stripe.change_settings(undocumented=Undocumented(lines_show_packages=True))
     used(world, PACKAGES, "150")
     closed(world)
     assert [told.status for told in world.deliver()] == ["exact"]

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
+from sandbox.stripe.undocumented import Undocumented
 from tests.contract.stripe_openapi import object_errors, request_errors
 from tests.sandbox_stripe.direct import DAY, Json, World, end_of
 
@@ -102,7 +103,7 @@ def scheduled(world: World, *prices: Json) -> tuple[Json, Json]:
 def test_a_schedule_changes_the_price_at_the_renewal(
     world: World, stripe: StripeSandbox, *, replaces: bool
 ) -> None:
-    stripe.change_settings(schedule_replaces_items=replaces)
+    stripe.change_settings(undocumented=Undocumented(schedule_replaces_items=replaces))
     dearer = world.new_price("20")
     subscription, schedule = scheduled(world, dearer)
     assert world.subscription(subscription)["schedule"] == schedule["id"]

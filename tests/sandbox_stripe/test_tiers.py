@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox, StripeSettings
+from sandbox.stripe.undocumented import Undocumented
 from tests.contract.stripe_openapi import object_errors, request_errors
 from tests.sandbox_stripe.direct import ACACIA, Json, World, end_of
 
@@ -113,9 +114,8 @@ def test_what_divides_quantities_bills_packages(world: World) -> None:
 
 
 def test_the_other_reading_shows_the_packages(clock: ManualClock) -> None:
-    stripe = StripeSandbox(
-        clock, StripeSettings(seed=1, meter_event_latency=0, package_lines="packages"), timer=clock
-    )
+    settings = StripeSettings(seed=1, undocumented=Undocumented(lines_show_packages=True))
+    stripe = StripeSandbox(clock, settings, timer=clock)
     world = World(stripe, clock)
     assert shown(billed(world, metered(world, **HOURS), "150")) == [("3", "1000", 3000)]
 

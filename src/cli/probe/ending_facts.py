@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cli.probe.fact import Expected, Fact, Seen
-from cli.probe.scene import HOUR, MINUTE, Scene, ids, quantity
+from cli.probe.fact import Expected, Fact, NotSeenError, Seen
+from cli.probe.scene import DAY, HOUR, MINUTE, Scene, ids, quantity
 from cli.probe.workshop import CENTS, Workshop
 from usage_reporting.amounts import to_wire
 
@@ -116,6 +116,38 @@ def _swapped_usage_is_counted_at_once(workshop: Workshop) -> Seen:
         )
 
 
+def _schedule_keeps_items(workshop: Workshop) -> Seen:
+    meter = workshop.meter("sum")
+    old, new = workshop.price(meter), workshop.price(meter, 2 * CENTS)
+    with Scene(workshop, "schedule-keeps-items") as scene:
+        subscription, end = scene.subscribe(old)
+        before = scene.item(subscription)["id"]
+        schedule = workshop.post("subscription_schedules", from_subscription=subscription)
+        running = schedule["phases"][0]
+        workshop.post(
+            f"subscription_schedules/{schedule['id']}",
+            phases=[
+                {
+                    "start_date": running["start_date"],
+                    "end_date": running["end_date"],
+                    "items": [{"price": old["id"]}],
+                },
+                {"end_date": end + DAY, "items": [{"price": new["id"]}]},
+            ],
+        )
+        scene.go_to(end + MINUTE)
+        after = scene.item(subscription)
+        if after["price"]["id"] != new["id"]:
+            raise NotSeenError(f"The schedule {schedule['id']} did not put on its second price")
+        stays = after["id"] == before
+        return Expected(assumed=True, otherwise=False, setting="schedule_replaces_items").judge(
+            stays,
+            f"The item whose price a schedule changed at a renewal {'stayed' if stays else 'was replaced'}.",
+            before,
+            after["id"],
+        )
+
+
 ENDING_FACTS = (
     Fact(
         "canceled-at-once",
@@ -156,5 +188,13 @@ ENDING_FACTS = (
         "docs/endings.md#a-price-is-swapped",
         "Better than assumed: what is counted as unbillable there may be billed; compare the invoice.",
         _swapped_usage_is_counted_at_once,
+    ),
+    Fact(
+        "schedule-keeps-items",
+        "A schedule that changes a price at a renewal leaves the subscription item, and changes its price.",
+        "A schedule put another price on a subscription at its renewal.",
+        "docs/endings.md#a-schedule-swaps-prices-at-a-renewal",
+        "Nothing: the ended period is billed at the old price either way.",
+        _schedule_keeps_items,
     ),
 )

@@ -9,7 +9,7 @@ import stripe
 from cli.errors import explain
 from cli.probe.fact import Expected, Fact, NotSeenError, Seen
 from cli.probe.scene import HOUR, MINUTE, Scene, ids, quantity
-from cli.probe.workshop import Workshop
+from cli.probe.workshop import Json, Workshop
 from usage_reporting.amounts import to_wire
 from usage_reporting.stripe_api import LEGACY_API_VERSION
 
@@ -161,22 +161,33 @@ def _window_at_period_end(workshop: Workshop) -> Seen:
 
 def _tiers(workshop: Workshop) -> Seen:
     meter = workshop.meter("sum")
-    try:
-        price = workshop.tiered_price(meter)
-    except stripe.InvalidRequestError as error:
-        raise NotSeenError(f"The price with tiers was not taken: {explain(error)[0]}") from error
-    with Scene(workshop, "tiers-add-up") as scene:
+    lines = _billed(workshop, "tiers-fill-exactly", meter, workshop.tiered_price(meter), "7.5")
+    shown = sorted(Decimal(line["quantity_decimal"]) for line in lines)
+    said = " and ".join(to_wire(one) for one in shown) or "nothing"
+    return Expected([Decimal("2.5"), Decimal(5)]).judge(
+        shown, f"7.5 units became lines of {said}.", *ids(lines)
+    )
+
+
+def _packages(workshop: Workshop) -> Seen:
+    meter = workshop.meter("sum")
+    lines = _billed(workshop, "packages-shown-in-units", meter, workshop.package_price(meter), "12")
+    shown = quantity(lines)
+    return Expected(Decimal(12), Decimal(3), "lines_show_packages").judge(
+        shown, f"The line of 12 units in packages of 5 shows {to_wire(shown)}.", *ids(lines)
+    )
+
+
+def _billed(workshop: Workshop, fact: str, meter: Json, price: Json, value: str) -> list[Json]:
+    """The lines of a period in which this was used."""
+    with Scene(workshop, fact) as scene:
         subscription, end = scene.subscribe(price)
         scene.go_to(end - HOUR)
-        scene.report(meter, "12", scene.now - HOUR)
+        scene.report(meter, value, scene.now - HOUR)
         scene.wait_until_counted(meter)
         scene.go_to(end + MINUTE)
         scene.finish(subscription)
-        lines = scene.lines(subscription, price, end=end)
-        shown = ", ".join(line["quantity_decimal"] for line in lines)
-        return Expected(Decimal(12)).judge(
-            quantity(lines), f"12 units on two tiers became lines of {shown or 'nothing'}.", *ids(lines)
-        )
+        return scene.lines(subscription, price, end=end)
 
 
 DEAD_END = "https://usage-reporter-probe.invalid/"
@@ -240,11 +251,19 @@ PERIOD_FACTS = (
         _window_at_period_end,
     ),
     Fact(
-        "tiers-add-up",
-        "The lines of a price with tiers add up to the usage of the period.",
-        "Twelve units were reported on a graduated price whose first tier has five.",
-        "docs/how-it-works.md#the-verdict",
-        "The verdict on prices with tiers is wrong: judge these invoices by hand.",
+        "tiers-fill-exactly",
+        "A graduated price has a line for each tier, and a quantity with decimals fills a tier to its bound.",
+        "Seven and a half units were reported on a graduated price whose first tier has five.",
+        "docs/plan.md#how-a-period-is-priced",
+        "What `plan` says of such prices in money is wrong, and so may be their verdicts: look at the lines.",
         _tiers,
+    ),
+    Fact(
+        "packages-shown-in-units",
+        "The line of a price that divides quantities shows units, not packages.",
+        "Twelve units were reported on a price for each five units that were begun.",
+        "README.md#what-it-does-not-do",
+        "Nothing: the verdict tells by the line's amount which of the two it shows.",
+        _packages,
     ),
 )

@@ -88,7 +88,7 @@ class Workshop:
         return self._price(f"{meter['event_name']}_{cents}", unit_amount=cents, recurring=recurring)
 
     def tiered_price(self, meter: Json) -> Json:
-        """A daily price whose first five units cost more than the others. Raises stripe.StripeError."""
+        """A daily price whose first five units cost more than the others."""
         recurring = {"interval": "day", "usage_type": "metered", "meter": meter["id"]}
         tiers = [{"up_to": 5, "unit_amount": CENTS}, {"up_to": "inf", "unit_amount": CENTS // 2}]
         return self._price(
@@ -96,6 +96,16 @@ class Workshop:
             billing_scheme="tiered",
             tiers_mode="graduated",
             tiers=tiers,
+            recurring=recurring,
+        )
+
+    def package_price(self, meter: Json) -> Json:
+        """A daily price for each five units that were begun."""
+        recurring = {"interval": "day", "usage_type": "metered", "meter": meter["id"]}
+        return self._price(
+            f"{meter['event_name']}_packages",
+            unit_amount=CENTS,
+            transform_quantity={"divide_by": 5, "round": "up"},
             recurring=recurring,
         )
 

@@ -40,6 +40,7 @@ from sandbox.simulator.trouble import CrashError, Trouble
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.settings import LIVE_RETRY_DELAYS
+from sandbox.stripe.undocumented import Undocumented
 from usage_reporting import telemetry
 from usage_reporting.brake import AtDeadline
 from usage_reporting.config import Settings
@@ -71,8 +72,7 @@ class World:
             webhook_retry_delays=LIVE_RETRY_DELAYS,
             answered_when_due=False,
             finalization_grace=history.grace,
-            schedule_replaces_items=history.replaces_items,
-            undocumented=history.undocumented,
+            undocumented=_undocumented(history),
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
@@ -384,6 +384,13 @@ class World:
 
 def _sqs_event(batch: list[Message]) -> dict[str, Any]:
     return {"Records": [{"messageId": str(message.number), "body": message.body} for message in batch]}
+
+
+def _undocumented(history: History) -> Undocumented:
+    """How Stripe behaves; what a schedule makes of items the history says, where Stripe was not asked."""
+    if history.undocumented.schedule_replaces_items:
+        return history.undocumented
+    return replace(history.undocumented, schedule_replaces_items=history.replaces_items)
 
 
 @contextmanager

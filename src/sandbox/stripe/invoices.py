@@ -205,5 +205,5 @@ class Invoices:
         if free:
             text = f"Free trial for {quantity.normalize():f} x {name}"
             return (Charge(quantity, Decimal(0), 0, text),)
-        packages = self._account.settings.package_lines == "packages"
+        packages = self._account.settings.undocumented.lines_show_packages
         return charges_of(quantity, price, name, shows_packages=packages)

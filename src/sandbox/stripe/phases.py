@@ -35,7 +35,7 @@ def _put_on(books: Books, subscription: Subscription, phase: Phase) -> None:
     left = list(subscription.items)
     kept = {row["price"]: item for row in phase.items for item in left if item.price == row["price"]}
     free = [item for item in left if item not in kept.values()]
-    replaces = books.account.settings.schedule_replaces_items
+    replaces = books.account.settings.undocumented.schedule_replaces_items
     subscription.items = []
     for row in phase.items:
         item = kept.get(row["price"])

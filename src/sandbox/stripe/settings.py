@@ -60,22 +60,12 @@ class StripeSettings:
     """How many refused events of one code a report names; the others are counted only."""
     renewal_delay: int = 0
     """Between a period's end and the moment at which Stripe advances the subscription."""
-    schedule_replaces_items: bool = False
-    """Whether a phase with other prices makes new subscription items, rather than changing the old ones.
-
-    "Subscription schedules" says that the items' metadata is updated, and so that they stay, but not of
-    which: both readings can be tried.
-    """
-    package_lines: str = "units"
-    """What the quantity of a line is whose price divides quantities: `units` before, `packages` after.
-
-    "Transform quantities" does not say which: both readings can be tried.
-    """
     date_skew: int = 0
     """How far the Date of its answers is ahead of its clock."""
     test_clock_advance: int = 0
     """From the call that advances a test clock until the next call can find it ready, in real time."""
     undocumented: Undocumented = AS_ASSUMED
+    """How it behaves where Stripe's documentation is silent."""
     webhook_retry_delays: tuple[int, ...] | None = None
     """Waits between tries of one delivery; None: as the mode (sandbox or live) has it."""
     webhook_timeout: float = 20.0

@@ -46,6 +46,14 @@ class Undocumented:
     """The line of a price that was put on in mid-period shows the whole period."""
     swapped_usage_stays_open: bool = False
     """What a swapped price bills in flexible mode is counted when its invoice becomes final."""
+    schedule_replaces_items: bool = False
+    """A phase with other prices makes new subscription items, rather than changing the old ones.
+
+    "Subscription schedules" says that the items' metadata is updated, and so that they stay, but not of
+    which.
+    """
+    lines_show_packages: bool = False
+    """The line of a price that divides quantities (`transform_quantity`) shows packages, not units."""
     identifier_per_way: bool = False
     """An identifier of the v1 API is unknown to the stream of the v2 API."""
     stamps_checked_by_real_time: bool = False
