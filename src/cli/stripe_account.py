@@ -49,7 +49,7 @@ def stripe_client(key: str, environment: Mapping[str, str]) -> Iterator[stripe.S
         yield stripe.StripeClient(
             key,
             stripe_version=API_VERSION,
-            base_addresses={"api": base} if base else None,
+            base_addresses={"api": base, "meter_events": base} if base else None,
             http_client=http,
             max_network_retries=RETRIES,
         )

@@ -154,11 +154,8 @@ def _workshop(key: str, patience: int) -> Iterator[Workshop]:
 def _stream(client: stripe.StripeClient, events: list[Json]) -> None:
     """Stream meter events. Raises stripe.StripeError."""
     token = client.v2.billing.meter_event_session.create().authentication_token
-    base = os.environ.get("STRIPE_API_BASE", "").strip().rstrip("/")
-    streaming = stripe.StripeClient(
-        token, stripe_version=API_VERSION, base_addresses={"meter_events": base} if base else None
-    )
-    streaming.v2.billing.meter_event_stream.create({"events": events})  # type: ignore[typeddict-item]
+    with stripe_client(token, os.environ) as streaming:
+        streaming.v2.billing.meter_event_stream.create({"events": events})  # type: ignore[typeddict-item]
 
 
 def _document(found: Sequence[tuple[Fact, Seen]]) -> Json:

@@ -99,7 +99,7 @@ class StripeSandbox:
         """Let a subscription's running periods end at an instant, UTC unix seconds. Raises StripeError."""
         with self.account.lock:
             lifecycle.shorten(self.books, self.account.subscriptions.get(subscription), at)
-            self._agenda.mark(subscription)
+            self._mark(subscription)
 
     def deliver_again(self, delivery: Delivery) -> int:
         """Post an event once more, signed anew, and answer the status (Webhooks, "Manually resend")."""
