@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import AsJson, print_json, print_line, print_table, progress, warn
-from sandbox.simulator.campaign import Summary, campaign
+from sandbox.simulator.campaign import Summary, Worlds, campaign
 from sandbox.simulator.trouble import GROUPS, KINDS
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented, read_facts
 
@@ -36,6 +36,7 @@ _STREAMS = {MeterStream.ON: True, MeterStream.OFF: False, MeterStream.MIXED: Non
 
 
 def simulate(
+    *,
     seed: Annotated[int, typer.Option("--seed", help="The worlds are the same for the same seed.")] = 1,
     periods: Annotated[
         int, typer.Option("--periods", min=1, help="How many billing periods to play at least.")
@@ -88,10 +89,7 @@ def simulate(
         summary = campaign(
             seed,
             periods,
-            kinds,
-            meter_stream=_STREAMS[meter_stream],
-            brake=brake,
-            undocumented=undocumented,
+            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented),
             progress=show,
             shrinking=show_shrinking,
         )

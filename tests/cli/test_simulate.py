@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from sandbox.simulator.campaign import Summary
+from sandbox.simulator.campaign import Summary, Worlds
 from sandbox.simulator.trouble import GROUPS, KINDS
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
 
@@ -38,15 +38,14 @@ def comes_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], dict[str, A
         asked: dict[str, Any] = {}
 
         def campaign(
-            *arguments: Any,
-            meter_stream: bool | None,
-            brake: bool,
-            undocumented: Undocumented,
+            seed: int,
+            periods: int,
+            worlds: Worlds,
+            *,
             progress: Callable[[int], None],
             shrinking: Callable[[str], None],
         ) -> Any:
-            asked["arguments"], asked["meter_stream"], asked["brake"] = arguments, meter_stream, brake
-            asked["undocumented"] = undocumented
+            asked.update(seed=seed, periods=periods, worlds=worlds)
             progress(summary.periods)
             shrinking("5.3")
             return summary
@@ -87,7 +86,7 @@ def test_what_goes_wrong_can_be_chosen(
     asked = comes_to(Summary(5, periods=10))
 
     assert simulate("--seed", "5", "--periods", "10", "--faults", faults).exit_code == 0
-    assert asked["arguments"] == (5, 10, kinds)
+    assert (asked["seed"], asked["periods"], asked["worlds"].kinds) == (5, 10, kinds)
 
 
 def test_right_worlds_end_in_a_table_and_one_line(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
@@ -152,14 +151,14 @@ def test_usage_goes_through_the_stream_in_half_of_the_worlds_unless_told(
 ) -> None:
     asked = comes_to(Summary(5, periods=10, worlds=1))
     assert simulate("--seed", "5", *options).exit_code == 0
-    assert asked["meter_stream"] is meter_stream
-    assert asked["brake"] is False
+    assert asked["worlds"].meter_stream is meter_stream
+    assert asked["worlds"].brake is False
 
 
 def test_the_brake_is_on_where_that_is_asked_for(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
     asked = comes_to(Summary(5, periods=10, worlds=1))
     assert simulate("--brake").exit_code == 0
-    assert asked["brake"] is True
+    assert asked["worlds"].brake is True
 
 
 def facts_file(folder: Path, *facts: dict[str, Any]) -> str:
@@ -182,7 +181,7 @@ def test_stripe_behaves_as_a_file_of_facts_says(
     result = simulate("--facts", file)
 
     assert result.exit_code == 0
-    assert asked["undocumented"] == Undocumented(last_by_receipt=True)
+    assert asked["worlds"].undocumented == Undocumented(last_by_receipt=True)
     assert result.stderr.splitlines() == [
         "Stripe behaves otherwise than assumed in: last_by_receipt",
         "what the stand-in cannot imitate is as assumed: tiers-add-up",
@@ -192,7 +191,7 @@ def test_stripe_behaves_as_a_file_of_facts_says(
 def test_without_a_file_stripe_behaves_as_assumed(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
     asked = comes_to(Summary(5, periods=10))
     assert simulate().exit_code == 0
-    assert asked["undocumented"] == AS_ASSUMED
+    assert asked["worlds"].undocumented == AS_ASSUMED
 
 
 def test_a_file_of_no_facts_is_wrong_use(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from sandbox.simulator.campaign import play
+from sandbox.simulator.campaign import Worlds
 from sandbox.simulator.generate import ENDINGS, history_of
 from sandbox.simulator.history import Contract, Fault, History, Item, Usage
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
@@ -136,7 +136,7 @@ def test_worlds_hold_every_ending_and_every_fault() -> None:
 
 
 def test_a_world_without_faults_is_played_in_another_process_alike() -> None:
-    assert play("11", ()).verdict == play("11", ()).verdict
+    assert Worlds(()).play("11").verdict == Worlds(()).play("11").verdict
 
 
 def test_sleeping_takes_virtual_time_only() -> None:
@@ -190,4 +190,4 @@ def test_with_the_brake_on_what_it_held_is_billed_all_the_same() -> None:
 def test_a_brake_that_holds_past_the_deadline_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Brake, "lets_go", lambda *_: False)
 
-    assert play("brake.9", (), brake=True).verdict.under > 0
+    assert Worlds((), brake=True).play("brake.9").verdict.under > 0

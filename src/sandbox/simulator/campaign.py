@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections import Counter
@@ -81,23 +80,25 @@ class Summary:
         }
 
 
-def play(
-    seed: str,
-    kinds: Sequence[str] = KINDS,
-    meter_stream: bool | None = None,
-    *,
-    brake: bool = False,
-    undocumented: Undocumented = AS_ASSUMED,
-) -> Played:
-    """Play the world of one seed."""
-    return play_history(_history_of(seed, kinds, meter_stream, brake=brake, undocumented=undocumented))
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """What the worlds of a campaign have in common."""
 
+    kinds: Sequence[str] = KINDS
+    """The faults that may strike."""
+    meter_stream: bool | None = None
+    """The setting STRIPE_METER_STREAM; None: on in half of them."""
+    brake: bool = False
+    undocumented: Undocumented = AS_ASSUMED
 
-def _history_of(
-    seed: str, kinds: Sequence[str], meter_stream: bool | None, *, brake: bool, undocumented: Undocumented
-) -> History:
-    history = history_of(seed, kinds, meter_stream=meter_stream, brake=brake)
-    return replace(history, undocumented=undocumented)
+    def history(self, seed: str) -> History:
+        """The history of one seed."""
+        made = history_of(seed, self.kinds, meter_stream=self.meter_stream, brake=self.brake)
+        return replace(made, undocumented=self.undocumented)
+
+    def play(self, seed: str) -> Played:
+        """Play the world of one seed."""
+        return play_history(self.history(seed))
 
 
 def play_history(history: History) -> Played:
@@ -109,11 +110,8 @@ def play_history(history: History) -> Played:
 def campaign(
     seed: int,
     periods: int,
-    kinds: Sequence[str] = KINDS,
+    worlds: Worlds,
     *,
-    meter_stream: bool | None = None,
-    brake: bool = False,
-    undocumented: Undocumented = AS_ASSUMED,
     processes: int | None = None,
     progress: Callable[[int], None] = lambda _periods: None,
     shrinking: Callable[[str], None] = lambda _seed: None,
@@ -121,26 +119,19 @@ def campaign(
     """Play worlds until so many periods were billed; what is wrong is shrunk first.
 
     The worlds of a seed are the same whatever the number of processes, and however Stripe behaves where it is
-    `undocumented`. `progress` is told of the periods so far, `shrinking` of the world that is made smaller.
+    undocumented. `progress` is told of the periods so far, `shrinking` of the world that is made smaller.
     """
     summary = Summary(seed)
-    history_for: Callable[[str], History] = functools.partial(
-        _history_of, kinds=kinds, meter_stream=meter_stream, brake=brake, undocumented=undocumented
-    )
-    for played in _played(seed, functools.partial(_play_one, history_for), processes or os.cpu_count() or 1):
+    for played in _played(seed, worlds.play, processes or os.cpu_count() or 1):
         summary.add(played)
         progress(summary.periods)
         if played.verdict.wrong:
             shrinking(played.seed)
-            history = history_for(played.seed)
+            history = worlds.history(played.seed)
             summary.wrong.append(_shown(played, history, in_full=len(summary.wrong) < _WRONG_SHOWN))
         if summary.periods >= periods:
             break
     return summary
-
-
-def _play_one(history_for: Callable[[str], History], seed: str) -> Played:
-    return play_history(history_for(seed))
 
 
 def _played(seed: int, play_one: Callable[[str], Played], processes: int) -> Iterator[Played]:
