@@ -78,11 +78,11 @@ async def listed(patient: Patient) -> list[Destination]:
         answer = await patient.stripe.get("/v2/core/event_destinations", query)
         thin = (one for one in answer.get("data", []) if one.get("event_payload") == "thin")
         found += [_thin(one) for one in thin if one.get("webhook_endpoint")]
-        query = _next(answer.get("next_page_url"))
+        query = next_page(answer.get("next_page_url"))
     return found
 
 
-def _next(url: str | None) -> dict[str, Any] | None:
+def next_page(url: str | None) -> dict[str, Any] | None:
     """The parameters of a list's next page (API reference, "Pagination in v2"); None at its end."""
     if not url:
         return None

@@ -72,7 +72,7 @@ async def writers(patient: Patient) -> list[Finding]:
                 done += 1
                 patient.say(f"comparing Stripe's hours with the ledger: {done} of {len(chosen)}")
         sends = [send for entry in entries[one.pk] for send in entry.sends.values()]
-        hours = _foreign(held, sends, patient.now, is_last=one.target is Target.LAST)
+        hours = foreign_hours(held, sends, patient.now, is_last=one.target is Target.LAST)
         return Foreign(one, hours) if hours else None
 
     found = await asyncio.gather(*(look(one) for one in chosen))
@@ -136,7 +136,7 @@ def _starts(one: CustomerMeter, head: Head) -> list[str]:
     return sorted({str(span.start) for span in (*one.spans, *head.spans)})
 
 
-def _foreign(
+def foreign_hours(
     held: Mapping[int, Decimal], sends: Sequence[Send], now: int, *, is_last: bool
 ) -> dict[int, tuple[Decimal, Decimal]]:
     """The hours in which Stripe holds more than was sent; where the last value counts: another value.
