@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -11,146 +10,79 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.layer.stage import EVENING, RENEWAL, Behaviour, Process, World
+from tests.layer.two_days import (
+    DELIVERED,
+    TROUBLES,
+    TWO_DAYS,
+    check_a_crash_at_any_step,
+    check_a_second_worker_between_any_two_steps,
+    steps_of_two_days,
+    world_of_two_days,
+)
 from usage_reporting.heads import Options
 from usage_reporting.model import Status
 from usage_reporting.windows import DAY, HOUR, MINUTE
 
-TWO_DAYS = {
-    EVENING + 5 * MINUTE: 1,
-    EVENING + HOUR + 10: 2,  # before the renewal, in the hour that it cuts
-    RENEWAL + 10: 4,
-    EVENING + 2 * HOUR + 10: 8,
-    EVENING + 4 * HOUR + 10: 16,
-}
-MORNING = EVENING + 6 * HOUR
-DELIVERED = {Status.UNCHANGED, Status.SENT, Status.LATE, Status.UNBILLABLE}
-TROUBLES = [behaviour for behaviour in Behaviour if behaviour not in {Behaviour.OK, Behaviour.REJECTED}]
 
-
-@pytest.fixture
-def made() -> Iterator[list[World]]:
-    worlds: list[World] = []
-    yield worlds
-    for world in worlds:
-        world.close()
-
-
-def world_of_two_days(made: list[World]) -> World:
-    """A ledger that knows the customer meter, and usage of two days that was not yet sent."""
-    world = World()
-    made.append(world)
-    assert world.run().status is Status.UNCHANGED
-    world.clock.now = MORNING
-    for instant, units in TWO_DAYS.items():
-        world.usage.add(instant, units)
-    return world
-
-
-def steps_of(world: World) -> int:
-    process = world.start()
-    return 1 + sum(1 for _ in iter(lambda: world.advance(process), False))
-
-
-def test_a_report_of_two_days_sends_each_slice_once(made: list[World]) -> None:
-    world = world_of_two_days(made)
-    report = world.run()
-
-    assert report.status is Status.SENT
-    assert world.differences() == {}
-    assert sorted(value for _, value in world.stripe.events) == [1, 2, 4, 8, 16]
-    assert world.run().status is Status.UNCHANGED
-    assert len(world.stripe.events) == 5
+def test_a_report_of_two_days_sends_each_slice_once() -> None:
+    with world_of_two_days() as world:
+        assert world.run().status is Status.SENT
+        assert world.differences() == {}
+        assert sorted(value for _, value in world.stripe.events) == [1, 2, 4, 8, 16]
+        assert world.run().status is Status.UNCHANGED
+        assert len(world.stripe.events) == 5
 
 
 @pytest.mark.parametrize("trouble", [Behaviour.OK, *TROUBLES])
-def test_a_report_that_crashes_at_any_step_is_mended_by_the_next(
-    made: list[World], trouble: Behaviour
-) -> None:
-    unhurt = world_of_two_days(made)
-    unhurt.stripe.behaviours = deque([Behaviour.OK, trouble])
-    last = steps_of(unhurt)
-    assert last > 20
-
-    for crashed_at in range(last):
-        world = world_of_two_days(made)
-        world.stripe.behaviours = deque([Behaviour.OK, trouble])
-        doomed = world.start()
-        assert crashed_at == last - 1 or world.advance(doomed, crashed_at)
-        if not doomed.is_done:
-            world.crash(doomed)
-        world.stripe.behaviours.clear()
-        world.clock.now += MINUTE
-
-        assert world.run().status in DELIVERED, crashed_at
-        assert world.differences() == {}, crashed_at
-        assert world.open_intents == []
-        assert sorted(value for _, value in world.stripe.events) == [1, 2, 4, 8, 16]
-        made.pop().close()
+def test_a_report_that_crashes_at_any_step_is_mended_by_the_next(trouble: Behaviour) -> None:
+    check_a_crash_at_any_step(answers=[Behaviour.OK, trouble])
 
 
 @pytest.mark.parametrize("hours", [1, 22])
-def test_a_crash_at_any_step_is_mended_hours_later_with_later_usage(made: list[World], hours: int) -> None:
-    last = steps_of(world_of_two_days(made))
-    for crashed_at in range(1, last):
-        world = world_of_two_days(made)
-        doomed = world.start()
-        world.advance(doomed, crashed_at)
-        if not doomed.is_done:
-            world.crash(doomed)
-        for instant in TWO_DAYS:
-            world.usage.add(instant + 1, 32)
-        world.clock.now += hours * HOUR
+def test_a_crash_at_any_step_is_mended_hours_later_with_later_usage(hours: int) -> None:
+    for crashed_at in range(1, steps_of_two_days()):
+        with world_of_two_days() as world:
+            doomed = world.start()
+            world.advance(doomed, crashed_at)
+            if not doomed.is_done:
+                world.crash(doomed)
+            for instant in TWO_DAYS:
+                world.usage.add(instant + 1, 32)
+            world.clock.now += hours * HOUR
 
-        world.run()
-        assert world.differences() == {}, crashed_at
-        made.pop().close()
+            world.run()
+            assert world.differences() == {}, crashed_at
 
 
-def test_a_second_worker_may_run_whole_between_any_two_steps(made: list[World]) -> None:
-    last = steps_of(world_of_two_days(made))
-    for stopped_at in range(1, last):
-        world = world_of_two_days(made)
-        slow = world.start()
-        world.advance(slow, stopped_at)
-        world.usage.add(RENEWAL + 11, 32)
-        world.run()
-        if not slow.is_done:
-            assert world.finish(slow).status in DELIVERED, "who lost the race has read again"
-
-        world.run()
-        assert world.differences() == {}, stopped_at
-        world.check_bounds()
-        made.pop().close()
+def test_a_second_worker_may_run_whole_between_any_two_steps() -> None:
+    check_a_second_worker_between_any_two_steps()
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_what_became_unknown_over_23_hours_ago_is_never_sent_blindly(
-    made: list[World], *, crash: bool
-) -> None:
-    world = world_of_two_days(made)
-    world.stripe.behaviours = deque([Behaviour.TAKEN_BUT_SILENT])
-    world.stripe.otherwise = Behaviour.NEVER_ARRIVED
-    process = world.start()
-    while not world.stripe.events:
-        world.advance(process)
-    if crash:
-        world.crash(process)
-    else:
-        world.finish(process)
-    taken = list(world.stripe.events)
-    world.stripe.otherwise = Behaviour.OK
-    world.clock.now += 25 * HOUR
+def test_what_became_unknown_over_23_hours_ago_is_never_sent_blindly(*, crash: bool) -> None:
+    with world_of_two_days(answers=[Behaviour.TAKEN_BUT_SILENT]) as world:
+        world.stripe.otherwise = Behaviour.NEVER_ARRIVED
+        process = world.start()
+        while not world.stripe.events:
+            world.advance(process)
+        if crash:
+            world.crash(process)
+        else:
+            world.finish(process)
+        taken = list(world.stripe.events)
+        world.stripe.otherwise = Behaviour.OK
+        world.clock.now += 25 * HOUR
 
-    unknown, sent = set(world.open_intents), len(world.stripe.calls)
-    assert world.run().status is Status.DOUBTED
-    assert not unknown & {call["params"]["identifier"] for call in world.stripe.calls[sent:]}
-    world.check_bounds()
+        unknown, sent = set(world.open_intents), len(world.stripe.calls)
+        assert world.run().status is Status.DOUBTED
+        assert not unknown & {call["params"]["identifier"] for call in world.stripe.calls[sent:]}
+        world.check_bounds()
 
-    for _ in range(2):
-        world.clock.now += 10 * MINUTE
-        world.run()
-    assert [event for event in world.stripe.events if event in taken] == taken
-    assert world.differences() == {}
+        for _ in range(2):
+            world.clock.now += 10 * MINUTE
+            world.run()
+        assert [event for event in world.stripe.events if event in taken] == taken
+        assert world.differences() == {}
 
 
 class Reports(RuleBasedStateMachine):
