@@ -15,6 +15,18 @@ from usage_reporting.model import CustomerMeter, Status
 
 EVENTS = "/v1/billing/meter_events"
 
+ON_THE_WAY: list[tuple[str, dict[str, Any]]] = [
+    ("error_after", {"status": 500}),
+    ("error_after", {"status": 500, "times": 4}),
+    ("drop", {}),
+    ("drop", {"times": 3}),
+    ("drop_before", {"times": 2}),
+    ("status", {"status": 503, "times": 2}),
+    ("rate_limited", {"reason": "endpoint-rate", "times": 3}),
+    ("rate_limited", {"reason": None}),
+]
+"""What goes wrong between us and Stripe, in the words of its stand-in: before or after it took the usage."""
+
 
 @pytest.fixture
 def customer(world: World) -> str:
@@ -69,19 +81,7 @@ def test_stripe_down_at_a_renewal_asks_stripe_to_come_again(world: World, custom
     assert world.held(customer, NOON, end) == 5
 
 
-@pytest.mark.parametrize(
-    ("kind", "details"),
-    [
-        ("error_after", {"status": 500}),
-        ("error_after", {"status": 500, "times": 4}),
-        ("drop", {}),
-        ("drop", {"times": 3}),
-        ("drop_before", {"times": 2}),
-        ("status", {"status": 503, "times": 2}),
-        ("rate_limited", {"reason": "endpoint-rate", "times": 3}),
-        ("rate_limited", {"reason": None}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "details"), ON_THE_WAY)
 def test_an_event_that_stripe_took_without_saying_so_is_billed_once(
     world: World, customer: str, kind: str, details: dict[str, Any]
 ) -> None:

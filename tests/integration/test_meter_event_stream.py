@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_faults import Crash, die_at
+from tests.integration.test_faults import ON_THE_WAY, Crash, die_at
 from tests.integration.test_rejections import settle, statuses, told
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.config import Mode
@@ -281,19 +281,7 @@ def test_a_total_that_stripe_goes_on_refusing_ends_with_an_alarm(world: World) -
 # No answer, crashes, and another setting
 
 
-@pytest.mark.parametrize(
-    ("kind", "details"),
-    [
-        ("error_after", {"status": 500}),
-        ("error_after", {"status": 500, "times": 4}),
-        ("drop", {}),
-        ("drop", {"times": 3}),
-        ("drop_before", {"times": 2}),
-        ("status", {"status": 503, "times": 2}),
-        ("rate_limited", {"reason": "endpoint-rate", "times": 3}),
-        ("rate_limited", {"reason": None}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "details"), ON_THE_WAY)
 @pytest.mark.parametrize("path", [STREAM, SESSION])
 def test_what_goes_wrong_on_the_way_bills_each_once(
     world: World, kind: str, details: dict[str, Any], path: str
