@@ -104,34 +104,40 @@ def _ledger_against_stripe(piece: SliceEvidence, line: Circumstances) -> Differe
     if piece.sent is None:
         return None
     odd, gone = changed(piece.sends), line.missing.get(piece.start, 0)
-    says = f"the ledger's entry of {_name(piece)} says {to_wire(piece.sent)}"
-    is_held = piece.held is not None and (
-        is_same(piece.held, piece.sent) or is_same(piece.held, piece.sent + piece.pending)
-    )
-    more = ZERO if piece.held is None or is_held else piece.held - piece.sent
+    if not odd and not gone:
+        return _sums(piece, piece.sent, line.now)
     where = "" if piece.held is None else f" where Stripe holds {to_wire(piece.held)}"
+    says = f"{_says(piece, piece.sent)}{where}"
+    more = ZERO if piece.held is None else piece.held - piece.sent
     if odd:
         what = "; ".join(_changed(one.send.identifier, one.send.value, one.was) for one in odd)
-        return Difference(Named.CHANGED, f"{says}{where}: {what}", more, piece.start)
-    if gone:
-        return Difference(
-            Named.MISSING,
-            f"{says}{where}, and lacks {gone} of the sends that later ones were numbered after",
-            more,
-            piece.start,
-        )
-    if piece.held is None or is_held:
+        return Difference(Named.CHANGED, f"{says}: {what}", more, piece.start)
+    what = f"and lacks {gone} of the sends that later ones were numbered after"
+    return Difference(Named.MISSING, f"{says}, {what}", more, piece.start)
+
+
+def _sums(piece: SliceEvidence, sent: Decimal, now: int) -> Difference | None:
+    """Why an entry that is what was written says something else than Stripe's summary."""
+    if piece.held is None or (piece.pending and is_same(piece.held, sent + piece.pending)):
         return None
-    if more > 0:
-        is_right = piece.metered is not None and is_same(piece.metered, piece.held)
-        why = f"somebody else sent {to_wire(more)}, or a ledger entry was changed"
-        if is_right:
-            why = "OpenMeter has as much: a ledger entry is gone or changed, or another reporter sent it"
-        name = Named.MISSING if is_right else Named.OTHER_WRITER
-        return Difference(name, f"{says}{where}: {why}", more, piece.start)
-    name = Named.LAG if _is_recent([piece], line.now) else Named.NOT_HELD
-    why = "its summaries may lag by an hour" if name is Named.LAG else "it took them, and does not show them"
-    return Difference(name, f"{says}{where}: {why}", -more, piece.start)
+    more = piece.held - sent
+    says = f"{_says(piece, sent)} where Stripe holds {to_wire(piece.held)}"
+    if is_same(piece.held, sent):
+        text = f"{says}, and {to_wire(piece.pending)} more that had no answer"
+        return Difference(Named.UNKNOWN, text, piece.pending, piece.start) if piece.pending else None
+    if more < 0:
+        is_recent = _is_recent([piece], now)
+        why = "its summaries may lag by an hour" if is_recent else "it took them, and does not show them"
+        return Difference(Named.LAG if is_recent else Named.NOT_HELD, f"{says}: {why}", -more, piece.start)
+    if piece.metered is not None and is_same(piece.metered, piece.held):
+        why = "OpenMeter has as much: a ledger entry is gone or changed, or another reporter sent it"
+        return Difference(Named.MISSING, f"{says}: {why}", more, piece.start)
+    why = f"somebody else sent {to_wire(more)}, or a ledger entry was changed"
+    return Difference(Named.OTHER_WRITER, f"{says}: {why}", more, piece.start)
+
+
+def _says(piece: SliceEvidence, sent: Decimal) -> str:
+    return f"the ledger's entry of {_name(piece)} says {to_wire(sent)}"
 
 
 def _changed(identifier: str, value: Decimal, was: Decimal | None) -> str:

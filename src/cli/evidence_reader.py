@@ -57,7 +57,7 @@ class EvidenceReader:
     parts: Operator
     has_ledger: bool
     """Whether there is a stack's ledger to be read."""
-    _judge: Judge = field(init=False)
+    judge: Judge = field(init=False)
     _comparer: HourComparer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class EvidenceReader:
         one = self.parts
         dry = replace(one.settings, mode=Mode.SHADOW)
         reporter = Reporter(dry, one.billing, one.openmeter, one.ledger, one.reporter.sender, one.clock)
-        self._judge = Judge(dry, one.billing, one.openmeter, one.ledger, reporter, one.clock)
+        self.judge = Judge(dry, one.billing, one.openmeter, one.ledger, reporter, one.clock)
         self._comparer = HourComparer(one.billing, one.openmeter, one.ledger)
 
     async def invoice(self, found: Json, *, is_preview: bool = False) -> InvoiceEvidence:
@@ -90,7 +90,7 @@ class EvidenceReader:
                 f"{len(others) - len(lines)} of its metered lines name no meter in OpenMeter (om_meter_id): "
                 "usage-reporter does not report them"
             )
-        entries = await self._judge.read(lines, mode) if self.has_ledger else {}
+        entries = await self.judge.read(lines, mode) if self.has_ledger else {}
         compared = await self._compared(lines, mode)
         for line in lines:
             evidence.lines.append(await _Line(self, line, found, compared.get(line.pk), entries).read())
@@ -223,7 +223,7 @@ class _Line:
         report = self.line.report
         if report is not None and report.status.ask_again and report.status is not Status.DOUBTED:
             raise AskAgainError(report.reason)
-        return await self.reader._judge.line(self.line, self.entries)
+        return await self.reader.judge.line(self.line, self.entries)
 
     def _found(self) -> LineEvidence:
         line, billed = self.line, self.line.billed

@@ -112,8 +112,12 @@ async def _explain(
                 preview = await reader.preview(subscription)
                 found += [preview] if preview else []
             except NotPermittedError as error:
-                notes.append(f"no preview of {subscription['id']}: {error.reason}")
+                notes.append(
+                    f"no preview of {subscription['id']}: {error.reason}; STRIPE_KEY may hold a key that may"
+                )
             found += [one async for one in reader.invoices(subscription, since)]
+        if not found and notes:
+            raise NotDoneError(notes[0])
         if not found:
             days = "400" if everything else "35"
             raise WrongUseError(

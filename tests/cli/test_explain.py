@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from cli.explain_page import _SAID
 from tests.cli.conftest import Run
 from tests.docs.documents import PROJECT, blocks
 from tests.integration.test_legacy import legacy_subscription
-from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from tests.integration.test_tiers import GRADUATED, PACKAGES, VOLUME
+from tests.integration.world import API_KEY, DAY, HOUR, MINUTE, NOON, World
+from usage_reporting.period_bounds import PeriodBounds
 
 START = NOON - 22 * MINUTE - 18
 END = START + 31 * DAY
@@ -461,6 +464,163 @@ def test_a_page_that_cannot_be_written(world: World, run: Run, stack: str, tmp_p
 
     assert result.code == 1
     assert "cannot be written" in result.err
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"),
+    [
+        (GRADUATED, ("14.25", "14.25 units by tiers = $35.05")),
+        (VOLUME, ("14.25", "14.25 units by tiers = $0.07")),
+        (PACKAGES, ("14.25", "14.25 units = 1 packages at $10.00 = $10.00")),
+    ],
+    ids=["graduated", "volume", "packages"],
+)
+def test_how_the_quantity_becomes_the_amount(
+    world: World, run: Run, stack: str, price: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    billed, reckoning = expected
+    subscription, _ = subscribed(world, price=world.metered_price(**price)[0])
+    month(world)
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack)
+
+    assert (line["billed"], line["reckoning"]) == (billed, reckoning)
+    assert line["amount"] == reckoning.rpartition(" = ")[2]
+    assert line["notes"] == []
+
+
+def test_packages_that_the_line_shows(world: World, run: Run, stack: str) -> None:
+    world.stripe.account.settings = replace(world.stripe.account.settings, package_lines="packages")
+    subscription, _ = subscribed(world, price=world.metered_price(**PACKAGES)[0])
+    month(world)
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack)
+
+    assert (line["sent"], line["billed"], line["amount"]) == ("14.25", "1", "$10.00")
+    assert [one["name"] for one in line["notes"]] == ["packages"]
+
+
+def test_rounded_bounds_are_shown_as_they_were_cut(
+    world: World, run: Run, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERIOD_BOUNDS", "hour")
+    world.settings["period_bounds"] = PeriodBounds.HOUR
+    subscription, _ = subscribed(world)
+    month(world)
+    world.travel(END + 3 * HOUR)
+    world.tick()
+
+    lines = explained(run, subscription, "--stack", stack)
+
+    assert [(line["final"], line["metered"], line["billed"]) for line in lines] == [
+        (False, "12", "12"),
+        (True, "10.25", "10.25"),
+    ]
+    # The window of the renewal is billed by the next period, and stamped there.
+    assert [(one["from"], one["to"]) for one in lines[0]["slices"] if one["metered"] == "12"] == [
+        ("2026-08-15T11:00:00Z", "2026-08-15T12:00:00Z")
+    ]
+
+
+def test_an_invoice_that_was_final_at_once(world: World, run: Run, stack: str) -> None:
+    subscription, customer = subscribed(world, collection_method="charge_automatically", days_until_due=None)
+    at = START + 5 * DAY + 2 * HOUR
+    world.travel(at)
+    world.tick()
+    world.use(customer, at + 60, "0.5")
+    world.travel(at + 10 * MINUTE)
+    world.client.v1.subscriptions.cancel(subscription, {"invoice_now": True})
+    world.tick()
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack, code=1)
+
+    assert (line["sent"], line["billed"], line["ends_in_billed_quantity"]) == ("10.25", "10.25", True)
+    assert [(one["name"], one["units"]) for one in line["differences"]] == [("unbillable", "0.5")]
+
+
+def test_a_void_invoice_is_explained_all_the_same(world: World, run: Run, stack: str) -> None:
+    subscription, _ = subscribed(world)
+    month(world)
+    invoice = invoice_of(world, subscription)
+    next(row for row in world.stripe.account.invoices if row.id == invoice).status = "void"
+
+    result = run("explain", invoice, "--stack", stack)
+
+    assert result.code == 0
+    assert "note: it is void: nothing of it is to be paid" in result.out
+
+
+def test_what_adopt_took_over_ends_in_the_billed_quantity(world: World, run: Run, stack: str) -> None:
+    subscription, customer = subscribed(world)
+    event = {"stripe_customer_id": customer, "value": "3"}
+    world.travel(START + 5 * DAY + 2 * HOUR)
+    world.client.v1.billing.meter_events.create(
+        {"event_name": "tokens", "payload": event, "timestamp": START + 5 * DAY}
+    )
+    world.travel(START + 5 * DAY + 4 * HOUR)
+    assert run("adopt", "--stack", stack, "--customer", customer, "--yes").code == 0
+    world.tick()
+    month(world)
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack)
+
+    assert (line["metered"], line["sent"], line["billed"]) == ("14.25",) * 3
+    marks = {one["identifier_fits"] for piece in line["slices"] for one in piece["sends"]}
+    assert marks == {"fits", "adopted"}
+
+
+def test_a_key_that_may_not_preview(
+    world: World, run: Run, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription, _ = subscribed(world)
+    world.stripe.change_settings(restricted_keys={"rk_test_1": {"*": "read"}})
+    monkeypatch.setenv("STRIPE_KEY", "rk_test_1")
+
+    result = run("explain", subscription, "--stack", stack)
+    assert result.code == 1
+    assert f"no preview of {subscription}" in result.err
+
+    monkeypatch.setenv("STRIPE_KEY", API_KEY)
+    month(world)
+    monkeypatch.setenv("STRIPE_KEY", "rk_test_1")
+    result = run("explain", subscription, "--stack", stack)
+    assert result.code == 0
+    assert f"note: no preview of {subscription}" in result.out
+
+
+def test_openmeter_out_of_reach_is_said_beside_the_line(world: World, run: Run, stack: str) -> None:
+    subscription, _ = subscribed(world)
+    month(world)
+    world.openmeter.faults.down = True
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack, code=1)
+
+    [found] = line["differences"]
+    assert found["name"] == "could not be read"
+    assert "OpenMeter could not be reached" in found["text"]
+
+
+def test_a_billing_threshold_bills_a_part_before(world: World, run: Run, stack: str) -> None:
+    subscription, _ = subscribed(world)
+    world.travel(START + 3 * HOUR)
+    world.tick()
+    stripe = world.stripe
+    row = stripe.account.subscriptions.get(subscription)
+    part = stripe.books.invoices.item_line(row, row.items[0], world.clock())
+    stripe.books.invoices.draft(
+        row, [replace(part, invoice_item=None)], "subscription_threshold", period_start=START
+    )
+    month(world)
+    [cycle] = [one for one in stripe.account.invoices if one.billing_reason == "subscription_cycle"]
+    [line] = cycle.lines
+    line.charges = (replace(line.charges[0], quantity=Decimal(7)),)
+
+    lines = explained(run, subscription, "--stack", stack, "--all")
+
+    billed = {line["billed"]: line for line in lines if line["final"]}
+    assert set(billed) == {"7", "7.25"}
+    assert all(line["ends_in_billed_quantity"] for line in billed.values())
+    assert "billing threshold" in [one["name"] for one in billed["7"]["notes"]]
 
 
 def test_the_examples_in_the_document_are_what_it_prints(world: World, run: Run, stack: str) -> None:
