@@ -12,6 +12,7 @@ import pytest
 
 from cli.evidence import Named
 from cli.explain_page import _SAID
+from sandbox.stripe.undocumented import Undocumented
 from tests.cli.conftest import Run
 from tests.docs.documents import PROJECT, blocks
 from tests.integration.test_legacy import legacy_subscription
@@ -490,7 +491,7 @@ def test_how_the_quantity_becomes_the_amount(
 
 
 def test_packages_that_the_line_shows(world: World, run: Run, stack: str) -> None:
-    world.stripe.account.settings = replace(world.stripe.account.settings, package_lines="packages")
+    world.stripe.change_settings(undocumented=Undocumented(lines_show_packages=True))
     subscription, _ = subscribed(world, price=world.metered_price(**PACKAGES)[0])
     month(world)
 

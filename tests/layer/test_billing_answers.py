@@ -251,6 +251,40 @@ def test_final_invoices_are_listed_by_their_events() -> None:
     assert "starting_after" not in stripe.asked("/v1/events")[1]
 
 
+def test_invoices_come_with_all_their_lines() -> None:
+    stripe = Stripe()
+    first = {"id": "in_1", "lines": {"data": [{**line(), "id": "il_1"}], "has_more": True}}
+    stripe.api.lists["/v1/invoices"] = [[first], [{"id": "in_2", "lines": {"data": []}}]]
+    stripe.api.lists["/v1/invoices/in_1/lines"] = [[{**line(), "id": "il_2"}]]
+
+    found = stripe.all(stripe.billing.invoices({"subscription": "sub_1"}))
+
+    assert [[one["id"] for one in invoice["lines"]["data"]] for invoice in found] == [["il_1", "il_2"], []]
+    assert stripe.asked("/v1/invoices") == [{"subscription": "sub_1"}]
+
+
+def test_a_preview_is_none_only_where_no_invoice_is_to_come() -> None:
+    stripe, path = Stripe(), "/v1/invoices/create_preview"
+    stripe.api.objects[path] = {"id": "upcoming_in_1"}
+    assert stripe.run(stripe.billing.preview("sub_1")) == {"id": "upcoming_in_1"}
+    assert stripe.asked(path) == [{"subscription": "sub_1"}]
+
+    stripe.api.failing[path] = RejectedError("none to come", code="invoice_upcoming_none")
+    assert stripe.run(stripe.billing.preview("sub_1")) is None
+
+    stripe.api.failing[path] = RejectedError("another reason", code="parameter_missing")
+    with pytest.raises(RejectedError, match="another reason"):
+        stripe.run(stripe.billing.preview("sub_1"))
+
+
+def test_all_subscriptions_of_a_customer_are_listed_also_those_that_are_over() -> None:
+    stripe = Stripe()
+    stripe.api.lists["/v1/subscriptions"] = [[{"id": "sub_2"}], [{"id": "sub_1"}]]
+
+    assert [one["id"] for one in stripe.all(stripe.billing.subscriptions_of("cus_1"))] == ["sub_2", "sub_1"]
+    assert stripe.asked("/v1/subscriptions") == [{"customer": "cus_1", "status": "all"}]
+
+
 # Prices that were taken off
 
 
