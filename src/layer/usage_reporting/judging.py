@@ -25,6 +25,7 @@ from usage_reporting.errors import (
     UsageReportingError,
 )
 from usage_reporting.final_invoices import billed_lines, is_final
+from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Key, Ledger
 from usage_reporting.metered_lines import MeteredLine, customer_meter_of, metered_lines
 from usage_reporting.model import Report, Status
@@ -66,6 +67,8 @@ class Judged:
     reports: list[Report] = field(default_factory=list)
     error: UsageReportingError | None = None
     """Why it could not be judged now."""
+    document: Json | None = None
+    """The invoice as Stripe has it now, if it was read and is final."""
 
 
 @dataclass(slots=True)
@@ -79,21 +82,25 @@ class Judge:
     reporter: Reporter
     clock: Callable[[], int]
 
-    async def judge(self, invoices: Sequence[str], mode: str, budget: Budget | None = None) -> list[Judged]:
+    async def judge(
+        self, invoices: Sequence[str], mode: str, budget: Budget | None = None, *, afresh: bool = False
+    ) -> list[Judged]:
         """Judge the invoices that need it; `mode` is Stripe's, `live` or `test`.
 
-        An error stands beside its invoice. Raises LedgerUnavailableError.
+        `afresh`: all of them, whatever was found before, and nothing of it is written. An error stands beside
+        its invoice. Raises LedgerUnavailableError.
         """
         found = [Judged(invoice) for invoice in dict.fromkeys(invoices)]
         before = await self._before(found, mode)
         cases: dict[str, list[MeteredLine]] = {}
         for judged in found:
             known = before[judged.invoice]
-            if known.is_settled(self.clock()):
+            if known.is_settled(self.clock()) and not afresh:
                 judged.judgement = known
             else:
                 cases[judged.invoice] = await self._cases(judged, mode)
-        entries = await self.read([case for several in cases.values() for case in several], mode, budget)
+        everything = [case for several in cases.values() for case in several]
+        entries = await self.read(everything, mode, budget, Options(dry_run=afresh))
         said: set[int] = set()
         for judged in found:
             for case in cases.get(judged.invoice, ()):
@@ -102,18 +109,24 @@ class Judge:
                     judged.reports.append(case.report)
         for judged in found:
             if judged.judgement is None and judged.error is None:
-                await self._conclude(judged, cases[judged.invoice], entries, before[judged.invoice])
+                conclude = self._look if afresh else self._conclude
+                await conclude(judged, cases[judged.invoice], entries, before[judged.invoice])
         return found
 
     async def read(
-        self, lines: Sequence[MeteredLine], mode: str, budget: Budget | None = None
+        self,
+        lines: Sequence[MeteredLine],
+        mode: str,
+        budget: Budget | None = None,
+        options: Options | None = None,
     ) -> Mapping[Key, Entry]:
         """Read the lines' spans once more, what came after finalization is counted `late` by it; then what
         the ledger holds of them.
 
         Raises LedgerUnavailableError; whatever else fails stands in the lines' reports.
         """
-        await self._report([line for line in lines if line.is_reported], mode, budget or Budget())
+        reported = [line for line in lines if line.is_reported]
+        await self._report(reported, mode, options or Options(), budget or Budget())
         entries = await self.ledger.entries(sorted({key for line in lines for key in line.keys}))
         for line in lines:
             line.take(entries, self.settings.period_bounds, self.clock())
@@ -133,6 +146,7 @@ class Judge:
             invoice = await self.billing.invoice(judged.invoice)
             if not is_final(invoice):
                 return []
+            judged.document = invoice
             billed = billed_lines(invoice)
             return await metered_lines(self.billing, self.ledger, invoice, billed, mode)
         except UsageReportingError as error:
@@ -141,13 +155,15 @@ class Judge:
             judged.error = RejectedError(f"Stripe's answer lacks or misshapes something: {error!r}")
         return []
 
-    async def _report(self, lines: Sequence[MeteredLine], mode: str, budget: Budget) -> None:
+    async def _report(
+        self, lines: Sequence[MeteredLine], mode: str, options: Options, budget: Budget
+    ) -> None:
         by_pk: dict[str, list[MeteredLine]] = defaultdict(list)
         for line in lines:
             by_pk[line.pk].append(line)
         now = self.clock()
         page = [await customer_meter_of(self.billing, several, mode, now) for several in by_pk.values()]
-        reports = await self.reporter.report(page, budget=budget)
+        reports = await self.reporter.report(page, options, budget)
         for several, report in zip(by_pk.values(), reports, strict=True):
             for line in several:
                 line.report = report
@@ -168,6 +184,23 @@ class Judge:
             judged.judgement, judged.news = judgement, judgement.news(before)
         except LostRaceError:
             judged.judgement = before  # somebody else judged it just now, and says so
+        except UsageReportingError as error:
+            judged.error = error
+
+    async def _look(
+        self,
+        judged: Judged,
+        cases: Sequence[MeteredLine],
+        entries: Mapping[Key, Entry],
+        before: Judgement,
+    ) -> None:
+        """Judge and write nothing; what came since the report, or verdict, that was last is told as late."""
+        try:
+            _raise_if_unknown(cases)
+            found = [(await self.line(case, entries), case) for case in cases]
+            lines = tuple(_late_by_now(line, case, before) for line, case in found)
+            judged.judgement = replace(before, lines=lines, judged_at=self.clock())
+            judged.news = judged.judgement.news(before)
         except UsageReportingError as error:
             judged.error = error
 
@@ -257,6 +290,22 @@ def _raise_if_unknown(cases: Sequence[MeteredLine]) -> None:
     for case in cases:
         if case.report is not None and case.report.status.ask_again:
             raise AskAgainError(case.report.reason)
+
+
+def _late_by_now(line: JudgedLine, case: MeteredLine, before: Judgement) -> JudgedLine:
+    missing = line.causes.get(Cause.NOT_REPORTED, ZERO)
+    if not missing or line.metered is None:
+        return line
+    known = [one.metered for one in before.lines if _is_of(one, line) and one.metered is not None]
+    since = max((line.metered - units for units in known), default=ZERO)
+    late = min(max(since, case.report.late if case.report else ZERO), missing)
+    causes = {**line.causes, Cause.LATE: line.causes.get(Cause.LATE, ZERO) + late}
+    causes[Cause.NOT_REPORTED] = missing - late
+    return replace(line, causes={cause: units for cause, units in causes.items() if units > 0})
+
+
+def _is_of(one: JudgedLine, other: JudgedLine) -> bool:
+    return (one.price, one.item, one.start) == (other.price, other.item, other.start)
 
 
 def _of_ledger(line: JudgedLine, known: Known) -> JudgedLine:
