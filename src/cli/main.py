@@ -20,6 +20,7 @@ from cli.explain import explain_bill
 from cli.output import warn
 from cli.plan import plan
 from cli.probe.command import probe
+from cli.reconcile import reconcile
 from cli.redrive import redrive
 from cli.report import report
 from cli.setup import setup
@@ -69,7 +70,7 @@ app = typer.Typer(
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, doctor, plan, report, adopt, redrive, event, demo, bench, probe):
+for command in (setup, connect, doctor, plan, report, adopt, reconcile, redrive, event, demo, bench, probe):
     app.command()(command)
 app.command("explain")(explain_bill)
 app.command(epilog=FAULTS_HELP)(simulate)

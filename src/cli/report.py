@@ -86,7 +86,7 @@ async def reports_of(parts: Operator, customer: str, options: Options, *, has_le
     found = await parts.customer_meters(customer, drafts=has_ledger or options.dry_run)
     if not has_ledger:
         found = _without_ledger(found, options)
-    return await _report_all(parts, found, options)
+    return await report_all(parts, found, options)
 
 
 def _without_ledger(found: Sequence[CustomerMeter], options: Options) -> list[CustomerMeter]:
@@ -100,16 +100,17 @@ def _without_ledger(found: Sequence[CustomerMeter], options: Options) -> list[Cu
     ]
 
 
-async def _report_all(parts: Operator, found: Sequence[CustomerMeter], options: Options) -> list[Report]:
+async def report_all(parts: Operator, found: Sequence[CustomerMeter], options: Options) -> list[Report]:
+    """Report customer meters a page at a time; what came of each."""
     reports: list[Report] = []
     with progress("reporting customers", len(found)) as bar:
-        for page in _pages(found):
+        for page in pages_of(found):
             reports.extend(await parts.reporter.report(page, options))
             bar.advance(bar.task_ids[0], len(page))
     return reports
 
 
-def _pages(found: Sequence[CustomerMeter]) -> Iterator[list[CustomerMeter]]:
+def pages_of(found: Sequence[CustomerMeter]) -> Iterator[list[CustomerMeter]]:
     """Customer meters by OpenMeter meter, as many at once as one query takes."""
     by_meter: dict[str, list[CustomerMeter]] = defaultdict(list)
     for one in found:

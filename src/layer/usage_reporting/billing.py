@@ -43,6 +43,7 @@ from usage_reporting.errors import (
     NotPermittedError,
     RejectedError,
 )
+from usage_reporting.final_invoices import finalized_at, is_final
 from usage_reporting.invoices import (
     draft_span,
     expanded_subscription,
@@ -260,6 +261,21 @@ class Billing:
             if page:
                 invoices = [invoice_id(event) for event in page]
                 yield Finalized(mode_of(page[0]), invoices, page[-1]["id"])
+
+    async def final_since(self, since: int, customer: str = "") -> AsyncIterator[Finalized]:
+        """Invoices of subscriptions that became final since then (UTC seconds), a page of a list at a time.
+
+        Unlike events, a list goes back for longer than 30 days. It is by creation, so that a draft that was
+        kept open for longer than Stripe does it by itself is missed.
+        """
+        query: Json = {"created": {"gte": since - LONGEST_DRAFT}}
+        if customer:
+            query["customer"] = customer
+        async for page in self.api.pages("/v1/invoices", query):
+            final = [one for one in page if is_final(one) and finalized_at(one) >= since]
+            own = [one["id"] for one in final if subscription_of(one)]
+            if own:
+                yield Finalized(mode_of(final[0]), own, page[-1]["id"])
 
     async def price(self, price: str) -> Json:
         """A price, asked seldom."""

@@ -77,6 +77,11 @@ def is_final(invoice: Json) -> bool:
     return invoice.get("status") in {"open", "paid", "uncollectible"}
 
 
+def finalized_at(invoice: Json) -> int:
+    """When a final invoice became so, UTC seconds."""
+    return int((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
+
+
 def billed_lines(invoice: Json) -> list[BilledLine]:
     """The lines of a final invoice with a price whose period is over, those of one item and period as one.
 
@@ -86,7 +91,7 @@ def billed_lines(invoice: Json) -> list[BilledLine]:
     the period of its own lines may go on ("Set up thresholds"). Raises KeyError, TypeError, ValueError or
     ArithmeticError where Stripe's answer is not as documented.
     """
-    final_at = (invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"]
+    final_at = finalized_at(invoice)
     by_threshold = is_of_threshold(invoice)
     return [line for line in _lines(invoice, final_at) if line.end <= final_at or by_threshold]
 

@@ -13,6 +13,9 @@ from usage_reporting.amounts import ZERO
 from usage_reporting.pricing import Pricing
 from usage_reporting.verdict import Finding, JudgedLine, compared
 
+COUNTED_IN_PACKAGES = "counted in packages"
+"""How the reason of a line begins whose quantities are packages, not units."""
+
 
 def in_packages(line: JudgedLine, amount: Decimal, pricing: Pricing) -> JudgedLine:
     """A line judged in units, judged in packages if that is what it shows; `amount` in the minor unit."""
@@ -23,7 +26,7 @@ def in_packages(line: JudgedLine, amount: Decimal, pricing: Pricing) -> JudgedLi
     shows_packages = line.quantity * pricing.unit_amount == amount
     finding = compared(owed, line.quantity)
     if shows_packages and (finding is Finding.EXACT or not shows_units):
-        reason = f"counted in packages of {pricing.divide_by}"
+        reason = f"{COUNTED_IN_PACKAGES} of {pricing.divide_by}"
         return replace(line, finding=finding, metered=owed, causes={}, reason=reason)
     if shows_units and not shows_packages:
         return line
