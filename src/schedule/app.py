@@ -13,7 +13,7 @@ cold_start.is_over()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer a tick, `{"scope": "closing"}` or `{"scope": "all"}`; raises when Stripe cannot be listed."""
+    """Answer a tick, `{"scope": "closing"}`, `all` or `reconcile`; raises when Stripe cannot be listed."""
     try:
         return tick(container, event, context)
     finally:

@@ -66,6 +66,33 @@ def test_no_wildcard_where_a_name_could_stand(role: str) -> None:
     assert not [text for text in principals if "*" in text]
 
 
+def test_the_daily_line_may_be_published_where_it_is_wanted_and_to_its_topic_alone() -> None:
+    policy = source()["Resources"]["DailyLinePolicy"]
+    [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert policy["Condition"] == "PublishDailyLine"
+    assert policy["Properties"]["Roles"] == [{"Ref": "ScheduleRole"}, {"Ref": "WorkerRole"}]
+    assert statement == {
+        "Effect": "Allow",
+        "Action": "sns:Publish",
+        "Resource": {"Ref": "AlarmTopicArn"},
+    }
+    wanted = [{"Condition": "UseDailyReconcile"}, {"Condition": "HasAlarmTopic"}]
+    assert source()["Conditions"]["PublishDailyLine"] == {"Fn::And": wanted}
+    topic = {"Fn::If": ["PublishDailyLine", {"Ref": "AlarmTopicArn"}, ""]}
+    for name in ("ScheduleFunction", "WorkerFunction"):
+        function = resources("AWS::Lambda::Function")[name]["Properties"]
+        assert function["Environment"]["Variables"]["RECONCILE_TOPIC"] == topic
+
+
+def test_without_the_daily_reconciliation_nothing_of_it_is_there() -> None:
+    conditions = {
+        name: source()["Resources"][name]["Condition"]
+        for name in ("ReconcileSchedule", "ReconciledDriftAlarm")
+    }
+    assert set(conditions.values()) == {"UseDailyReconcile"}
+    assert source()["Conditions"]["UseDailyReconcile"] == {"Fn::Equals": [{"Ref": "DailyReconcile"}, "true"]}
+
+
 def test_functions_have_a_role_each() -> None:
     roles = [
         function["Properties"]["Role"]["Fn::GetAtt"][0]
@@ -153,6 +180,7 @@ def test_alarms_page_on_money() -> None:
         "RejectedAlarm": "Rejected",
         "ShortAlarm": "VerdictShort",
         "OverAlarm": "VerdictOver",
+        "ReconciledDriftAlarm": "ReconciledDrift",
         "ClosingTickAlarm": "TickClosing",
         "AllTickAlarm": "TickAll",
         "QueueAgeAlarm": "ApproximateAgeOfOldestMessage",
@@ -184,6 +212,7 @@ def test_an_alarm_says_where_to_read_what_to_do(name: str) -> None:
         "RejectedAlarm",
         "ShortAlarm",
         "OverAlarm",
+        "ReconciledDriftAlarm",
     ],
 )
 def test_one_is_too_many(name: str) -> None:
@@ -264,6 +293,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
         ("AllowDecrease", "false", ["true", "false"]),
         ("HoldDrafts", "false", ["true", "false"]),
         ("MeterStream", "false", ["true", "false"]),
+        ("DailyReconcile", "false", ["true", "false"]),
         ("MapByEventName", "false", ["true", "false"]),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_scope_of_a_scheduled_event(event: object, scope: Scope) -> None:
     "event", [{}, {"scope": "ALL"}, {"scope": ["all"]}, {"scope": None}, None, "all", []]
 )
 def test_another_event_has_no_scope(event: object) -> None:
-    with pytest.raises(BadRequestError, match="it must be 'closing' or 'all'"):
+    with pytest.raises(BadRequestError, match="it must be 'closing', 'all' or 'reconcile'"):
         scope_of(event)
 
 

@@ -252,9 +252,12 @@ class Billing:
         """The customer meters of an invoice's lines, as its subscription shows them now."""
         return await self._of_draft(invoice)
 
-    async def finalized(self, since: int, cursor: str = "") -> AsyncIterator[Finalized]:
-        """Invoices that became final since then (UTC seconds), a page of events at a time."""
-        query: Json = {"type": INVOICE_FINALIZED, "created": {"gte": since}}
+    async def finalized(
+        self, since: int, cursor: str = "", *, until: int | None = None
+    ) -> AsyncIterator[Finalized]:
+        """Invoices that became final in [since, until), UTC seconds, a page of events at a time."""
+        created = {"gte": since} if until is None else {"gte": since, "lt": until}
+        query: Json = {"type": INVOICE_FINALIZED, "created": created}
         if cursor:
             query["starting_after"] = cursor
         async for page in self.api.pages("/v1/events", query):

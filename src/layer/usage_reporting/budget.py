@@ -27,6 +27,11 @@ class Budget:
         return Budget(now + (self.ends_at - now) * share, self.monotonic)
 
     @property
+    def seconds_left(self) -> float:
+        """The time that is left."""
+        return max(self.ends_at - self.monotonic(), 0.0)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing new should be begun."""
         return self.ends_within(0)

@@ -52,6 +52,8 @@ class Settings:
     brake_floor: Decimal = ZERO
     brake_deadline: AtDeadline = AtDeadline.HOLD
     stripe_api_base: str = ""
+    reconcile_topic: str = ""
+    """The SNS topic of the daily line; empty: it is in the log alone."""
     stripe_rate_share: float = 1.0
     stripe_endpoint_share: float = 1.0
 
@@ -95,6 +97,7 @@ class Settings:
             brake_floor=_number(environment, "BRAKE_FLOOR", "a number of units, 0 or more"),
             brake_deadline=AtDeadline(_choice(environment, "BRAKE_DEADLINE", tuple(AtDeadline))),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
+            reconcile_topic=environment.get("RECONCILE_TOPIC", "").strip(),
             stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
             stripe_endpoint_share=_share(environment, "STRIPE_ENDPOINT_SHARE"),
         )

@@ -19,6 +19,7 @@ from usage_reporting import aws
 from usage_reporting.amounts import loads
 from usage_reporting.billing import Finalized
 from usage_reporting.creation_ranges import CreationRange
+from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import AskAgainError, BadRequestError
 from usage_reporting.model import CustomerMeter
 
@@ -30,6 +31,8 @@ class Scope(StrEnum):
     """Those whose period ends about now, and draft invoices."""
     ALL = "all"
     """Every live subscription."""
+    RECONCILE = "reconcile"
+    """Nothing is reported: the last day of everyone is compared on both sides."""
 
 
 class Part(StrEnum):
@@ -103,7 +106,12 @@ def finalized_message(found: Finalized) -> dict[str, Any]:
     return {"mode": found.mode, "finalized": list(found.invoices)}
 
 
-def read_message(body: str) -> list[CustomerMeter] | Cursor | Finalized:
+def daily_message(cursor: DailyCursor) -> dict[str, Any]:
+    """The message that carries a daily reconciliation that is not finished."""
+    return {"reconcile": cursor.to_json()}
+
+
+def read_message(body: str) -> list[CustomerMeter] | Cursor | DailyCursor | Finalized:
     """Read a message of the queue. Raises BadRequestError for one that we did not write."""
     try:
         data = loads(body)
@@ -115,6 +123,8 @@ def read_message(body: str) -> list[CustomerMeter] | Cursor | Finalized:
                 since=int(data.get("since", 0)),
                 until=int(data.get("until", 0)),
             )
+        if "reconcile" in data:
+            return DailyCursor.from_json(data["reconcile"])
         if "finalized" in data:
             return Finalized(str(data["mode"]), [str(invoice) for invoice in data["finalized"]])
         return [CustomerMeter.from_json(one) for one in data["customer_meters"]]
@@ -126,5 +136,5 @@ def scope_of(event: object) -> Scope:
     """The scope that a scheduled event asks for. Raises BadRequestError."""
     scope = event.get("scope") if isinstance(event, dict) else None
     if not isinstance(scope, str) or scope not in set(Scope):
-        raise BadRequestError(f"the event's scope is {scope!r}; it must be 'closing' or 'all'")
+        raise BadRequestError(f"the event's scope is {scope!r}; it must be 'closing', 'all' or 'reconcile'")
     return Scope(scope)

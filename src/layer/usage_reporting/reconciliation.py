@@ -12,7 +12,6 @@ from decimal import Decimal
 
 from usage_reporting.amounts import ZERO, round_units
 from usage_reporting.billing import Billing
-from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.errors import UsageReportingError
 from usage_reporting.heads import Options
@@ -68,7 +67,6 @@ class Reconciler:
         end: int,
         *,
         full: bool = False,
-        budget: Budget | None = None,
     ) -> list[Reconciled]:
         """Compare the hours of [start, end), UTC seconds, as far as they can be judged by now, and the spans
         that reach into it; in the page's order, each ledger key once.
@@ -77,7 +75,7 @@ class Reconciler:
         LedgerUnavailableError.
         """
         options = Options(full=full, dry_run=True)
-        reports = await self.reporter.report(page, options, budget)
+        reports = await self.reporter.report(page, options)
         found = [Reconciled(report.customer_meter, report) for report in reports]
         wanted = [one for one in found if self._is_comparable(one)]
         now = self.clock()

@@ -11,6 +11,8 @@ from usage_reporting.billing import Finalized
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
 from usage_reporting.container import Container
+from usage_reporting.daily import Daily, SnsTopic, last_day
+from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError, OutOfTimeError
 from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status
@@ -18,10 +20,12 @@ from usage_reporting.pages import (
     Cursor,
     Scope,
     cursor_message,
+    daily_message,
     page_message,
     read_message,
     scope_of,
 )
+from usage_reporting.reconciliation import Reconciler
 from usage_reporting.telemetry import logger
 
 KEPT_FOR_HAND_OVER_S = 12.0
@@ -52,7 +56,10 @@ def tick(container: Container, event: object, context: LambdaContext | None) -> 
     if not_configured := _not_configured(container):
         _count_tick(scope)
         return not_configured
-    answer = _list(container, Cursor(scope), context)
+    if scope is Scope.RECONCILE:
+        answer = _reconcile(container, DailyCursor(last_day(container.clock())), context)
+    else:
+        answer = _list(container, Cursor(scope), context)
     _count_tick(scope)
     return answer
 
@@ -80,6 +87,8 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
     message = read_message(body)
     if isinstance(message, Cursor):
         _list(container, message, context)
+    elif isinstance(message, DailyCursor):
+        _reconcile(container, message, context)
     elif isinstance(message, Finalized):
         _judge(container, message, context)
     else:
@@ -151,6 +160,28 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
 
 
+def _reconcile(container: Container, cursor: DailyCursor, context: LambdaContext | None) -> dict[str, Any]:
+    """Go on with a daily reconciliation; what there is no time for goes on by a cursor on the queue."""
+    settings = container.settings
+    openmeter, reporter = container.reporter.openmeter, container.reporter
+    daily = Daily(
+        settings=settings,
+        billing=container.billing,
+        ledger=container.ledger,
+        reconciler=Reconciler(settings, container.billing, openmeter, reporter, container.clock),
+        judge=container.judge,
+        topic=SnsTopic(settings.reconcile_topic) if settings.reconcile_topic else None,
+        clock=container.clock,
+    )
+    seconds = _seconds_left(context) - KEPT_FOR_LISTING_S
+    work = daily.go_on(cursor, Budget.of(seconds))
+    rest = container.run(_in_time(work, seconds + KEPT_FOR_LISTING_S - KEPT_FOR_ANSWER_S))
+    if rest is not None:
+        container.queue.send(daily_message(rest))
+    compared = sum((rest or cursor).sums.customer_meters.values())
+    return {"status": "queued" if rest else "done", "scope": "reconcile", "customer_meters": compared}
+
+
 def _not_configured(container: Container) -> dict[str, Any] | None:
     try:
         container.credentials.current()
@@ -162,7 +193,8 @@ def _not_configured(container: Container) -> dict[str, Any] | None:
 
 def _count_tick(scope: Scope) -> None:
     telemetry.count("Tick")
-    telemetry.count("TickClosing" if scope is Scope.CLOSING else "TickAll")
+    if scope is not Scope.RECONCILE:
+        telemetry.count("TickClosing" if scope is Scope.CLOSING else "TickAll")
 
 
 def _seconds_left(context: LambdaContext | None) -> float:

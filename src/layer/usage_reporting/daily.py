@@ -1,0 +1,229 @@
+"""The daily reconciliation: the last UTC day of everyone, and the invoices that became final on it.
+
+It reads alone. What it has no time for goes on by a cursor; at the end one line tells of the day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import batched
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from usage_reporting import aws, telemetry
+from usage_reporting.amounts import ZERO, to_wire
+from usage_reporting.billing import Billing, Listing
+from usage_reporting.budget import Budget
+from usage_reporting.config import Mode, Settings
+from usage_reporting.customer_meters import OWN_ACCOUNT
+from usage_reporting.daily_sums import DailyCursor, DailyPart, DailySums
+from usage_reporting.errors import AskAgainError, LostRaceError, NotPermittedError
+from usage_reporting.final_invoices import billed_lines
+from usage_reporting.hours import known_spans
+from usage_reporting.judging import Judge, Judged
+from usage_reporting.ledger import KEPT_FOR, Head, Ledger
+from usage_reporting.model import CustomerMeter, SpanState, Status
+from usage_reporting.openmeter import MOST_SUBJECTS
+from usage_reporting.pacer import LIVE, TEST
+from usage_reporting.reconciled import Reconciled
+from usage_reporting.reconciliation import Reconciler
+from usage_reporting.telemetry import logger
+from usage_reporting.thresholds import NOT_BY_ITSELF
+from usage_reporting.verdict import Cause, Finding, JudgedLine
+from usage_reporting.windows import DAY, day_of
+
+RECONCILED = f"{OWN_ACCOUNT}#reconciled"
+"""The partition key of the days that were reconciled; the sort key is the day."""
+
+INVOICES_A_PAGE = 20
+
+_UNTOLD = frozenset({Cause.OTHER_WRITER, Cause.NOT_BILLED})
+"""What only a look at both sides finds; the others are told of by alarms of their own, or by no alarm."""
+
+_FINE = frozenset({Finding.EXACT, Finding.FREE})
+
+
+def last_day(now: int) -> int:
+    """The start of the UTC day before `now`; UTC seconds."""
+    return now - now % DAY - DAY
+
+
+class SnsTopic:
+    """The topic that the daily line goes to; its client is made on first use."""
+
+    def __init__(self, arn: str, client: Any = None) -> None:
+        self._arn = arn
+        self._client = client
+
+    def publish(self, subject: str, text: str) -> None:
+        """Tell everybody who subscribed to it. Raises AskAgainError."""
+        self._client = self._client or aws.client("sns")
+        try:
+            self._client.publish(TopicArn=self._arn, Subject=subject[:100], Message=text)
+        except (ClientError, BotoCoreError) as error:
+            raise AskAgainError(f"the topic of the daily line takes no message: {error}") from error
+
+
+@dataclass(slots=True)
+class Daily:
+    """Reconciles a day, chunk by chunk."""
+
+    settings: Settings
+    billing: Billing
+    ledger: Ledger
+    reconciler: Reconciler
+    judge: Judge
+    topic: SnsTopic | None
+    clock: Callable[[], int]
+
+    async def go_on(self, cursor: DailyCursor, budget: Budget) -> DailyCursor | None:
+        """Reconcile from a cursor on; where to go on if time ran out, else None: the line is out.
+
+        Raises AskAgainError or RejectedError; what was compared before is then compared again.
+        """
+        if await self._is_told(cursor.day):
+            return None
+        parts = list(DailyPart)
+        for part in parts[parts.index(cursor.part) :]:
+            here = cursor if part is cursor.part else DailyCursor(cursor.day, part, sums=cursor.sums)
+            work = self._judge if part is DailyPart.FINALIZED else self._compare
+            if (rest := await work(here, budget)) is not None:
+                return rest
+        await self._tell(cursor.day, cursor.sums)
+        return None
+
+    async def _compare(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
+        """Compare the customer meters of a list; where to go on if time ran out."""
+        here = start
+        async with aclosing(self._listings(start)) as listings:
+            async for listing in listings:
+                wanted = await self._wanted(here, listing.customer_meters)
+                for page in batched(wanted, self._at_once(budget), strict=False):
+                    for one in await self.reconciler.compare(page, here.day, here.day + DAY):
+                        _take(here.sums, one)
+                    here = replace(here, done=page[-1].pk)
+                    if budget.is_over:
+                        return here
+                here = replace(here, after=listing.cursor, done="")
+        return None
+
+    def _listings(self, start: DailyCursor) -> AsyncGenerator[Listing]:
+        if start.part is DailyPart.DRAFTS:
+            return self.billing.drafts(start.after)
+        return self.billing.subscriptions({}, start.after)
+
+    async def _wanted(self, here: DailyCursor, found: Sequence[CustomerMeter]) -> list[CustomerMeter]:
+        """Those of a list page that are still to be compared, in the order of their ledger keys."""
+        heads = await self.ledger.heads([one.pk for one in found])
+        left = sorted((one for one in found if one.pk > here.done), key=lambda one: one.pk)
+        return [one for one in left if self._is_first(here, one, heads.get(one.pk))]
+
+    def _is_first(self, here: DailyCursor, one: CustomerMeter, head: Head | None) -> bool:
+        """Whether no other list, and no other page, has shown the customer meter before."""
+        now = self.clock()
+        spans = known_spans(one, head, now) if head else one.spans
+        goes_on = {SpanState.CURRENT, SpanState.FREE}
+        live = {span.subscription for span in spans if span.state in goes_on and span.end > now}
+        if here.part is DailyPart.DRAFTS and live:
+            return False
+        return len(live) < 2 or not here.sums.is_seen(one.pk)
+
+    async def _judge(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
+        """Judge afresh what became final on the day; where to go on if time ran out."""
+        try:
+            return await self._judge_pages(start, budget)
+        except NotPermittedError as error:
+            start.sums.name(f"final invoices could not be listed: {error.reason}")
+            return None
+
+    async def _judge_pages(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
+        here = start
+        async for found in self.billing.finalized(here.day, here.after, until=here.day + DAY):
+            ids = sorted(one for one in set(found.invoices) if one > here.done)
+            size = min(self._at_once(budget), INVOICES_A_PAGE)
+            for page in batched(ids, size, strict=False):
+                for judged in await self.judge.judge(page, found.mode, afresh=True):
+                    _take_judged(here.sums, judged)
+                here = replace(here, done=page[-1])
+                if budget.is_over:
+                    return here
+            here = replace(here, after=found.cursor, done="")
+        return None
+
+    def _at_once(self, budget: Budget) -> int:
+        """As many as Stripe can be asked for in half of the time, at this process's share of its limits."""
+        endpoint = LIVE.endpoint * self.settings.stripe_endpoint_share
+        rate = min(endpoint, TEST.account * self.settings.stripe_rate_share)
+        return max(1, min(MOST_SUBJECTS, int(rate * min(budget.seconds_left, DAY) / 2)))
+
+    async def _is_told(self, day: int) -> bool:
+        key = (RECONCILED, day_of(day))
+        return bool(await self.ledger.items([key]))
+
+    async def _tell(self, day: int, sums: DailySums) -> None:
+        """The line in the log and to the topic, and the metrics; once a day, whoever comes first."""
+        line = sums.line(day, telemetry.SERVICE)
+        logger.info("%s", line)
+        if self.topic is not None:
+            differing = len(sums.named) + sums.unnamed
+            verdict = f"{differing} differ" if differing else "all EXACT"
+            subject = f"usage-reporter {telemetry.SERVICE} {day_of(day)}: {verdict}"
+            await asyncio.to_thread(self.topic.publish, subject, line)
+        telemetry.count("ReconciledExact", sums.customer_meters.get(Finding.EXACT.value, 0))
+        telemetry.count("ReconciledDiffering", len(sums.named) + sums.unnamed)
+        telemetry.count("ReconciledDrift", sums.drift)
+        if self.settings.mode is not Mode.SHADOW:
+            now = self.clock()
+            item = {"pk": RECONCILED, "sk": day_of(day), "line": line, "version": 1}
+            try:
+                await self.ledger.write_item({**item, "expires_at": now + KEPT_FOR}, 0)
+            except LostRaceError:
+                logger.debug("another run has told of %s", day_of(day))
+
+
+def _take(sums: DailySums, one: Reconciled) -> None:
+    """Count a customer meter, and name it where it is not as it should be."""
+    found = one.finding.value
+    sums.customer_meters[found] = sums.customer_meters.get(found, 0) + 1
+    is_held = one.report.status is Status.HELD
+    sums.held += is_held
+    sums.ledger_differs += one.beyond_ledger
+    if one.is_fine:
+        return
+    sums.drift += not is_held and (one.beyond_ledger or bool(_UNTOLD & one.causes.keys()))
+    causes = ", ".join(f"{to_wire(units)} {cause.value}" for cause, units in one.causes.items())
+    meter = one.head.openmeter_meter if one.head else one.customer_meter.openmeter_meter
+    text = f"{one.customer_meter.customer} {meter} {one.verdict}" + (f" ({causes})" if causes else "")
+    logger.warning("reconciled: %s", text)
+    sums.name(text)
+
+
+def _take_judged(sums: DailySums, judged: Judged) -> None:
+    """Count the lines of a final invoice, and what they bill."""
+    if judged.error is not None:
+        text = f"{judged.invoice} NOT JUDGED: {judged.error.reason}"
+        logger.warning("reconciled: %s", text)
+        sums.name(text)
+    lines = judged.judgement.lines if judged.judgement else ()
+    sums.invoices += bool(lines)
+    for line in lines:
+        sums.lines[line.finding.value] = sums.lines.get(line.finding.value, 0) + 1
+        if line.finding not in _FINE and line.reason != NOT_BY_ITSELF:
+            logger.warning("reconciled: stripe_invoice: %s, %s", judged.invoice, line)
+            sums.name(f"{judged.invoice} of {line.customer} {line.meter} {line.verdict}")
+    if judged.document is not None and lines:
+        billed = _billed(judged.document, lines)
+        currency = str(judged.document["currency"])
+        sums.money[currency] = sums.money.get(currency, 0) + int(billed)
+
+
+def _billed(invoice: dict[str, Any], lines: Sequence[JudgedLine]) -> Decimal:
+    """What the judged lines of an invoice charge, in the currency's minor unit."""
+    ours = {(line.price, line.item, line.start, line.end) for line in lines}
+    charged = (one for one in billed_lines(invoice) if (one.price, one.item, one.start, one.end) in ours)
+    return sum((one.amount for one in charged), ZERO)
