@@ -17,10 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.errors import explain
 from usage_reporting.billing import Finalized
+from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import BadRequestError
 from usage_reporting.model import CustomerMeter
 from usage_reporting.pages import Cursor, read_message
-from usage_reporting.windows import HOUR, floor_hour
+from usage_reporting.windows import HOUR, day_of, floor_hour
 
 BATCH = 10
 """As many messages as SQS gives, or takes, at once."""
@@ -185,6 +186,8 @@ def _content(body: str) -> dict[str, Any]:
         return {"kind": UNREADABLE}
     if isinstance(message, Cursor):
         return {"kind": "listing", "about": [f"{message.scope.value}: {message.part.value}"]}
+    if isinstance(message, DailyCursor):
+        return {"kind": "daily reconciliation", "about": [day_of(message.day)]}
     if isinstance(message, Finalized):
         return {"kind": "final invoices", "about": list(message.invoices)}
     return {"kind": "page", "about": _customers(message), "meter": _meters(message)}

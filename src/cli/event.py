@@ -13,12 +13,19 @@ from cli.output import AsJson, print_json, print_line
 from cli.signing import EVENTS, KINDS, sample_event, signed_api_gateway_event
 from usage_reporting import container
 
-PLAIN = {"closing": "schedule_closing.json", "all": "schedule_all.json", "page": "page.json"}
+PLAIN = {
+    "closing": "schedule_closing.json",
+    "all": "schedule_all.json",
+    "reconcile": "schedule_reconcile.json",
+    "page": "page.json",
+}
 """The events that are no calls of Stripe, and the files that hold them."""
 
 
 def event(
-    type: Annotated[str, typer.Argument(help="renewal, renewal-acacia, deleted, closing, all, page")],
+    type: Annotated[
+        str, typer.Argument(help="renewal, renewal-acacia, deleted, closing, all, reconcile, page")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print a sample event for a function, to be handed to `sam local invoke`.

@@ -216,7 +216,8 @@ def summary(found: Comparison, done: Sequence[Mended]) -> dict[str, int]:
     counted["final invoices' lines"] = len(found.lines)
     counted["lines that are not exact"] = sum(not line.is_fine for line in found.lines)
     counted["not compared"] = len(found.problems)
-    counted["mended"] = sum(bool(one.acts) and not one.error for one in done)
+    touched = {one.customer_meter.pk for one in done}
+    counted["mended"] = sum(one.is_fine and one.customer_meter.pk in touched for one in found.meters)
     counted["items without om_meter_id"] = found.unmapped
     return counted
 

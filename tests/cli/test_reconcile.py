@@ -315,9 +315,14 @@ def test_late_after_finalization_words_an_invoice_item(
     world.use(customer, END - 3 * HOUR, 4)
     world.travel(FINAL + 3 * HOUR)
 
+    look = reconciled(run, stack)
     result = reconciled(run, stack, "--apply")
 
-    assert result.code == 1
+    assert (look.code, result.code) == (1, 1)
+    assert look.json["lines"] == result.json["lines"]
+    assert differing(look) == differing(result) == [(rfc3339(END - 3 * HOUR), "4", "0", {"late": "4"})]
+    assert result.json["summary"]["mended"] == 0
+    assert all("--apply" not in text for text in only(look)["advice"])
     [line] = result.json["lines"]
     assert (line["verdict"], line["finding"], line["causes"]) == (
         "SHORT by 4 (4 late)",

@@ -14,10 +14,11 @@ import pytest
 from tests.docs.documents import DOCUMENTS, HOW_IT_WORKS, README, blocks, section, tables, text
 from usage_reporting.amounts import loads
 from usage_reporting.billing import Finalized
+from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.doubts import Doubts
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.model import Line
-from usage_reporting.pages import Cursor, finalized_message, read_message
+from usage_reporting.pages import Cursor, daily_message, finalized_message, read_message
 from usage_reporting.verdict import Judgement, Known, causes_of
 from usage_reporting.windows import Slice, cut, read_until, rfc3339, stamp_of
 
@@ -73,10 +74,17 @@ def test_the_doubts_of_a_stripe_meter() -> None:
 
 
 def test_a_page_and_a_cursor() -> None:
-    page = read_message(json.dumps(example('"customer_meters"')))
+    page = read_message(json.dumps(example('"customer_meters": [')))
     assert isinstance(page, list)
-    assert [one.to_json() for one in page] == example('"customer_meters"')["customer_meters"]
-    assert isinstance(read_message(json.dumps(example('"part"'))), Cursor)
+    assert [one.to_json() for one in page] == example('"customer_meters": [')["customer_meters"]
+    assert isinstance(read_message(json.dumps(example('"scope"'))), Cursor)
+
+
+def test_a_daily_reconciliation_that_goes_on() -> None:
+    message = example('"reconcile"')
+    found = read_message(json.dumps(message))
+    assert isinstance(found, DailyCursor)
+    assert daily_message(found) == message
 
 
 def test_a_page_of_final_invoices() -> None:

@@ -110,3 +110,4 @@ def test_a_deletion_ends_with_its_last_period() -> None:
 def test_the_schedules_differ_in_scope() -> None:
     assert read("schedule_closing.json") == {"scope": "closing"}
     assert read("schedule_all.json") == {"scope": "all"}
+    assert read("schedule_reconcile.json") == {"scope": "reconcile"}

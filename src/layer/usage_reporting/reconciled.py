@@ -46,7 +46,7 @@ class Difference:
     def __str__(self) -> str:
         causes = [f"{to_wire(units)} {cause.value}" for cause, units in self.causes.items()]
         if self.beyond_ledger:
-            unknown = f"{to_wire(abs(self.beyond_ledger))} of it not in the ledger"
+            unknown = f"{to_wire(abs(self.beyond_ledger))} that the ledger does not know of"
             missing = f"{to_wire(abs(self.beyond_ledger))} in the ledger that Stripe does not hold"
             causes.append(unknown if self.beyond_ledger > 0 else missing)
         said = f" ({', '.join(causes)})" if causes else ""
@@ -117,6 +117,17 @@ class Reconciled:
             said += ", the ledger differs"
         return said
 
+    def name_late(self) -> None:
+        """Call late what a report would count as such, and would not send."""
+        if not self.report.late:
+            return
+        self.differences = [
+            each
+            if any(each.start <= send.stamp < each.end for send in self.report.sent)
+            else replace(each, causes=_with_late(each.causes))
+            for each in self.differences
+        ]
+
     @property
     def beyond_ledger(self) -> bool:
         """Whether Stripe holds anything else than the ledger says."""
@@ -130,6 +141,14 @@ class Reconciled:
             for cause, units in one.causes.items():
                 found[cause] = found.get(cause, ZERO) + units
         return found
+
+
+def _with_late(causes: Mapping[Cause, Decimal]) -> dict[Cause, Decimal]:
+    late = causes.get(Cause.LATE, ZERO) + causes.get(Cause.NOT_REPORTED, ZERO)
+    others = {
+        cause: units for cause, units in causes.items() if cause not in {Cause.LATE, Cause.NOT_REPORTED}
+    }
+    return {**others, Cause.LATE: late} if late else others
 
 
 def verdict_of(differences: Iterable[Difference]) -> str:
@@ -198,6 +217,7 @@ class Columns:
             lost = Cause.UNBILLABLE if self._is_left else Cause.LATE
             answered = max(known.sent, self.held)
             shares = [
+                (Cause.HELD, known.braked),
                 (lost, known.undelivered),
                 (Cause.NOT_BILLED, known.sent - self.held),
                 (Cause.UNKNOWN, known.sent + known.unknown - answered),

@@ -83,6 +83,8 @@ class Reconciler:
         hourly = [one for one in wanted if one.customer_meter.target is Target.MIRROR]
         await self._compare_hours(hourly, start, end)
         await self._compare_spans([one for one in wanted if one not in hourly], start, end)
+        for one in found:
+            one.name_late()
         return found
 
     def _is_comparable(self, one: Reconciled) -> bool:
