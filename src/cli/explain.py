@@ -27,7 +27,7 @@ Json = dict[str, Any]
 _KINDS = ("in_", "cus_", "sub_")
 
 
-def explain_bill(
+def explain(
     what: Annotated[
         str,
         typer.Argument(metavar="ID", help="Invoice (in_...), customer (cus_...) or subscription (sub_...)."),

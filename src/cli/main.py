@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from typing import Any
@@ -9,27 +10,34 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.adopt import adopt
-from cli.bench import bench
-from cli.connect import connect
-from cli.demo import demo
-from cli.doctor import doctor
 from cli.errors import WRONG_USE, explain
-from cli.event import event
-from cli.explain import explain_bill
 from cli.output import warn
-from cli.plan import plan
-from cli.probe.command import probe
-from cli.reconcile import reconcile
-from cli.redrive import redrive
-from cli.report import report
-from cli.setup import setup
-from cli.simulate import FAULTS_HELP, simulate
 from usage_reporting.telemetry import SERVICE
 
+PANELS = {
+    "Set up": ("setup", "connect", "doctor", "probe"),
+    "Before money moves, and after": ("plan", "reconcile", "explain"),
+    "Act": ("report", "adopt", "redrive"),
+    "Try it on this machine": ("demo", "event", "simulate", "bench"),
+}
+"""The commands, as `--help` groups them; each is the function of its name in the module of its name."""
 
-class OneLineErrors(TyperGroup):
-    """Ends every failed command with one line on standard error and the exit code that belongs to it."""
+
+class Commands(TyperGroup):
+    """Imports only the command that is run, for each needs other libraries.
+
+    Every failed command ends with one line on standard error and the exit code that belongs to it.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the library asks with its context
+        """The names, in the order of `--help`."""
+        return [name for names in PANELS.values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+            self.commands[cmd_name] = command(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command; unless `standalone_mode` is False the process ends with its exit code."""
@@ -54,6 +62,16 @@ class OneLineErrors(TyperGroup):
         return code
 
 
+def command(name: str) -> Any:
+    """One command, with what it imports."""
+    module = importlib.import_module(f"cli.{name}")
+    [panel] = [panel for panel, names in PANELS.items() if name in names]
+    alone = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    epilog = getattr(module, "EPILOG", None)
+    alone.command(name, epilog=epilog, rich_help_panel=panel)(getattr(module, name))
+    return typer.main.get_command(alone)
+
+
 def _misuse(error: typer.TyperException) -> int:
     said = getattr(error, "format_message", lambda: str(error))()
     context = getattr(error, "ctx", None)
@@ -63,17 +81,13 @@ def _misuse(error: typer.TyperException) -> int:
 
 
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=Commands,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Mirrors the usage that OpenMeter measured into Stripe. Exit codes: 0 done, 1 something was not "
     "delivered, 2 wrong use.",
 )
-for command in (setup, connect, doctor, plan, report, adopt, reconcile, redrive, event, demo, bench, probe):
-    app.command()(command)
-app.command("explain")(explain_bill)
-app.command(epilog=FAULTS_HELP)(simulate)
 
 
 @app.callback()

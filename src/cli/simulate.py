@@ -18,9 +18,7 @@ PERIODS = 2000
 
 _PLAYING = "billing periods"
 
-FAULTS_HELP = "Kinds of fault:\n\n" + "\n".join(
-    f"- {name}: {', '.join(kinds)}" for name, kinds in GROUPS.items()
-)
+EPILOG = "Kinds of fault:\n\n" + "\n".join(f"- {name}: {', '.join(kinds)}" for name, kinds in GROUPS.items())
 """What the command's help ends with."""
 
 

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pytest
 import stripe
-import typer.main
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from cli.errors import NotDoneError, WrongUseError, explain
-from cli.main import app
+from cli.main import PANELS
 from tests.cli.conftest import Run
 from tests.integration.world import World
 from usage_reporting.errors import ConfigurationError, NotFoundError, StripeUnavailableError
 
 PROGRAM = Path(sys.executable).with_name("usage-reporter")
 PLAIN = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "GITHUB_ACTIONS"}}
-COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = [name for names in PANELS.values() for name in names]
 KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 SILENCE = stripe.APIConnectionError(f"no route for {KEY}")  # type: ignore[no-untyped-call]
 REFUSAL = stripe.InvalidRequestError("Bad price.", "price", http_status=400)  # type: ignore[no-untyped-call]

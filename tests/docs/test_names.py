@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from cli.checks.keys import CUSTOMERS, EVENTS, INVOICES, METER_EVENTS, READS, USAGE_RECORDS
 from cli.doctor import CHECKS, OF_STACK
 from cli.event import PLAIN
-from cli.main import app
+from cli.main import PANELS
+from cli.main import command as command_of
 from cli.signing import KINDS
 from tests.docs.documents import (
     DOCTOR,
@@ -43,7 +42,7 @@ from usage_reporting.model import Status
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {name: command_of(name) for names in PANELS.values() for name in names}
 
 
 def alarms() -> set[str]:
