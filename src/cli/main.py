@@ -29,13 +29,18 @@ class Commands(TyperGroup):
     Every failed command ends with one line on standard error and the exit code that belongs to it.
     """
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        names = [name for names in PANELS.values() for name in names]
+        self.commands = dict.fromkeys(names)  # type: ignore[assignment]  # each until it is asked for
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the library asks with its context
         """The names, in the order of `--help`."""
-        return [name for names in PANELS.values() for name in names]
+        return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, or None."""
-        if cmd_name not in self.commands and cmd_name in self.list_commands(ctx):
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
             self.commands[cmd_name] = command(cmd_name)
         return super().get_command(ctx, cmd_name)
 
