@@ -85,11 +85,7 @@ def test_the_daily_line_may_be_published_where_it_is_wanted_and_to_its_topic_alo
 
 
 def test_without_the_daily_reconciliation_nothing_of_it_is_there() -> None:
-    conditions = {
-        name: source()["Resources"][name]["Condition"]
-        for name in ("ReconcileSchedule", "ReconciledDriftAlarm")
-    }
-    assert set(conditions.values()) == {"UseDailyReconcile"}
+    assert source()["Resources"]["ReconcileSchedule"]["Condition"] == "UseDailyReconcile"
     assert source()["Conditions"]["UseDailyReconcile"] == {"Fn::Equals": [{"Ref": "DailyReconcile"}, "true"]}
 
 

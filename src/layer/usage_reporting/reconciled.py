@@ -144,11 +144,9 @@ class Reconciled:
 
 
 def _with_late(causes: Mapping[Cause, Decimal]) -> dict[Cause, Decimal]:
-    late = causes.get(Cause.LATE, ZERO) + causes.get(Cause.NOT_REPORTED, ZERO)
-    others = {
-        cause: units for cause, units in causes.items() if cause not in {Cause.LATE, Cause.NOT_REPORTED}
-    }
-    return {**others, Cause.LATE: late} if late else others
+    found = dict(causes)
+    found[Cause.LATE] = found.get(Cause.LATE, ZERO) + found.pop(Cause.NOT_REPORTED, ZERO)
+    return {cause: units for cause, units in found.items() if units}
 
 
 def verdict_of(differences: Iterable[Difference]) -> str:
