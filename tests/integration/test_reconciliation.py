@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.integration.test_legacy import legacy_subscription
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
+from usage_reporting.billing import Billing
 from usage_reporting.config import Mode
 from usage_reporting.customer_meters import merged
 from usage_reporting.heads import Options
@@ -312,6 +314,33 @@ class TestLegacy:
         world.travel(NOON + 5 * HOUR)
 
         assert only(world).finding is Finding.EXACT
+
+
+def test_what_is_sent_while_it_is_read_is_no_difference(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick between the reading of the ledger and of Stripe: Stripe would show what the ledger did not."""
+    customer = subscribed(world, NOON)
+    other = str(world.subscription(world.client.v1.prices.list().data[0].id).customer)
+    world.use(customer, NOON + MINUTE, 3)
+    world.use(other, NOON + MINUTE, 1)
+    world.travel(NOON + 6 * HOUR)
+    read = Billing.hours_held
+    asked: list[str] = []
+
+    async def slow(self: Billing, whose: str, *rest: Any) -> Any:
+        if not asked:
+            await asyncio.to_thread(world.tick)
+        asked.append(whose)
+        return await read(self, whose, *rest)
+
+    monkeypatch.setattr(Billing, "hours_held", slow)
+
+    found = reconcile(world)
+
+    assert [one.finding for one in found] == [Finding.EXACT, Finding.EXACT]
+    assert [one.differences for one in found] == [[], []]
+    assert len(asked) == 4
 
 
 def test_amounts_add_up(world: World) -> None:

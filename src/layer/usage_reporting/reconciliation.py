@@ -98,19 +98,23 @@ class Reconciler:
         comparer = HourComparer(self.billing, self.openmeter, self.reporter.ledger)
         # Where bounds are rounded, usage of up to a day is stamped in another hour of it.
         before = 0 if self.settings.period_bounds is PeriodBounds.EXACT else DAY
+        compared: dict[str, HourComparison] = {}
+        stale = [one.customer_meter for one in found]
         for _ in range(RACES):
+            again = await comparer.compare(stale, start - before, end)
+            compared.update({both.customer_meter.pk: both for both in again})
             # A send between the reading of one column and of another would look like a difference.
-            compared = await comparer.compare([one.customer_meter for one in found], start - before, end)
-            if not await self._are_stale(compared):
+            if not (stale := await self._stale(again)):
                 break
-        for one, both in zip(found, compared, strict=True):
-            await self._judge_hours(one, both, start, end)
+        for one in found:
+            await self._judge_hours(one, compared[one.customer_meter.pk], start, end)
 
-    async def _are_stale(self, compared: Sequence[HourComparison]) -> bool:
-        """Whether the ledger was written since the columns were read."""
+    async def _stale(self, compared: Sequence[HourComparison]) -> list[CustomerMeter]:
+        """Those whose ledger was written since the columns were read."""
         before = {(e.pk, e.sk): e.version for both in compared for e in both.entries.values()}
         now = await self.reporter.ledger.entries(list(before))
-        return any(entry.version != before[key] for key, entry in now.items())
+        changed = {pk for (pk, sk), entry in now.items() if entry.version != before[(pk, sk)]}
+        return [both.customer_meter for both in compared if both.customer_meter.pk in changed]
 
     async def _judge_hours(self, one: Reconciled, both: HourComparison, start: int, end: int) -> None:
         one.head = both.head
