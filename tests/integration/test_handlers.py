@@ -131,7 +131,7 @@ def test_a_missing_setting_is_named_at_cold_start(
 def test_an_unknown_scope_is_an_error_that_says_so(deployed: World, scope: Any) -> None:
     app = function("schedule")
 
-    with pytest.raises(Exception, match="'closing' or 'all'"):
+    with pytest.raises(Exception, match="'closing', 'all' or 'reconcile'"):
         app.handler(scope, Context())
     close(app)
 
