@@ -48,7 +48,7 @@ def test_an_unknown_event_is_wrong_use(run: Run) -> None:
     assert result.code == 2
     assert result.err == (
         "error: there is no event 'birthday'; "
-        "take one of renewal, renewal-acacia, deleted, closing, all, page\n"
+        "take one of renewal, renewal-acacia, deleted, closing, all, reconcile, page\n"
     )
 
 

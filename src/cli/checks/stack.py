@@ -39,6 +39,8 @@ ALARMED = frozenset(
         "TickClosing",
         "TickAll",
         "ApproximateNumberOfMessagesVisible",
+        "ApproximateAgeOfOldestMessage",
+        "ReconciledDrift",
     }
 )
 """The metrics that must not go unheard; a test compares them with the template."""
