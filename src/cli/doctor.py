@@ -29,23 +29,38 @@ CHECKS = (
     Check("OpenMeter events", mapping.events, frozenset({OPENMETER})),
     Check("Destinations", destinations.destinations, frozenset({STRIPE})),
     Check("Deliveries", destinations.deliveries, frozenset({STRIPE})),
-    Check("Grace", grace.grace, frozenset({STRIPE})),
+    Check(
+        "Grace",
+        grace.grace,
+        frozenset({STRIPE}),
+        local_cloud_lacks="goes with a stand-in for Stripe, whose grace period is no setting of yours",
+    ),
     Check("Clocks", clocks.clocks),
 )
 
 OF_STACK = (
     Check("Stack", stack_checks.outputs, reaches=STACK),
     Check("Functions", stack_checks.functions, frozenset({STACK})),
-    Check("Schedules", stack_checks.schedules, frozenset({STACK})),
+    Check(
+        "Schedules",
+        stack_checks.schedules,
+        frozenset({STACK}),
+        local_cloud_lacks="runs no schedules and keeps no metrics",
+    ),
     Check("Queues", stack_checks.queues, frozenset({STACK})),
-    Check("Ledger", stack_checks.ledger, frozenset({STACK})),
+    Check(
+        "Ledger",
+        stack_checks.ledger,
+        frozenset({STACK}),
+        local_cloud_lacks="has no backups and expires nothing",
+    ),
     Check("Ledger entries", stack_checks.entries, frozenset({STACK, STRIPE})),
-    Check("Alarms", stack_checks.alarms, frozenset({STACK})),
+    Check("Alarms", stack_checks.alarms, frozenset({STACK}), local_cloud_lacks="sets off no alarms"),
     Check("Other writers", writers.writers, frozenset({STACK, STRIPE})),
     Check("Other stacks", destinations.stacks, frozenset({STACK, STRIPE})),
 )
 
-_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red", Level.SKIPPED: "bright_black"}
 
 
 def doctor(
@@ -60,7 +75,8 @@ def doctor(
 ) -> None:
     """Check both sides and the stack, and say in words what to mend. Nothing is changed anywhere.
 
-    Each line begins with ok, warning or problem. The exit code is 0 only without a problem. With --stack it
+    Each line begins with ok, warning or problem; or with skipped, for what the local cloud of `demo --stay`
+    does not have. The exit code is 0 only without a problem. With --stack it
     checks the keys and the settings that the deployed functions have, and all that they stand on in AWS;
     without, what the keys and settings of the environment can show. What a key may not read is a
     warning that says so: no permission is needed that the functions do not need.
@@ -91,7 +107,7 @@ def _print(found: Sequence[Examined]) -> None:
             print_line(f"{word}  {one.name:<{wide}}  {redacted(finding.seen)}")
             if finding.fix:
                 print_line(f"{'':9}{'':{wide}}  fix: {redacted(finding.fix)}")
-    counts = ", ".join(f"{level.value} {_count(found, level)}" for level in Level)
+    counts = ", ".join(f"{name} {number}" for name, number in _counts(found).items())
     print_line(f"doctor: {counts}")
 
 
@@ -99,10 +115,16 @@ def _count(found: Sequence[Examined], level: Level) -> int:
     return sum(finding.level is level for one in found for finding in one.findings)
 
 
+def _counts(found: Sequence[Examined]) -> dict[str, int]:
+    """By level; what was skipped only where there is such a thing."""
+    counts = {level.value: _count(found, level) for level in Level}
+    return {name: number for name, number in counts.items() if number or name != Level.SKIPPED}
+
+
 def _document(found: Sequence[Examined]) -> dict[str, Any]:
     return {
         "well": not _count(found, Level.PROBLEM),
-        "counts": {level.value: _count(found, level) for level in Level},
+        "counts": _counts(found),
         "findings": [
             {
                 "check": one.name,

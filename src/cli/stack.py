@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.exceptions import ClientError
@@ -14,6 +15,8 @@ from botocore.exceptions import ClientError
 from cli.errors import NotDoneError, WrongUseError
 from usage_reporting.credentials import SecretsManagerCredentials
 from usage_reporting.ledger import DynamoTable
+
+_THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ class Stack:
         (stack,) = answer["Stacks"]
         outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
         return cls(name, outputs, session)
+
+    @property
+    def local_cloud(self) -> str:
+        """The address of the cloud on this machine that the stack is in; empty for one in AWS."""
+        url = str(self.client("cloudformation").meta.endpoint_url)
+        return url if urlsplit(url).hostname in _THIS_MACHINE else ""
 
     def output(self, name: str) -> str:
         """One output. Raises WrongUseError when the stack has none of that name."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -13,6 +14,7 @@ from cli.checks.keys import PROBE
 from cli.checks.patient import Aws
 from cli.checks.stack import ALARMED
 from cli.destination import EVENT_TYPES
+from cli.stack import Stack
 from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, aws, make_stack, secret_of
 from tests.cli.healthy import LEAST, NOW, Examination, Healthy, healthy
 from tests.infrastructure.template import resources
@@ -83,6 +85,31 @@ def test_all_is_well(healthy: Healthy, run: Run) -> None:
     printed = run("doctor", "--stack", STACK).out.splitlines()
     assert [line.split()[0] for line in printed[:-1]] == ["ok"] * len(found.findings)
     assert printed[-1] == f"doctor: ok {len(found.findings)}, warning 0, problem 0"
+
+
+def test_a_local_cloud_is_not_blamed_for_what_it_does_not_have(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stack, "local_cloud", "http://127.0.0.1:4566")
+    for alarm in ALARMED:
+        aws("cloudwatch").delete_alarms(AlarmNames=[alarm])
+    healthy.world.stripe.change_settings(finalization_grace=MINUTE)
+
+    found = healthy.doctor()
+
+    skipped = [one for one in found.findings if one["level"] == "skipped"]
+    assert [one["check"] for one in skipped] == ["Grace", "Schedules", "Ledger", "Alarms"]
+    assert all(one["seen"].startswith("not looked at: the local cloud at http://127") for one in skipped)
+    assert found.result.code == 0
+    assert found.result.json["counts"]["skipped"] == 4
+
+
+def test_a_local_cloud_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack("usage-reporter", {}, boto3.Session("key", "secret", region_name="us-east-1"))
+
+    assert stack.local_cloud == ""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:4566")
+    assert stack.local_cloud == "http://localhost:4566"
 
 
 def test_what_it_writes_is_refused(account: Account) -> None:
@@ -631,7 +658,7 @@ def test_alarms_that_nobody_hears(healthy: Healthy) -> None:
     assert {one["level"] for one in said} == {"problem"}
     assert [one["seen"] for one in said] == [
         "no alarm on the metrics TickAll",
-        "1 of 8 alarms tell nobody: HeldAlarm",
+        "1 of 10 alarms tell nobody: HeldAlarm",
         f"nobody is subscribed to {healthy.topic}, so that the alarms are not heard",
         "RejectedAlarm is on",
     ]

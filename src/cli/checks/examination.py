@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from botocore import exceptions as aws
 
-from cli.checks.finding import Finding, problem, warning
+from cli.checks.finding import Finding, problem, skipped, warning
 from cli.checks.patient import Patient, Side
 from cli.errors import explain
 from usage_reporting.errors import NotPermittedError
@@ -29,6 +29,8 @@ class Check:
     needs: frozenset[Side] = frozenset()
     reaches: Side | None = None
     """Looked at first: whether this side can be reached at all."""
+    local_cloud_lacks: str = ""
+    """What a local cloud and its stand-ins do not have, so that looking would blame the set-up for it."""
 
 
 @dataclass(slots=True)
@@ -51,8 +53,8 @@ async def examine(patient: Patient, checks: Sequence[Check]) -> list[Examined]:
 
 
 async def _looked(patient: Patient, check: Check) -> list[Finding]:
-    for side in sorted(check.needs & patient.unreached.keys()):
-        return [warning(f"not looked at: {patient.unreached[side]}", f"mend {side} first, see above")]
+    if reason := _not_to_be_looked_at(patient, check):
+        return [reason]
     try:
         return await check.look(patient)
     except NotPermittedError as error:
@@ -64,6 +66,14 @@ async def _looked(patient: Patient, check: Check) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - one check that fails stops no other
         fix = f"see docs/doctor.md, {check.name}; then run it again"
         return [problem(f"could not be checked: {explain(error)[0]}", fix)]
+
+
+def _not_to_be_looked_at(patient: Patient, check: Check) -> Finding | None:
+    for side in sorted(check.needs & patient.unreached.keys()):
+        return warning(f"not looked at: {patient.unreached[side]}", f"mend {side} first, see above")
+    if check.local_cloud_lacks and patient.stack and (where := patient.stack.local_cloud):
+        return skipped(f"the local cloud at {where} {check.local_cloud_lacks}")
+    return None
 
 
 def _unchecked(error: Exception, fix: str) -> Finding:

@@ -18,11 +18,13 @@ class Level(StrEnum):
     """Money may be lost one day, or it could not be checked."""
     PROBLEM = "problem"
     """Usage is not billed, or not rightly, until it is mended."""
+    SKIPPED = "skipped"
+    """Nothing to be seen where the stack is: in a local cloud."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination; `fix` is empty only where all is well."""
+    """One line of the examination; `fix` is empty only where nothing is to be done."""
 
     level: Level
     seen: str
@@ -42,6 +44,11 @@ def warning(seen: str, fix: str) -> Finding:
 def problem(seen: str, fix: str) -> Finding:
     """Something to mend."""
     return Finding(Level.PROBLEM, seen, fix)
+
+
+def skipped(why: str) -> Finding:
+    """Not looked at, for a reason that nobody has to mend."""
+    return Finding(Level.SKIPPED, f"not looked at: {why}")
 
 
 def some_of(names: Sequence[str]) -> str:

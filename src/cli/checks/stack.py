@@ -320,7 +320,8 @@ def _is_of(alarm: Json, patient: Patient) -> bool:
     dimensions = {one["Name"]: one["Value"] for one in alarm.get("Dimensions", [])}
     if alarm.get("Namespace") == NAMESPACE:
         return dimensions.get("service") == patient.stack.name
-    return dimensions.get("QueueName") == patient.output("DeadLetterQueueUrl").rpartition("/")[2]
+    queues = (patient.output(name).rpartition("/")[2] for name in ("QueueUrl", "DeadLetterQueueUrl"))
+    return dimensions.get("QueueName") in queues
 
 
 async def _unheard(patient: Patient, topic: str) -> list[Finding]:
