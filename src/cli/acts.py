@@ -109,7 +109,7 @@ class Acts:
     def connect(self) -> None:
         """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
         with self.tell.step("connect", "`connect` tells Stripe where the webhook is, and the stack its keys"):
-            destinations = Destinations(self.stage.client, self.stage.webhook_url, STACK)
+            destinations = Destinations(self.stage.client, self.stage.outputs["WebhookUrl"], STACK)
             connect_stack(Stack.read(STACK), destinations, STRIPE_KEY, OPENMETER_KEY)
             for line in destinations.done:
                 self.tell.say(line)

@@ -136,9 +136,11 @@ class LocalCloud:
         return body
 
     def reachable(self, api_url: str) -> str:
-        """The address on this machine of an `execute-api` URL such as the output WebhookUrl."""
+        """The address on this machine of an `execute-api` URL such as the output WebhookUrl; others stay."""
         parts = urlsplit(api_url)
-        api_id = (parts.hostname or "").partition(".")[0]
+        api_id, _, rest = (parts.hostname or "").partition(".")
+        if not rest.startswith("execute-api."):
+            return api_url
         return f"{self.url}/_aws/execute-api/{api_id}/$default{parts.path}"
 
     def function_log(self, function_name: str) -> list[str]:

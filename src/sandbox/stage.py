@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.request import getproxies
@@ -65,7 +66,11 @@ class Stage:
 
     def __init__(self) -> None:
         # Stripe waits minutes between the tries of a webhook; nobody wants to watch that.
-        self.stripe = StripeSandbox(system_clock, StripeSettings(webhook_retry_delays=(2, 3, 5, 8)))
+        self.stripe = StripeSandbox(
+            system_clock,
+            StripeSettings(webhook_retry_delays=(2, 3, 5, 8)),
+            reached_at=self._reached_at,
+        )
         self.openmeter = OpenMeterSandbox(system_clock, OpenMeterSettings(api_key=OPENMETER_KEY))
         self.outputs: dict[str, str] = {}
         self.customers: dict[str, str] = {}
@@ -128,6 +133,11 @@ class Stage:
             **self.cloud.environment,
             **beside_proxies,
         }
+
+    @property
+    def environment_file(self) -> Path:
+        """Where `environment` can be left for another terminal; ignored by git, as all that is made there."""
+        return self.cloud.project / ".cache" / "demo.env"
 
     @property
     def webhook_url(self) -> str:
@@ -223,7 +233,7 @@ class Stage:
                 price = str(line.pricing and line.pricing.price_details and line.pricing.price_details.price)
                 before = lines[price].quantity if price in lines else Decimal(0)
                 quantity = before + Decimal(line.quantity_decimal or 0)
-                lines[price] = FinalLine(quantity, str(invoice.number), invoice.total)
+                lines[price] = FinalLine(quantity, str(invoice.id), invoice.total)
         return lines
 
     # AWS's side
@@ -260,6 +270,9 @@ class Stage:
             "limit": 100,
         }
         return self.client.v1.invoices.list(query).data  # type: ignore[arg-type]
+
+    def _reached_at(self, url: str) -> str:
+        return self.cloud.reachable(url)
 
     def _steer(self, path: str, body: Mapping[str, Any]) -> None:
         self._http.post(f"{self.stripe_url}/_sandbox/{path}", json=body).raise_for_status()

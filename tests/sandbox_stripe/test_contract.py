@@ -213,6 +213,25 @@ def test_an_unreachable_endpoint_counts_as_unanswered(stripe: StripeSandbox, clo
     assert stripe.webhooks.log[0].statuses == [0]
 
 
+def test_an_endpoint_is_reached_where_its_address_is_served(clock: ManualClock) -> None:
+    asked: list[str] = []
+
+    def reached_at(url: str) -> str:
+        asked.append(url)
+        return "http://127.0.0.1:9/hook"
+
+    stripe = StripeSandbox(clock, reached_at=reached_at)
+    with serve(create_app(stripe)) as url:
+        client = client_of(url)
+        made = client.v1.webhook_endpoints.create(
+            {"url": "https://api.example.com/hook", "enabled_events": ["customer.created"]}
+        )
+        client.v1.customers.create({})
+        wait_until(lambda: bool(stripe.webhooks.log[0].statuses))
+    assert made.url == "https://api.example.com/hook"
+    assert asked == ["https://api.example.com/hook"]
+
+
 def wait_until(condition: Any) -> None:
     deadline = time.monotonic() + 5
     while not condition():

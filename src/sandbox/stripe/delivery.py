@@ -13,10 +13,14 @@ _AT_ONCE = 8
 
 
 class BackgroundDelivery:
-    """Posts in a few threads, so that deliveries overtake each other as real ones do."""
+    """Posts in a few threads, so that deliveries overtake each other as real ones do.
 
-    def __init__(self, timeout: float) -> None:
+    `reached_at` says where on this machine an endpoint's URL is served, as a name server would.
+    """
+
+    def __init__(self, timeout: float, reached_at: Callable[[str], str]) -> None:
         self._timeout = timeout
+        self._reached_at = reached_at
         self._threads: ThreadPoolExecutor | None = None
         self._client: httpx.Client | None = None
 
@@ -25,7 +29,8 @@ class BackgroundDelivery:
         if self._threads is None or self._client is None:
             self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stripe-webhooks")
             self._client = httpx.Client(timeout=self._timeout, trust_env=False)
-        self._threads.submit(_post, self._client, attempt, answered)
+        url = self._reached_at(attempt.url)
+        self._threads.submit(_post, self._client, url, attempt, answered)
 
     def close(self) -> None:
         """Give up what has not begun."""
@@ -35,10 +40,10 @@ class BackgroundDelivery:
         self._threads = self._client = None
 
 
-def _post(client: httpx.Client, attempt: Attempt, answered: Callable[[int], None]) -> None:
+def _post(client: httpx.Client, url: str, attempt: Attempt, answered: Callable[[int], None]) -> None:
     try:
         headers = dict(attempt.headers)
-        status = client.post(attempt.url, content=attempt.body, headers=headers).status_code
+        status = client.post(url, content=attempt.body, headers=headers).status_code
     except (httpx.HTTPError, httpx.InvalidURL):
         status = 0
     answered(status)

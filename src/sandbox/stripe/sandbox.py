@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,10 @@ from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks
 
 
 class StripeSandbox:
-    """One Stripe account in memory; `deliver` replaces the posting of webhooks, `timer` what rates go by."""
+    """One Stripe account in memory; `deliver` replaces the posting of webhooks, `timer` what rates go by.
+
+    `reached_at`: where webhooks to a URL are posted to, if that address is served on this machine.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class StripeSandbox:
         *,
         deliver: Deliver | None = None,
         timer: Timer = time.monotonic,
+        reached_at: Callable[[str], str] = str,
     ) -> None:
         self.account = Account(clock, settings or StripeSettings())
         self.events = Events(self.account)
@@ -53,7 +58,7 @@ class StripeSandbox:
         self.log = RequestLog()
         self.deliver = deliver
         self.timer = timer
-        self._background = BackgroundDelivery(self.account.settings.webhook_timeout)
+        self._background = BackgroundDelivery(self.account.settings.webhook_timeout, reached_at)
         self._turn = threading.RLock()
         self._agenda = Agenda(lambda id_: lifecycle.due_of(self.books, id_))
         self.test_clocks = TestClocks(self.books)
