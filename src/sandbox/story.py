@@ -186,7 +186,12 @@ def _usage(chance: random.Random, person: Subscriber, meter: str) -> Iterator[Us
 
 
 def _times(chance: random.Random, person: Subscriber) -> Iterator[int]:
-    """In a few dozen hours of the month, and before, at and after both anchors to the second."""
+    """In a few dozen hours of the month, and before, at and after both anchors to the second.
+
+    Before the month only of those whom nobody billed before: of others that would be usage of a period whose
+    invoice was final before the stack was there.
+    """
+    earliest = 0 if person.signed_up is None else person.start
     first, last = _hour_of(person.start), _hour_of(person.end)
     days = chance.sample(range(first + HOUR, last - _DAY, _DAY), _DAYS_USED)
     between = [day + hour * HOUR for day in days for hour in chance.sample(range(20), _HOURS_A_DAY)]
@@ -194,9 +199,9 @@ def _times(chance: random.Random, person: Subscriber) -> Iterator[int]:
     for hour in hours:
         open_until = min(hour + HOUR, person.end)
         for _ in range(chance.randint(*_EVENTS_AN_HOUR) if hour < open_until else 0):
-            yield chance.randrange(hour, open_until)
-    for anchor in (person.start, person.end):
-        yield from (anchor + seconds for seconds in _AROUND_AN_ANCHOR)
+            yield chance.randrange(max(hour, earliest), open_until)
+    around = (anchor + seconds for anchor in (person.start, person.end) for seconds in _AROUND_AN_ANCHOR)
+    yield from (instant for instant in around if instant >= earliest)
 
 
 def _late_times(chance: random.Random, person: Subscriber) -> Iterator[int]:

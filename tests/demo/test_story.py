@@ -143,7 +143,10 @@ def test_thousands_of_events_lie_around_both_anchors_and_in_few_hours(now: str) 
     for person in people:
         theirs = [event for event in events if event.customer == person.name]
         times = {event.time for event in theirs}
-        assert {person.start - 1, person.start, person.end - 1, person.end} <= times
+        assert {person.start, person.end - 1, person.end} <= times
+        was_billed_before = person.signed_up is not None
+        assert (min(times) >= person.start) == was_billed_before
+        assert (person.start - 1 in times) != was_billed_before
         late = [event for event in theirs if event.is_late]
         assert bool(late) == person.has_late_usage
         assert all(person.start <= event.time < person.end for event in late)
