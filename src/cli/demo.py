@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +15,8 @@ from cli.acts import Acts
 from cli.errors import NotDoneError
 from cli.evidence import InvoiceEvidence, summary
 from cli.narrator import Narrator
-from cli.output import AsJson, print_json, print_line, print_table
-from cli.staying import print_invitation, wait_until_stopped
+from cli.output import AsJson, print_json, print_line, print_table, warn
+from cli.staying import exported, print_invitation, wait_until_stopped
 from cli.stopping import stoppable
 from sandbox.cloud import LocalCloudError
 from sandbox.stage import STACK, Stage
@@ -29,7 +30,7 @@ def demo(
         bool,
         typer.Option(
             "--stay",
-            help="Stay up after the story until Ctrl-C, and print what lets you try every command on it.",
+            help="Stay up after the story until Ctrl-C, to try every command on it in another terminal.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -38,8 +39,9 @@ def demo(
 
     Stand-ins for Stripe and OpenMeter and a local cloud run on this machine; the template and the three
     functions are the real ones. It needs no account and leaves nothing behind. Exit code 0 only if every
-    line is EXACT, and `explain` finds how. With --stay all of it is there until Ctrl-C: paste the printed
-    lines into another terminal, and every command works there with --stack usage-reporter.
+    line is EXACT, and `explain` finds how. With --stay all of it is there until Ctrl-C: `source
+    .cache/demo.env` in another terminal, and every command works there with --stack usage-reporter
+    (docs/first-hour.md).
 
     Example: `usage-reporter demo --stay`
     """
@@ -49,9 +51,13 @@ def demo(
         told = Told(acts.play(), acts.explained, seed)
         tell.end()
         if stay:
-            _print(told, tell.seconds, Staying(stage.environment, _examples(acts)), as_json=as_json)
-            wait_until_stopped()
-    if not stay:
+            there = Staying(stage.environment, stage.environment_file, _examples(acts))
+            with exported(there.environment, there.file):
+                _print(told, tell.seconds, there, as_json=as_json)
+                wait_until_stopped()
+    if stay:
+        warn("demo: all of it taken down")
+    else:
         _print(told, tell.seconds, None, as_json=as_json)
     if not told.is_exact:
         raise typer.Exit(1)
@@ -91,7 +97,13 @@ class Staying:
     """How another terminal reaches the demo while it stays up."""
 
     environment: Mapping[str, str]
+    file: Path
+    """Which exports it, to be sourced."""
     examples: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {"environment": dict(self.environment), "file": str(self.file), "examples": [*self.examples]}
 
 
 def _examples(acts: Acts) -> list[str]:
@@ -99,6 +111,7 @@ def _examples(acts: Acts) -> list[str]:
     stack = f"--stack {STACK}"
     customers = [acts.stage.customers[person.name] for person in acts.people[:1]]
     return [
+        f"usage-reporter doctor {stack}",
         *(f"usage-reporter explain {found.id} {stack}" for found in acts.explained[:1]),
         *(f"usage-reporter report {stack} --customer {customer} --dry-run" for customer in customers),
     ]
@@ -106,7 +119,7 @@ def _examples(acts: Acts) -> list[str]:
 
 def _print(told: Told, seconds: Mapping[str, float], staying: Staying | None, *, as_json: bool) -> None:
     if as_json:
-        there = asdict(staying) if staying else {}
+        there = staying.to_json() if staying else {}
         print_json({**told.to_json(), "seconds": dict(seconds), **there})
         return
     _print_bills(told.bills)
@@ -114,7 +127,7 @@ def _print(told: Told, seconds: Mapping[str, float], staying: Staying | None, *,
     print_line(f"demo: {'EXACT' if told.is_exact else 'NOT EXACT'}")
     if staying:
         print_line()
-        print_invitation(staying.environment, staying.examples)
+        print_invitation(staying.file, staying.examples)
 
 
 def _print_bills(bills: Sequence[Bill]) -> None:

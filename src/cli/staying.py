@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cli.output import print_line
@@ -24,11 +26,27 @@ def exports(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def print_invitation(environment: Mapping[str, str], examples: Sequence[str]) -> None:
-    """Say what to paste into another terminal, and what to try there; every key in it is made up."""
-    print_line("The demo stays up until Ctrl-C. Paste this into another terminal:\n")
-    for line in exports(environment):
-        print_line(line)
+@contextmanager
+def exported(environment: Mapping[str, str], file: Path) -> Iterator[None]:
+    """Have a file that another terminal can source, as long as the demo is up; every key in it is made up.
+
+    Raises OSError.
+    """
+    text = "".join(f"{line}\n" for line in exports(environment))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        if file.exists() and file.read_text() == text:  # and not that of a demo begun since
+            file.unlink()
+
+
+def print_invitation(file: Path, examples: Sequence[str]) -> None:
+    """Say what makes another terminal the operator's, and what to try there."""
+    here = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    print_line("The demo stays up until Ctrl-C. In another terminal, in this folder:\n")
+    print_line(f"source {shlex.quote(os.fspath(here))}")
     print_line("\nThen try there any command of the operator, for example:\n")
     for example in examples:
         print_line(example)

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
@@ -18,9 +19,9 @@ from sandbox.stage import STACK
 from sandbox.story import Bill, subscribers
 from usage_reporting.model import Target
 
-EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "ADA-0001", 12345)
-SHORT = Bill("Bell", "execution_duration", Decimal("2.5"), Decimal(2), "BELL-0001", 20)
-OVER = Bill("Curie", "api_calls", Decimal(7), Decimal(8), "CURIE-0001", 2002)
+EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "in_ada", 12345)
+SHORT = Bill("Bell", "execution_duration", Decimal("2.5"), Decimal(2), "in_bell", 20)
+OVER = Bill("Curie", "api_calls", Decimal(7), Decimal(8), "in_curie", 2002)
 
 Play = Callable[..., Result]
 
@@ -51,7 +52,7 @@ def explained(bill: Bill, *, ends_in_billed: bool = True) -> InvoiceEvidence:
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Play:
     """Run the command with these bills as the story's outcome, or with this error in its course."""
 
     def run(*arguments: str, outcome: list[Bill] | BaseException) -> Result:
@@ -69,6 +70,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
         class Stage:
             environment: ClassVar = {"STRIPE_KEY": "sk_test_sandbox", "AWS_REGION": "us-east-1 and more"}
+            environment_file = tmp_path / ".cache" / "demo.env"
             customers: ClassVar = {"Ada": "cus_ada"}
 
             def __enter__(self) -> Self:
@@ -90,7 +92,7 @@ def test_the_last_line_says_exact_when_every_line_is(play: Play) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "demo: EXACT"
     assert (
-        "Ada       execution_duration  1,234.500  1,234.500  ADA-0001         $123.45  EXACT" in result.stdout
+        "Ada       execution_duration  1,234.500  1,234.500  in_ada          $123.45  EXACT" in result.stdout
     )
 
 
@@ -128,7 +130,7 @@ def test_as_json_standard_output_is_one_document(play: Play) -> None:
         "meter": "execution_duration",
         "metered": "1234.5",
         "billed": "1234.5",
-        "invoice": "ADA-0001",
+        "invoice": "in_ada",
         "invoice_amount": "123.45",
         "verdict": "EXACT",
     }
@@ -160,18 +162,44 @@ def test_stopped_it_says_so_and_is_not_exact(play: Play) -> None:
 
 
 def test_it_stays_until_it_is_stopped_and_says_how_to_reach_it(
-    play: Play, monkeypatch: pytest.MonkeyPatch
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("threading.Event.wait", _stopped)
+    file = tmp_path / ".cache" / "demo.env"
+    found: list[str] = []
+
+    def stopped(_event: object) -> bool:
+        found.extend(file.read_text().splitlines())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("threading.Event.wait", stopped)
+    monkeypatch.chdir(tmp_path)
 
     result = play("--stay", outcome=[EXACT])
 
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines.index("demo: EXACT") < lines.index("export STRIPE_KEY=sk_test_sandbox")
-    assert "export AWS_REGION='us-east-1 and more'" in lines
+    assert lines.index("demo: EXACT") < lines.index("source .cache/demo.env")
     assert f"usage-reporter explain in_1 --stack {STACK}" in lines
     assert f"usage-reporter report --stack {STACK} --customer cus_ada --dry-run" in lines
+    assert "export STRIPE_KEY=sk_test_sandbox" in found
+    assert "export AWS_REGION='us-east-1 and more'" in found
+    assert result.stderr.splitlines()[-1] == "demo: all of it taken down"
+    assert not file.exists()
+
+
+def test_what_a_later_demo_left_for_another_terminal_stays(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".cache" / "demo.env"
+
+    def stopped(_event: object) -> bool:
+        file.write_text("export STRIPE_KEY=of_the_later_demo\n")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("threading.Event.wait", stopped)
+
+    assert play("--stay", outcome=[EXACT]).exit_code == 0
+    assert file.read_text() == "export STRIPE_KEY=of_the_later_demo\n"
 
 
 def test_a_demo_that_stayed_still_tells_by_its_exit_code_what_it_found(
@@ -182,7 +210,9 @@ def test_a_demo_that_stayed_still_tells_by_its_exit_code_what_it_found(
     result = play("--stay", "--json", outcome=[SHORT])
 
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["environment"]["STRIPE_KEY"] == "sk_test_sandbox"
+    document = json.loads(result.stdout)
+    assert document["environment"]["STRIPE_KEY"] == "sk_test_sandbox"
+    assert document["file"].endswith("/.cache/demo.env")
 
 
 def _stopped(_event: object) -> bool:
