@@ -67,7 +67,10 @@ def _explained(error: Exception) -> tuple[str, int]:
         case aws.BotoCoreError() if isinstance(error, _AWS_MISUSE):
             found = f"AWS: {error}; set AWS_PROFILE or the AWS_ variables, and --region", WRONG_USE
         case aws.BotoCoreError():
-            found = f"AWS gave no answer: {error}; try again", NOT_DELIVERED
+            found = (
+                f"AWS gave no answer: {error}; check the network (and AWS_ENDPOINT_URL) and try again",
+                NOT_DELIVERED,
+            )
         case _:
             what = type(error).__name__
             found = f"unexpected {what} at {_place(error)}; please report this", NOT_DELIVERED

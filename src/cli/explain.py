@@ -15,7 +15,7 @@ from cli.evidence import InvoiceEvidence, summary
 from cli.evidence_reader import EvidenceReader
 from cli.explain_page import page
 from cli.explain_text import print_invoice
-from cli.output import AsJson, Region, StackName, print_json, print_line, status
+from cli.output import AsJson, Region, StackName, print_json, print_line, status, warn
 from cli.stack import Stack
 from cli.wiring import Operator, operator
 from usage_reporting.errors import NotFoundError, NotPermittedError
@@ -59,13 +59,16 @@ def explain(
     """
     if not what.startswith(_KINDS):
         raise WrongUseError(
-            f"{what!r} is the id of no invoice (in_...), customer (cus_...) or subscription (sub_...)"
+            f"{what!r} is the id of no invoice (in_...), customer (cus_...) or subscription (sub_...); "
+            "an invoice's number is not its id, which `usage-reporter reconcile` shows, and the address of "
+            "its page in the Dashboard"
         )
     deployed = Stack.read(stack, region) if stack else None
     with status("asking Stripe, OpenMeter and the ledger"):
         found, notes = asyncio.run(_explain(deployed, what, everything=everything))
     if html is not None:
         _write(html, page(found))
+        warn(f"wrote {html}")
     if as_json:
         print_json(
             {

@@ -47,6 +47,8 @@ def print_plan(plan: Plan, top: int) -> None:
         print_line(line)
     if problems:
         print_line()
+    if not moving and not problems:
+        print_line("A report would change nothing: Stripe holds what OpenMeter measured.\n")
     print_table(["summary", *_TOTALS], _summary(plan), right=list(_TOTALS))
 
 

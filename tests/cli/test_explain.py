@@ -426,7 +426,8 @@ def test_the_page_for_the_customer(world: World, run: Run, stack: str, tmp_path:
     month(world)
     file = tmp_path / "page.html"
 
-    assert run("explain", invoice_of(world, subscription), "--stack", stack, "--html", str(file)).code == 0
+    result = run("explain", invoice_of(world, subscription), "--stack", stack, "--html", str(file))
+    assert (result.code, result.err) == (0, f"wrote {file}\n")
 
     page = file.read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
