@@ -13,7 +13,7 @@ from usage_reporting.errors import RefusedError, UsageReportingError
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter, Prospect, Report, Send, Span, SpanState, Status, Target
 from usage_reporting.pricing import Pricing
-from usage_reporting.windows import day_of, days_between
+from usage_reporting.windows import days_between
 
 _KINDS = {SpanState.CURRENT: "running", SpanState.ENDED: "draft", SpanState.DRAFT: "draft"}
 
@@ -213,7 +213,7 @@ class Planner:
 
     async def _told_before(self, one: CustomerMeter, span: Span, since: int) -> Decimal:
         """What Stripe was told of a long period before the time that reports read: that stays as it is."""
-        if one.target is not Target.MIRROR or day_of(span.start) == day_of(since):
+        if one.target is not Target.MIRROR or span.start >= since:
             return ZERO
         keys = [(one.pk, day) for day in days_between(span.start, since)]
         entries = await self.ledger.entries(keys)

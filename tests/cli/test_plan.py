@@ -51,6 +51,18 @@ def period_of(found: dict[str, Any], customer: str, invoice: str = "draft") -> d
     return one
 
 
+def swapped(world: World, subscription: Any, meter: str) -> str:
+    """A price of $1 on the same meter, put in place of the subscription's."""
+    product = world.client.v1.products.create({"name": "dearer"}).id
+    recurring = {"interval": "month", "usage_type": "metered", "meter": meter}
+    dearer = world.client.v1.prices.create(
+        {"currency": "usd", "unit_amount": 100, "product": product, "recurring": recurring}
+    )
+    items = [{"id": subscription["items"].data[0].id, "price": dearer.id}]
+    world.client.v1.subscriptions.update(subscription.id, {"items": items})
+    return str(dearer.id)
+
+
 def billed(world: World, customer: str) -> Decimal:
     """What the lines of a customer's final invoices come to, in the minor unit."""
     invoices = world.client.v1.invoices.list({"customer": customer, "limit": 100}).data
@@ -270,20 +282,49 @@ def test_two_prices_in_one_period_each_bill_their_own_part(run: Run, world: Worl
     world.use(customer, NOON + MINUTE, 10)
     world.travel(NOON + 5 * DAY)
     world.tick()
-    product = world.client.v1.products.create({"name": "dearer"}).id
-    recurring = {"interval": "month", "usage_type": "metered", "meter": meter}
-    dearer = world.client.v1.prices.create(
-        {"currency": "usd", "unit_amount": 100, "product": product, "recurring": recurring}
-    )
-    items = [{"id": subscription["items"].data[0].id, "price": dearer.id}]
-    world.client.v1.subscriptions.update(subscription.id, {"items": items})
+    dearer = swapped(world, subscription, meter)
     world.use(customer, NOON + 6 * DAY, 7)
     world.travel(NOON + 7 * DAY)
 
     row = period_of(run("plan", "--stack", stack, "--json").json, customer, "running")
 
-    assert (row["stripe_price"], row["units_sent"], row["change"]) == (dearer.id, "7", "7.00")
+    assert (row["stripe_price"], row["units_sent"], row["change"]) == (dearer, "7", "7.00")
     assert row["from"] == rfc3339(NOON + 5 * DAY)
+
+
+@pytest.mark.parametrize("mode", ["flexible", "classic"])
+def test_the_hour_in_which_a_price_was_swapped_is_shared(
+    run: Run, world: World, stack: str, mode: str
+) -> None:
+    """5 units of the hour were told at the old price, and 3 go to the new one: nothing is left out."""
+    old, meter = world.metered_price()
+    customer = world.customer()
+    subscription = world.subscription(old, customer, billing_mode={"type": mode})
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + 15 * MINUTE)
+    run("report", "--stack", stack, "--customer", customer)
+    world.travel(NOON + 20 * MINUTE + 17)
+    swapped(world, subscription, meter)
+    world.use(customer, NOON + 30 * MINUTE, 3)
+
+    for instant, held, sends in ((NOON + 40 * MINUTE, "0", "3"), (NOON + 2 * HOUR, "3", "0")):
+        world.travel(instant)
+        row = period_of(run("plan", "--stack", stack, "--json").json, customer, "running")
+        assert (row["units_held"], row["units_measured"], row["units_sent"]) == (held, "3", sends)
+        assert (row["will_bill"], row["left_out"]) == ("3.00", "0.00")
+        world.tick()
+
+
+def test_what_an_operator_read_further_is_not_too_much(run: Run, world: World, stack: str) -> None:
+    """Before its hour is ten minutes old, a report of one customer reads more than a plan of all."""
+    customer = subscribed(world, "per unit")
+    world.use(customer, NOON + 2 * HOUR + MINUTE, 7)
+    world.travel(NOON + 2 * HOUR + 5 * MINUTE)
+    run("report", "--stack", stack, "--customer", customer)
+
+    row = period_of(run("plan", "--stack", stack, "--json").json, customer, "running")
+
+    assert (row["units_held"], row["units_measured"], row["left_out"]) == ("7", "7", "0.00")
 
 
 def test_two_subscriptions_on_one_meter_are_both_billed(run: Run, world: World, stack: str) -> None:
@@ -339,7 +380,8 @@ def test_a_legacy_price(run: Run, world: World, stack: str) -> None:
     assert (row["units_measured"], row["units_sent"], row["change"]) == ("5", "5", "0.50")
 
 
-def test_a_long_period_is_priced_from_its_beginning(run: Run, world: World, stack: str) -> None:
+@pytest.mark.parametrize("now", [NOON + 60 * DAY, NOON + 34 * DAY + 5 * HOUR])
+def test_a_long_period_is_priced_from_its_beginning(run: Run, world: World, stack: str, now: int) -> None:
     yearly = {"interval": "year", "usage_type": "metered"}
     meter = world.metered_price()[1]
     price, _ = world.metered_price(
@@ -350,8 +392,8 @@ def test_a_long_period_is_priced_from_its_beginning(run: Run, world: World, stac
     world.use(customer, NOON + MINUTE, 4)
     world.travel(NOON + 2 * HOUR)
     world.tick()
-    world.travel(NOON + 60 * DAY)
-    world.use(customer, NOON + 60 * DAY - 2 * HOUR, 8)
+    world.travel(now)
+    world.use(customer, now - 2 * HOUR, 8)
 
     row = period_of(run("plan", "--stack", stack, "--json").json, customer, "running")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.doubts import Window
 from usage_reporting.heads import LONG_AGO, Options
 from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
-from usage_reporting.model import CustomerMeter, Line, Prospect, Reading, Report, Span, SpanState
+from usage_reporting.model import CustomerMeter, Line, Prospect, Reading, Report, Send, Span, SpanState
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, measured
 from usage_reporting.windows import (
@@ -314,14 +314,29 @@ class Case:
 
     def _prospect(self, span: Span) -> Prospect:
         since = max(span.start, self.start)
-        inside = [reading for reading in self.readings if is_stamped_in(reading.piece, span)]
         told = [
-            send.value
+            send
             for entry in self.entries.values()
             for send in entry.sends.values()
             if send.counts and span.holds(send.stamp) and send.stamp >= since
         ]
-        return Prospect(span, sum((reading.value for reading in inside), ZERO), sum(told, ZERO), since)
+        inside = [reading for reading in self.readings if is_stamped_in(reading.piece, span)]
+        metered = sum((_share(reading, span, told) for reading in inside), ZERO)
+        # An open hour that was read further just now is not read again: what was told of it stands.
+        unread = [send for send in told if not any(holds(reading.piece, send) for reading in inside)]
+        metered += sum((send.value for send in unread), ZERO)
+        return Prospect(span, metered, sum((send.value for send in told), ZERO), since)
+
+
+def _share(reading: Reading, span: Span, told: Iterable[Send]) -> Decimal:
+    """What a span bills of a slice; `told`: the span's sends. A swapped price does not cut its hour: what was
+    told stays with the price that it was stamped for, and the rest goes where it would be stamped."""
+    piece = reading.piece
+    if span.start <= piece.opens and piece.closes <= span.end:
+        return reading.value
+    own = sum((send.value for send in told if holds(piece, send)), ZERO)
+    is_next = reading.stamp is not None and span.holds(reading.stamp)
+    return own + reading.difference if is_next else own
 
 
 def is_full_read_due(head: Head, now: int) -> bool:
