@@ -308,8 +308,8 @@ def test_two_subscriptions_of_a_customer_share_its_usage(world: World, run: Run,
     assert all(line["ends_in_billed_quantity"] for line in lines)
 
 
-def test_a_swapped_price(world: World, run: Run, stack: str) -> None:
-    subscription, customer = subscribed(world)
+def swap(world: World, subscription: str) -> None:
+    """Put a price of $0.20 on the same meter in place of the subscription's."""
     other = world.client.v1.prices.create(
         {
             "currency": "usd",
@@ -322,15 +322,20 @@ def test_a_swapped_price(world: World, run: Run, stack: str) -> None:
             },
         }
     ).id
+    shown = world.client.v1.subscriptions.retrieve(subscription)
+    world.client.v1.subscriptions.update(
+        subscription, {"items": [{"id": shown["items"].data[0].id, "price": other}]}
+    )
+
+
+def test_a_swapped_price(world: World, run: Run, stack: str) -> None:
+    subscription, customer = subscribed(world)
     at = START + 8 * DAY + 1234
     world.use(customer, at - 100, 5)
     world.use(customer, at + 100, 6)
     world.travel(at)
     world.tick()
-    shown = world.client.v1.subscriptions.retrieve(subscription)
-    world.client.v1.subscriptions.update(
-        subscription, {"items": [{"id": shown["items"].data[0].id, "price": other}]}
-    )
+    swap(world, subscription)
     world.tick()
     month(world)
 
@@ -338,6 +343,27 @@ def test_a_swapped_price(world: World, run: Run, stack: str) -> None:
 
     assert sum(Decimal(line["billed"]) for line in lines) == Decimal("25.25")
     assert [line["ends_in_billed_quantity"] for line in lines] == [True] * len(lines)
+
+
+def test_a_swapped_price_before_its_invoice_is_final(world: World, run: Run, stack: str) -> None:
+    """Flexible billing mode keeps the old price's part for the next invoice, which is no final one yet."""
+    subscription, customer = subscribed(world, billing_mode={"type": "flexible"})
+    at = START + 8 * DAY + 1234
+    world.use(customer, at - 100, 5)
+    world.travel(at)
+    run("report", "--stack", stack, "--customer", customer)
+    swap(world, subscription)
+    world.travel(at + 2 * HOUR)
+    world.tick()
+
+    preview = explained(run, subscription, "--stack", stack, code=0)
+    month_but_final(world)
+    draft = explained(run, invoice_of(world, subscription), "--stack", stack, code=0)
+
+    for lines in (preview, draft):
+        old = next(line for line in lines if not line["subscription_item"])
+        assert Decimal(old["billed"]) > 0
+        assert [old[name] for name in ("metered", "sent", "held")] == [old["billed"]] * 3
 
 
 def test_the_running_period_is_a_preview(world: World, run: Run, stack: str) -> None:
