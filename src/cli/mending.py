@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cli.adoption import plan
+from cli.comparison import compare_meters
 from cli.errors import CliError
 from cli.report import report_all
 from cli.wiring import Operator
@@ -24,7 +25,7 @@ from usage_reporting.reconciled import Difference, Reconciled
 from usage_reporting.settlement import SUMMARIES_SURE
 from usage_reporting.stripe_api import redacted
 from usage_reporting.verdict import Cause
-from usage_reporting.windows import days_between, rfc3339
+from usage_reporting.windows import BOUNDS_KEPT, days_between, rfc3339
 
 _BY_REPORT = frozenset({Cause.NOT_REPORTED, Cause.REJECTED, Cause.UNKNOWN, Cause.NOT_BILLED})
 _UNDER_WAY = frozenset({Status.DOUBTED, Status.UNKNOWN, Status.HANDED_OVER})
@@ -81,15 +82,16 @@ def advised(one: Reconciled) -> Iterator[str]:
 
 async def mend(parts: Operator, found: Sequence[Reconciled]) -> list[Mended]:
     """Mend what is mendable; one that fails stops none of the others."""
+    mendable = [one.customer_meter for one in found if not one.is_fine and is_mendable(one)]
     done: list[Mended] = []
     to_report: dict[str, Mended] = {}
-    for one in found:
-        if one.is_fine or not is_mendable(one):
-            continue
-        mended = Mended(one.customer_meter)
+    # A full report reads all that is still billable. So all of it is compared first: where the ledger lost
+    # an older hour than was asked for, a report would bill that twice.
+    for one in await compare_meters(parts, mendable, parts.clock() - BOUNDS_KEPT):
+        mended = Mended(one.customer_meter, error=redacted(_why_left(one)))
         done.append(mended)
         try:
-            if await _prepared(parts, one, mended) and _is_to_report(one):
+            if not mended.error and await _prepared(parts, one, mended) and _is_to_report(one):
                 to_report[one.customer_meter.pk] = mended
         except (CliError, UsageReportingError) as error:
             mended.error = redacted(str(error))
@@ -97,6 +99,19 @@ async def mend(parts: Operator, found: Sequence[Reconciled]) -> list[Mended]:
     for report in reports:
         _take(to_report[report.customer_meter.pk], report)
     return done
+
+
+def _why_left(one: Reconciled) -> str:
+    """Why nothing is done for a customer meter; empty where something can be."""
+    if one.unjudged:
+        return one.unjudged
+    if not _is_dangerous(one) or _to_adopt(one):
+        return ""
+    unknown = next(each for each in one.differences if _is_hidden(each))
+    return (
+        f"{rfc3339(unknown.start)}: Stripe holds what the ledger does not know of, and a report would bill it "
+        "twice; see all of it with " + advice.command("reconcile", one.customer_meter.customer, "--since 35d")
+    )
 
 
 def _take(mended: Mended, report: Report) -> None:
@@ -144,9 +159,12 @@ def _to_adopt(one: Reconciled) -> list[Difference]:
 
 def _is_dangerous(one: Reconciled) -> bool:
     """Whether a report would send what Stripe holds already, because the ledger does not know of it."""
-    return any(
-        each.beyond_ledger > 0 and each.metered > each.held - each.beyond_ledger for each in one.differences
-    )
+    return any(_is_hidden(each) for each in one.differences)
+
+
+def _is_hidden(each: Difference) -> bool:
+    """Whether a report would send of a time what Stripe holds of it already."""
+    return each.beyond_ledger > 0 and each.metered > each.held - each.beyond_ledger
 
 
 async def _is_surely_missing(parts: Operator, one: Reconciled, missing: Sequence[Difference]) -> bool:

@@ -102,11 +102,16 @@ def instant_of(text: str, now: int) -> int:
             "long ago (7d, 24h)"
         )
     if instant > now:
-        raise WrongUseError(f"--since {rfc3339(instant)} is in the future; the time is UTC")
+        raise WrongUseError(f"--since {text} is in the future; the time is UTC")
     if instant < now - BOUNDS_KEPT - DAY:
         raise WrongUseError(
-            f"--since {rfc3339(instant)} is more than 35 days ago: Stripe takes no usage that is so old, and "
+            f"--since {text} is more than 35 days ago: Stripe takes no usage that is so old, and "
             "the ledger has no bounds of periods from then; take 35d or less"
+        )
+    if instant >= judged_until(now):
+        raise WrongUseError(
+            f"--since {text} leaves nothing to compare: Stripe's summaries lag, so that hours from "
+            f"{rfc3339(judged_until(now))} on cannot be judged yet; take an earlier time, such as 6h"
         )
     return instant
 

@@ -218,6 +218,40 @@ def test_a_lost_entry_of_the_ledger(
     assert world.held(customer, NOON, LATER) == 13 + used_since, "nothing twice"
 
 
+def test_a_lost_entry_from_before_the_asked_time_is_not_billed_twice(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """What is mended is new; but a full report goes back to all that is billable, and so to what was lost."""
+    world.travel(NOON + 10 * DAY)
+    world.tick()
+    forget(world, customer, day_of(NOON))
+    world.use(customer, NOON + 9 * DAY, 5)
+
+    mended = reconciled(run, stack, "--apply")
+
+    assert mended.code == 0, mended.out
+    assert mended.json["mended"][0]["done"][0] == "the ledger was rebuilt from what Stripe holds"
+    assert world.held(customer, NOON, LATER) == 13, "nothing twice"
+    assert world.held(customer, NOON, NOON + 10 * DAY) == 18
+
+
+def test_a_foreign_part_from_before_the_asked_time_stops_the_report(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    foreign(world, customer, "20", NOON + MINUTE)
+    forget(world, customer, day_of(NOON))
+    world.travel(NOON + 10 * DAY)
+    world.use(customer, NOON + 9 * DAY, 5)
+    before = world.meter_events()
+
+    result = reconciled(run, stack, "--apply")
+
+    assert (result.code, world.meter_events()) == (1, before)
+    [left] = result.json["mended"]
+    assert left["error"].startswith(f"{rfc3339(NOON)}: Stripe holds what the ledger does not know of")
+    assert f"--customer {customer} --since 35d`" in left["error"]
+
+
 @pytest.mark.parametrize("value", ["7", "12"])
 def test_a_changed_entry_of_the_ledger(run: Run, world: World, stack: str, customer: str, value: str) -> None:
     [item] = [item for item in world.ledger() if item["sk"]["S"] == day_of(NOON)]
@@ -414,6 +448,10 @@ def test_the_difference_is_priced_by_tiers(run: Run, world: World, stack: str) -
         ("40d", "is more than 35 days ago"),
         ("2020-01-01", "is more than 35 days ago"),
         ("2027-01-01", "is in the future"),
+        ("9999-12-31T23:59:59-23:00", "is in the future"),
+        ("0001-01-01T00:00+23:00", "is more than 35 days ago"),
+        ("2026-07-15T12:00", "leaves nothing to compare"),
+        ("1h", "leaves nothing to compare"),
     ],
 )
 def test_a_wrong_since(run: Run, stack: str, since: str, problem: str) -> None:
