@@ -109,8 +109,8 @@ def _why_left(one: Reconciled) -> str:
         return ""
     unknown = next(each for each in one.differences if _is_hidden(each))
     return (
-        f"{rfc3339(unknown.start)}: Stripe holds what the ledger does not know of, and a report would bill it "
-        "twice; see all of it with " + advice.command("reconcile", one.customer_meter.customer, "--since 35d")
+        f"{rfc3339(unknown.start)}: Stripe holds what the ledger does not know of, and a report would bill "
+        "it twice; see all of it with " + advice.command("reconcile", one.customer_meter.customer, "--since 35d")
     )
 
 
