@@ -108,9 +108,10 @@ def _why_left(one: Reconciled) -> str:
     if not _is_dangerous(one) or _to_adopt(one):
         return ""
     unknown = next(each for each in one.differences if _is_hidden(each))
+    look = advice.command("reconcile", one.customer_meter.customer, "--since 35d")
     return (
         f"{rfc3339(unknown.start)}: Stripe holds what the ledger does not know of, and a report would bill "
-        "it twice; see all of it with " + advice.command("reconcile", one.customer_meter.customer, "--since 35d")
+        f"it twice; see all of it with {look}"
     )
 
 

@@ -320,7 +320,7 @@ def _is_of(alarm: Json, patient: Patient) -> bool:
     dimensions = {one["Name"]: one["Value"] for one in alarm.get("Dimensions", [])}
     if alarm.get("Namespace") == NAMESPACE:
         return dimensions.get("service") == patient.stack.name
-    queues = (patient.output(name).rpartition("/")[2] for name in ("QueueUrl", "DeadLetterQueueUrl"))
+    queues = {patient.output(name).rpartition("/")[2] for name in ("QueueUrl", "DeadLetterQueueUrl")}
     return dimensions.get("QueueName") in queues
 
 
