@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pygal
@@ -26,23 +27,29 @@ BY_HOUR_UP_TO = 3 * DAY
 
 _SVG = "http://www.w3.org/2000/svg"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-_STYLE = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="#333333",
-    foreground_strong="#111111",
-    foreground_subtle="#666666",
-    guide_stroke_color="#cccccc",
-    major_guide_stroke_color="#999999",
-    colors=(METERED_COLOUR, BILLED_COLOUR),
-    opacity="1",
-    opacity_hover="1",
-    transition="0",
-    font_family=_FONT,
-    label_font_size=13,
-    major_label_font_size=13,
-    legend_font_size=15,
+_STYLE_OPTIONS: dict[str, Any] = {
+    "background": "transparent",
+    "plot_background": "transparent",
+    "foreground": "#333333",
+    "foreground_strong": "#111111",
+    "foreground_subtle": "#666666",
+    "guide_stroke_color": "#cccccc",
+    "major_guide_stroke_color": "#999999",
+    "colors": (METERED_COLOUR, BILLED_COLOUR),
+    "opacity": "1",
+    "opacity_hover": "1",
+    "transition": "0",
+    "font_family": _FONT,
+    "label_font_size": 13,
+    "major_label_font_size": 13,
+    "legend_font_size": 15,
+}
+_STYLE = Style(**_STYLE_OPTIONS)
+
+_COUNTS_STYLE = Style(
+    **{**_STYLE_OPTIONS, "colors": (METERED_COLOUR, "#e08a00", "#f3d27a", "#a4161a", "#3b0a0b")}
 )
+"""From light to dark: they can be told apart without colours, too."""
 
 ET.register_namespace("", _SVG)
 
@@ -90,32 +97,52 @@ def usage_points(line: LineEvidence) -> list[UsagePoint]:
     ]
 
 
-def usage_chart(points: Sequence[UsagePoint], *, title: str, description: str = "") -> str:
-    """Metered and billed side by side as an inline SVG element; a table of the same must stand beside it."""
-    chart = pygal.Bar(
-        style=_STYLE,
+def usage_chart(
+    points: Sequence[UsagePoint], *, title: str, description: str = "", second: str = "billed"
+) -> str:
+    """Metered and billed side by side as an inline SVG element; a table of the same must stand beside it.
+
+    `second`: what the second bar is called.
+    """
+    chart = _bars(pygal.Bar, [point.label for point in points], _STYLE, series=2)
+    chart.add("metered", [float(point.metered) for point in points])
+    chart.add(second, [float(point.billed) for point in points])
+    said = description or (
+        f"{len(points)} pairs of bars, metered beside {second}; in all {_sum(points, 'metered')} units "
+        f"metered and {_sum(points, 'billed')} units {second}. The table has the same numbers."
+    )
+    return _accessible(chart.render_tree(), title, said)
+
+
+def counts_chart(labels: Sequence[str], counts: Mapping[str, Sequence[int]], *, title: str) -> str:
+    """Counts by name on top of each other, as an SVG; a table of the same must stand beside it."""
+    chart = _bars(pygal.StackedBar, labels, _COUNTS_STYLE, series=len(counts))
+    for name, numbers in counts.items():
+        chart.add(name, list(numbers))
+    sums = ", ".join(f"{sum(numbers)} {name}" for name, numbers in counts.items())
+    said = f"{len(labels)} bars; in all {sums}. The table has the same numbers."
+    return _accessible(chart.render_tree(), title, said)
+
+
+def _bars(kind: Any, labels: Sequence[str], style: Style, *, series: int) -> Any:
+    chart = kind(
+        style=style,
         js=[],
         width=960,
         height=320,
         show_legend=True,
         legend_at_bottom=True,
-        legend_at_bottom_columns=2,
-        x_label_rotation=60 if len(points) > 8 else 0,
-        x_labels_major_every=max(1, len(points) // 16),
-        show_minor_x_labels=len(points) <= 16,
+        legend_at_bottom_columns=series,
+        x_label_rotation=60 if len(labels) > 8 else 0,
+        x_labels_major_every=max(1, len(labels) // 16),
+        show_minor_x_labels=len(labels) <= 16,
         margin=8,
         include_x_axis=True,
         no_data_text="no usage",
         formatter=lambda value: f"{value:,.9f}".rstrip("0").rstrip("."),
     )
-    chart.x_labels = [point.label for point in points]
-    chart.add("metered", [float(point.metered) for point in points])
-    chart.add("billed", [float(point.billed) for point in points])
-    said = description or (
-        f"{len(points)} pairs of bars, metered beside billed; in all {_sum(points, 'metered')} units metered "
-        f"and {_sum(points, 'billed')} units billed. The table has the same numbers."
-    )
-    return _accessible(chart.render_tree(), title, said)
+    chart.x_labels = list(labels)
+    return chart
 
 
 def _sum(points: Sequence[UsagePoint], name: str) -> str:

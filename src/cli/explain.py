@@ -99,34 +99,45 @@ async def _explain(
 ) -> tuple[list[InvoiceEvidence], list[str]]:
     async with operator(os.environ, deployed) as parts:
         reader = EvidenceReader(parts, has_ledger=deployed is not None)
+        return await evidence_of(reader, what, everything=everything)
+
+
+async def evidence_of(
+    reader: EvidenceReader, what: str, *, everything: bool = False
+) -> tuple[list[InvoiceEvidence], list[str]]:
+    """The evidence for an invoice, or all of a subscription or customer, by its id; and notes on it.
+
+    Raises WrongUseError where there is none, and what the parts raise.
+    """
+    parts = reader.parts
+    try:
+        if what.startswith("in_"):
+            return [await reader.invoice(await parts.billing.invoice(what))], []
+        subscriptions = await _subscriptions(parts, what)
+    except NotFoundError as error:
+        raise WrongUseError(
+            f"Stripe knows no {what}; check the id, and whether the key is of its mode (live or test)"
+        ) from error
+    since = parts.clock() - (KEPT_FOR if everything else BOUNDS_KEPT)
+    found: list[InvoiceEvidence] = []
+    notes: list[str] = []
+    for subscription in subscriptions:
         try:
-            if what.startswith("in_"):
-                return [await reader.invoice(await parts.billing.invoice(what))], []
-            subscriptions = await _subscriptions(parts, what)
-        except NotFoundError as error:
-            raise WrongUseError(
-                f"Stripe knows no {what}; check the id, and whether the key is of its mode (live or test)"
-            ) from error
-        since = parts.clock() - (KEPT_FOR if everything else BOUNDS_KEPT)
-        found: list[InvoiceEvidence] = []
-        notes: list[str] = []
-        for subscription in subscriptions:
-            try:
-                preview = await reader.preview(subscription)
-                found += [preview] if preview else []
-            except NotPermittedError as error:
-                notes.append(
-                    f"no preview of {subscription['id']}: {error.reason}; STRIPE_KEY may hold a key that may"
-                )
-            found += [one async for one in reader.invoices(subscription, since)]
-        if not found and notes:
-            raise NotDoneError(notes[0])
-        if not found:
-            days = "400" if everything else "35"
-            raise WrongUseError(
-                f"{what} has no period or invoice of the last {days} days with a line that is billed by usage"
+            preview = await reader.preview(subscription)
+            found += [preview] if preview else []
+        except NotPermittedError as error:
+            notes.append(
+                f"no preview of {subscription['id']}: {error.reason}; STRIPE_KEY may hold a key that may"
             )
-        return found, notes
+        found += [one async for one in reader.invoices(subscription, since)]
+    if not found and notes:
+        raise NotDoneError(notes[0])
+    if not found:
+        days = "400" if everything else "35"
+        raise WrongUseError(
+            f"{what} has no period or invoice of the last {days} days with a line that is billed by usage"
+        )
+    return found, notes
 
 
 async def _subscriptions(parts: Operator, what: str) -> list[Json]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cli.charts import UsagePoint, usage_chart
+from cli.charts import UsagePoint, counts_chart, usage_chart
 from usage_reporting.windows import DAY, HOUR
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,3 +55,16 @@ def test_days_and_hours_are_named_in_utc() -> None:
 
     assert (day.name, day.label) == ("2026-07-15", "15 Jul")
     assert (hour.name, hour.label) == ("2026-07-15 00:00", "15 Jul 00:00")
+
+
+def test_counts_stand_on_each_other_and_are_summed_in_words() -> None:
+    drawn = counts_chart(["10:00", "11:00"], {"sent": [3, 1], "rejected": [0, 2]}, title="sends")
+
+    root = ET.fromstring(drawn)
+    assert (root[0].text, root[1].text) == (
+        "sends",
+        "2 bars; in all 4 sent, 2 rejected. The table has the same numbers.",
+    )
+    assert "sent" in drawn
+    assert "rejected" in drawn
+    assert not re.search(r"<script|href|src=|url\(|@import|\bon\w+=|<!--", drawn)
