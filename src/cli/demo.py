@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,16 +13,21 @@ from typing import Annotated, Any
 import typer
 
 from cli.acts import Acts
+from cli.console import Port, serve_console
 from cli.errors import NotDoneError
 from cli.evidence import InvoiceEvidence, summary
 from cli.narrator import Narrator
 from cli.output import AsJson, print_json, print_line, print_table, warn
+from cli.stack import Stack
 from cli.staying import exported, print_invitation, wait_until_stopped
 from cli.stopping import stoppable
 from sandbox.cloud import LocalCloudError
+from sandbox.playground import Playground, PlaygroundError
 from sandbox.stage import STACK, Stage
 from sandbox.story import Bill
 from usage_reporting.amounts import to_wire
+
+_WORKER_S = 20.0
 
 
 def demo(
@@ -33,6 +39,14 @@ def demo(
             help="Stay up after the story until Ctrl-C, to try every command on it in another terminal.",
         ),
     ] = False,
+    console: Annotated[
+        bool,
+        typer.Option(
+            "--console",
+            help="As --stay, with the console over it: end periods, break things, replay webhooks, watch.",
+        ),
+    ] = False,
+    port: Port = 0,
     as_json: AsJson = False,
 ) -> None:
     """Watch a month end, and see each invoice carry exactly what was used.
@@ -41,26 +55,56 @@ def demo(
     functions are the real ones. It needs no account and leaves nothing behind. Exit code 0 only if every
     line is EXACT, and `explain` finds how. With --stay all of it is there until Ctrl-C: `source
     .cache/demo.env` in another terminal, and every command works there with --stack usage-reporter
-    (docs/first-hour.md).
+    (docs/first-hour.md). With --console a page on this machine shows it, too, with buttons that steer the
+    stand-ins (--port as of `console`).
 
-    Example: `usage-reporter demo --stay`
+    Example: `usage-reporter demo --console`
     """
+    is_staying = stay or console
     tell = Narrator(aside=as_json)
     with stoppable("demo: stopped, and all of it taken down"), _in_one_line(), Stage() as stage:
         acts = Acts(stage, tell, seed)
         told = Told(acts.play(), acts.explained, seed)
         tell.end()
-        if stay:
+        if is_staying:
             there = Staying(stage.environment, stage.environment_file, _examples(acts))
             with exported(there.environment, there.file):
                 _print(told, tell.seconds, there, as_json=as_json)
-                wait_until_stopped()
-    if stay:
+                if console:
+                    _serve_console(stage, port, warn if as_json else print_line)
+                else:
+                    wait_until_stopped()
+    if is_staying:
         warn("demo: all of it taken down")
     else:
         _print(told, tell.seconds, None, as_json=as_json)
     if not told.is_exact:
         raise typer.Exit(1)
+
+
+def _serve_console(stage: Stage, port: int, tell: Callable[[str], None]) -> None:
+    environment = {**os.environ, **stage.environment}
+    levers = playground_of(stage)
+    serve_console(Stack.read(STACK), environment, port=port, playground=levers, tell=tell)
+
+
+def playground_of(stage: Stage) -> Playground:
+    """The console's levers over what is on the stage."""
+
+    def tick(scope: str) -> str:
+        try:
+            answer = stage.tick(scope)
+        except LocalCloudError as error:
+            raise PlaygroundError(str(error)) from error
+        if "customer_meters" not in answer:
+            raise PlaygroundError(
+                f"the schedule function says {answer.get('reason') or answer.get('status')}"
+            )
+        is_done = stage.wait_for_queue(_WORKER_S)
+        worker = "the worker took them" if is_done else "the worker is still at it"
+        return f"The schedule function queued {answer['customer_meters']} customer meters, and {worker}"
+
+    return Playground(stage.stripe, stage.openmeter, stage.client, tick)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from usage_reporting.telemetry import SERVICE
 
 PANELS = {
     "Set up": ("setup", "connect", "doctor", "probe"),
-    "Before money moves, and after": ("plan", "reconcile", "explain"),
+    "Before money moves, and after": ("plan", "reconcile", "explain", "console"),
     "Act": ("report", "adopt", "redrive"),
     "Try it on this machine": ("demo", "event", "simulate", "bench"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,13 +12,17 @@ import stripe as stripe_package
 from stripe import StripeClient
 
 from sandbox.openmeter import OpenMeterSandbox
+from sandbox.openmeter.problems import Problem
 from sandbox.stripe import StripeSandbox
 from sandbox.stripe.errors import StripeError
 
 SOON_S = 3
 """So many seconds from now a period ends, or an invoice becomes final, when it is told to."""
 MOST_EVENTS = 100
+MOST_UNITS = 10**9
 DELIVERIES_SHOWN = 30
+
+_QUERIES = 40
 
 _METER_EVENTS = "/v1/billing/meter_events"
 
@@ -69,36 +74,45 @@ class Playground:
             **self._of_webhooks(),
         }
 
+    @property
+    def now(self) -> int:
+        """The time of Stripe's stand-in, UTC unix seconds."""
+        return self.stripe.account.clock()
+
     def tick(self, scope: str) -> str:
         """Run the schedule now: `all`, or `closing`."""
         if scope not in {"all", "closing"}:
             raise PlaygroundError(f"there is no tick {scope!r}")
         return self._tick(scope)
 
-    def use(self, subject: str, meter: str, units: Decimal, ago: int) -> str:
-        """Send usage events to OpenMeter, stamped so many seconds ago."""
-        found = self.openmeter.meter(meter)
-        if found is None or ago < 0 or not 0 < units <= 10**9:
-            raise PlaygroundError("usage needs a meter, an amount above 0 and a time that is over")
-        moment = self.stripe.account.clock() - ago
+    def use(self, subject: str, meter: str, units: Decimal, at: int) -> str:
+        """Send usage events to OpenMeter that happened at an instant, UTC unix seconds."""
+        if at > self.now or not 0 < units <= MOST_UNITS or not subject:
+            raise PlaygroundError(
+                f"usage needs a customer, up to {MOST_UNITS} units, and a time that is over"
+            )
+        try:
+            found = self.openmeter.meter(meter)
+        except Problem as error:
+            raise PlaygroundError(f"OpenMeter has no meter {meter!r}") from error
         values = [float(units)]
         if found.aggregation == "COUNT":
             if units != int(units) or units > MOST_EVENTS:
                 raise PlaygroundError(f"a meter that counts takes 1 to {MOST_EVENTS} events at once")
             values = [1.0] * int(units)
         for value in values:
-            self.openmeter.record(found.event_type, subject, moment, value)
-        return f"{units} units of {meter} were used by {subject}"
+            self.openmeter.record(found.event_type, subject, at, value)
+        return f"{units} units of {meter} were used by {subject} at {datetime.fromtimestamp(at, UTC):%F %T}"
 
     def end_periods(self, subscription: str) -> str:
         """Let the running periods of a subscription end right now; Stripe renews it, and sends webhooks."""
-        at = self.stripe.account.clock() + SOON_S
+        at = self.now + SOON_S
         self._asked(lambda: self.stripe.end_periods(subscription, at))
         return f"The period of {subscription} ends in {SOON_S} s: Stripe makes its draft, and sends webhooks"
 
     def finalize(self, invoice: str) -> str:
         """Let a draft become final right now, as a merchant may; its webhook asks for the verdict."""
-        at = self.stripe.account.clock() + SOON_S
+        at = self.now + SOON_S
         changes = {"auto_advance": True, "automatically_finalizes_at": at}
         self._asked(lambda: self._client.v1.invoices.update(invoice, changes))
         return f"{invoice} becomes final in {SOON_S} s; what is not in Stripe by then is on no invoice"
@@ -193,13 +207,16 @@ class Playground:
 
         return {
             "openmeter_500": Fault(
-                "OpenMeter answers the next 4 queries with 500", lambda: faults.fail(500, times=4)
+                "OpenMeter answers the next 40 queries with 500, the console's among them",
+                lambda: faults.fail(500, times=_QUERIES),
             ),
             "openmeter_slow": Fault(
-                "OpenMeter answers the next 4 queries 3 s late", lambda: faults.delay(3.0, times=4)
+                "OpenMeter answers the next 40 queries a second late, the console's among them",
+                lambda: faults.delay(1.0, times=_QUERIES),
             ),
             "openmeter_empty": Fault(
-                "OpenMeter answers the next 4 queries with nothing at all", lambda: faults.empty(times=4)
+                "OpenMeter answers the next 40 queries with nothing at all, the console's among them",
+                lambda: faults.empty(times=_QUERIES),
             ),
             "openmeter_down": Fault("OpenMeter gives no answer, until you end it", go_down),
         }

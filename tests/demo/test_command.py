@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli.demo import playground_of
 from cli.evidence import InvoiceEvidence, LineEvidence
 from cli.main import app
+from sandbox.clock import ManualClock
 from sandbox.cloud import LocalCloudError
-from sandbox.stage import STACK
+from sandbox.openmeter import OpenMeterSandbox
+from sandbox.playground import PlaygroundError
+from sandbox.stage import STACK, Stage
 from sandbox.story import Bill, subscribers
+from sandbox.stripe import StripeSandbox
 from usage_reporting.model import Target
 
 EXACT = Bill("Ada", "execution_duration", Decimal("1234.5"), Decimal("1234.500"), "in_ada", 12345)
@@ -217,3 +222,44 @@ def test_a_demo_that_stayed_still_tells_by_its_exit_code_what_it_found(
 
 def _stopped(_event: object) -> bool:
     raise KeyboardInterrupt
+
+
+def test_the_console_is_served_over_it_until_it_is_stopped(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: dict[str, object] = {}
+
+    def serve(deployed: str, environment: Mapping[str, str], **options: object) -> None:
+        served.update(options, deployed=deployed, key=environment["STRIPE_KEY"])
+
+    monkeypatch.setattr("cli.demo.serve_console", serve)
+    monkeypatch.setattr("cli.demo.Stack.read", lambda name: name)
+    monkeypatch.setattr("cli.demo.playground_of", lambda stage: "levers")
+
+    result = play("--console", "--port", "8799", "--json", outcome=[SHORT])
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["verdict"] == "NOT EXACT"
+    assert (served["deployed"], served["key"], served["port"]) == (STACK, "sk_test_sandbox", 8799)
+    assert served["playground"] == "levers"
+
+
+def test_the_consoles_tick_says_what_the_schedule_said() -> None:
+    class OfTick:
+        stripe = StripeSandbox(ManualClock(1_784_116_800))
+        openmeter = OpenMeterSandbox(ManualClock(1_784_116_800))
+        client: object = None
+
+        def tick(self, scope: str) -> dict[str, object]:
+            if scope == "closing":
+                return {"status": "unknown", "reason": "Stripe answered 503"}
+            return {"status": "queued", "customer_meters": 7}
+
+        def wait_for_queue(self, seconds: float) -> bool:
+            return True
+
+    levers = playground_of(cast("Stage", OfTick()))
+
+    assert levers.tick("all") == ("The schedule function queued 7 customer meters, and the worker took them")
+    with pytest.raises(PlaygroundError, match="Stripe answered 503"):
+        levers.tick("closing")
