@@ -83,6 +83,7 @@ def test_a_port_that_is_taken_is_said(run: Run, stack: str) -> None:
 def test_it_serves_this_machine_alone_until_ctrl_c(
     run: Run, world: World, stack: str, ada: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.use(ada, NOON + 60, -3)
     asked: list[str] = []
     _then(monkeypatch, lambda url: asked.append(httpx.get(url).text))
 
@@ -91,7 +92,7 @@ def test_it_serves_this_machine_alone_until_ctrl_c(
     assert result.code == 0, result.err
     assert result.out.startswith("console: http://127.0.0.1:")
     assert result.err == "console: ended\n"
-    assert ada in asked[0]
+    assert f"report --stack billing --customer {ada} --accept" in asked[0]
 
 
 def test_a_browser_is_opened_where_that_is_asked_for(
