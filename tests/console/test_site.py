@@ -354,6 +354,18 @@ def test_the_levers_say_what_cannot_be_done(sandbox_console: str, world: World, 
     assert httpx.post(f"{sandbox_console}/sandbox/x", data={"token": token}).status_code == 404
 
 
+def test_usage_that_is_not_read_yet_is_said_to_be(sandbox_console: str, world: World, ada: str) -> None:
+    token = token_of(httpx.get(sandbox_console))
+    world.travel(NOON + 3 * HOUR + 300)
+
+    def use(when: str) -> str:
+        form = {"token": token, "of": f"{ada} m1", "units": "1", "ago": when}
+        return httpx.post(f"{sandbox_console}/sandbox/use", data=form, follow_redirects=True).text
+
+    assert "ten minutes old" not in use("an hour ago")
+    assert "a report reads it when the hour is ten minutes old" in use("now")
+
+
 def test_each_fault_waits_and_all_are_mended(sandbox_console: str, world: World, ada: str) -> None:
     page = httpx.get(f"{sandbox_console}/sandbox")
     token = token_of(page)

@@ -29,7 +29,7 @@ from cli.desk.reading import Reading
 from cli.desk.traffic import STATES
 from cli.errors import explain
 from sandbox.playground import Playground, PlaygroundError
-from usage_reporting.windows import DAY, HOUR
+from usage_reporting.windows import DAY, HOUR, settled_until
 
 _ID = re.compile(r"[A-Za-z]+_[A-Za-z0-9_]{1,100}")
 _HERE = Path(__file__).parent
@@ -244,7 +244,10 @@ def _use(playground: Playground, form: Mapping[str, str]) -> str:
     at = playground.now - _AGO[form.get("ago", "now")]
     if "from" in form:
         at = _within(form, at - HOUR)
-    return playground.use(subject, meter, units, at)
+    said = playground.use(subject, meter, units, at)
+    if at >= settled_until(playground.now):
+        said += "; a report reads it when the hour is ten minutes old, and the minute is over"
+    return said
 
 
 def _within(form: Mapping[str, str], at: int) -> int:
