@@ -33,13 +33,16 @@ define install
 	$(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-.PHONY: help install demo simulate bench test mutation check build lock clean
+.PHONY: help install demo transcript simulate bench test mutation check build lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready .venv-sam/ready .venv-ministack/ready ## the whole story in a local cloud, no account needed; ends in `demo: EXACT`; DEMO_ARGS='--stay'
 	@.venv/bin/usage-reporter demo $(DEMO_ARGS)
+
+transcript: .venv/ready ## every command of docs/first-hour.md, for real, compared with what is shown there
+	@.venv/bin/python -m tests.transcript
 
 install: .venv/ready ## the command line, .venv/bin/usage-reporter
 

@@ -68,7 +68,6 @@ def explain(
         found, notes = asyncio.run(_explain(deployed, what, everything=everything))
     if html is not None:
         _write(html, page(found))
-        warn(f"wrote {html}")
     if as_json:
         print_json(
             {
@@ -83,6 +82,8 @@ def explain(
         for note in notes:
             print_line(f"note: {note}")
         print_line(summary(found))
+    if html is not None:
+        warn(f"wrote {html}")
     if not all(one.is_explained for one in found):
         raise typer.Exit(1)
 

@@ -48,7 +48,7 @@ def print_plan(plan: Plan, top: int) -> None:
     if problems:
         print_line()
     if not moving and not problems:
-        print_line("A report would change nothing: Stripe holds what OpenMeter measured.\n")
+        print_line("A report would change nothing now: Stripe holds all that can be reported yet.\n")
     print_table(["summary", *_TOTALS], _summary(plan), right=list(_TOTALS))
 
 
