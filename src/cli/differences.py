@@ -152,6 +152,10 @@ def _openmeter_against(piece: SliceEvidence, told: Decimal, line: Circumstances)
     rest = piece.metered - told
     if is_same(piece.metered, told):
         return
+    if rest < 0 and piece.start in line.would_send:
+        text = f"{to_wire(-rest)} units less of {_name(piece)}: the next report lowers it"
+        yield Difference(Named.NOT_YET, text, -rest, piece.start)
+        return
     if rest < 0:
         why = f": {line.held_back}" if line.held_back else ""
         yield Difference(
@@ -163,6 +167,8 @@ def _openmeter_against(piece: SliceEvidence, told: Decimal, line: Circumstances)
         )
         return
     for name, units, text in (
+        # What was held until its invoice was final is counted as late, too.
+        (Named.HELD, piece.braked, line.held_back or "the brake held it"),
         (Named.UNBILLABLE if line.is_at_once else Named.LATE, piece.undelivered, _COUNTED),
         (Named.REJECTED, piece.rejected, "Stripe refused it"),
     ):

@@ -90,6 +90,8 @@ class SliceEvidence:
     """What Stripe's summary has."""
     undelivered: Decimal
     """What was counted as late or unbillable."""
+    braked: Decimal = ZERO
+    """What the brake holds, or held until its invoice was final."""
     is_in_line: bool = True
     """Whether the line bills it; else it is the other part of an hour that a bound cuts."""
     is_shared: bool = False

@@ -21,7 +21,7 @@ from usage_reporting.errors import AskAgainError, RefusedError, UsageReportingEr
 from usage_reporting.final_invoices import billed_lines, customer_of, is_final, lines_so_far
 from usage_reporting.hour_comparison import HourComparer, HourComparison
 from usage_reporting.invoices import price_of_line
-from usage_reporting.judging import Judge
+from usage_reporting.judging import Judge, late_by_now
 from usage_reporting.ledger import Entry, Key
 from usage_reporting.metered_lines import MeteredLine, customer_meter_of, metered_lines
 from usage_reporting.model import SendState, Status, Target
@@ -223,7 +223,7 @@ class _Line:
         report = self.line.report
         if report is not None and report.status.ask_again and report.status is not Status.DOUBTED:
             raise AskAgainError(report.reason)
-        return await self.reader.judge.line(self.line, self.entries)
+        return late_by_now(await self.reader.judge.line(self.line, self.entries), self.line)
 
     def _found(self) -> LineEvidence:
         line, billed = self.line, self.line.billed
@@ -342,6 +342,7 @@ class _Line:
         else:
             metered, held = await self._metered(piece.start, piece.end), await self._held(opens, closes)
         undelivered = sum((entry.undelivered.get(piece.start, ZERO) for entry in self._own), ZERO)
+        braked = sum((entry.braked.get(piece.start, ZERO) for entry in self._own), ZERO)
         return SliceEvidence(
             start=piece.start,
             end=piece.end,
@@ -351,6 +352,7 @@ class _Line:
             pending=of_state(sends, *_PENDING),
             held=held,
             undelivered=undelivered,
+            braked=braked,
             is_in_line=is_in_line,
             is_shared=is_shared,
             is_part=not is_whole,
@@ -393,6 +395,7 @@ class _Line:
             pending=known.unknown,
             held=held,
             undelivered=known.undelivered,
+            braked=known.braked,
             is_part=True,
         )
         return [piece]

@@ -27,7 +27,6 @@ from usage_reporting.stripe_api import redacted
 from usage_reporting.verdict import Cause
 from usage_reporting.windows import BOUNDS_KEPT, days_between, rfc3339
 
-_BY_REPORT = frozenset({Cause.NOT_REPORTED, Cause.REJECTED, Cause.UNKNOWN, Cause.NOT_BILLED})
 _UNDER_WAY = frozenset({Status.DOUBTED, Status.UNKNOWN, Status.HANDED_OVER})
 
 
@@ -72,10 +71,12 @@ def advised(one: Reconciled) -> Iterator[str]:
             f"an hour, then take over what Stripe holds by {advice.adopt(customer)}; what is then too much "
             f"is lowered by {advice.accept(customer)}"
         )
-    if Cause.DECREASE in causes and one.report.status is not Status.HELD:
+    if Cause.DECREASE in causes and one.report.status is not Status.HELD and not _would_change(one):
         yield f"OpenMeter has less than was reported: check it; if it is right, {advice.accept(customer)}"
-    if Cause.LATE in causes or Cause.UNBILLABLE in causes:
-        yield "no invoice takes what is late or unbillable any more: bill it by an invoice item"
+    is_held_past = Cause.HELD in causes and one.report.status is not Status.HELD
+    if is_held_past or Cause.LATE in causes or Cause.UNBILLABLE in causes:
+        what = "was held" if is_held_past else "is late or unbillable"
+        yield f"no invoice takes what {what} any more: bill it by an invoice item"
     if is_mendable(one):
         yield f"to mend it: {advice.command('reconcile', customer, '--apply')}"
 
@@ -139,10 +140,18 @@ async def _prepared(parts: Operator, one: Reconciled, mended: Mended) -> bool:
 
 
 def _is_to_report(one: Reconciled) -> bool:
-    """Whether a report may send, repeat or settle something."""
-    if _is_dangerous(one) and not _to_adopt(one):
+    """Whether a report may send, repeat or settle something of what differs, going by its dry run."""
+    if _to_adopt(one):
+        return True  # what the ledger lacks would have been sent twice; with it, only the rest is
+    if _is_dangerous(one):
         return False
-    return bool(_BY_REPORT & one.causes.keys()) or one.report.status in _UNDER_WAY
+    is_open = Cause.UNKNOWN in one.causes or bool(_to_doubt(one))
+    return is_open or one.report.status in _UNDER_WAY or _would_change(one)
+
+
+def _would_change(one: Reconciled) -> bool:
+    """Whether a report would send anything of a time that differs: more, or less where that is allowed."""
+    return any(_is_in(send, one.differences) for send in one.report.sent)
 
 
 def _to_doubt(one: Reconciled) -> list[Difference]:

@@ -225,6 +225,41 @@ def test_a_correction_downwards_is_a_decrease(world: World, run: Run, stack: str
     assert "report --stack billing" in line["differences"][0]["text"]
 
 
+def test_a_decrease_that_the_next_report_sends_is_as_it_should_be(
+    world: World, run: Run, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOW_DECREASE", "true")
+    subscription, customer = subscribed(world)
+    world.travel(START + DAY)
+    world.tick()
+    world.use(customer, START + 2 * MINUTE, -2)
+
+    [line] = explained(run, subscription, "--stack", stack, code=0)
+
+    [note] = line["notes"]
+    assert (note["name"], note["units"]) == ("not reported yet", "2")
+
+
+def test_what_the_brake_held_past_its_invoice_is_held_by_every_word(
+    world: World, run: Run, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settings["brake_factor"] = Decimal(100)
+    monkeypatch.setenv("BRAKE_FACTOR", "100")
+    subscription, customer = subscribed(world)
+    for day in range(1, 10):
+        world.use(customer, START + day * DAY, 10)
+        world.travel(START + day * DAY + 2 * HOUR)
+        world.tick()
+    world.use(customer, START + 10 * DAY, 5000)
+    month(world)
+    world.tick("closing")
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack, code=1)
+
+    assert line["verdict"] == "SHORT by 5000 (5000 held by the brake)"
+    assert [(one["name"], one["units"]) for one in line["differences"]] == [("held", "5000")]
+
+
 def test_a_trial_charges_nothing(world: World, run: Run, stack: str) -> None:
     world.clock.set(START)
     subscription = world.subscription(world.metered_price()[0], trial_period_days=7)
@@ -288,6 +323,22 @@ def test_a_legacy_price(world: World, run: Run, stack: str) -> None:
     [line] = explained(run, invoice_of(world, subscription), "--stack", stack, code=1)
     assert names(line)[0] == "a ledger entry was changed"
     assert "says 2, but was made for 3" in line["differences"][0]["text"]
+
+
+def test_a_legacy_record_replaces_the_one_before(world: World, run: Run, stack: str) -> None:
+    """The ledger keeps the newest two; only the newest counts."""
+    world.clock.set(START)
+    subscription, _, customer = legacy_subscription(world)
+    for day in (1, 2):
+        world.use(customer, START + day * DAY, "2.5")
+        world.travel(START + day * DAY + 3 * HOUR)
+        world.tick()
+    world.travel(FINAL)
+
+    [line] = explained(run, invoice_of(world, subscription), "--stack", stack, code=0)
+
+    assert (line["sent"], line["billed"], line["verdict"]) == ("5", "5", "EXACT")
+    assert len(line["slices"][0]["sends"]) == 2
 
 
 def test_two_subscriptions_of_a_customer_share_its_usage(world: World, run: Run, stack: str) -> None:

@@ -339,6 +339,39 @@ def test_a_decrease_is_a_persons_to_accept(run: Run, world: World, stack: str, c
     assert reconciled(run, stack).code == 0
 
 
+def test_a_decrease_that_needs_no_word_is_mended(
+    run: Run, world: World, stack: str, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLOW_DECREASE", "true")
+    world.use(customer, NOON + 6 * MINUTE, -4)
+
+    found = reconciled(run, stack)
+    mended = reconciled(run, stack, "--apply")
+
+    [advice] = only(found)["advice"]
+    assert advice.startswith("to mend it")
+    assert mended.code == 0, mended.out
+    assert world.held(customer, NOON, LATER) == 9
+
+
+def test_what_the_brake_would_hold_is_not_offered_to_be_mended(
+    run: Run, world: World, stack: str, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAKE_FACTOR", "100")
+    world.settings["brake_factor"] = Decimal(100)
+    for day in range(1, 9):
+        world.travel(NOON + day * DAY)
+        world.tick()
+    world.use(customer, NOON + 7 * DAY, 5000)
+
+    found = reconciled(run, stack)
+    applied = reconciled(run, stack, "--apply")
+
+    [advice] = only(found)["advice"]
+    assert "it is held" in advice
+    assert applied.json["mended"] == []
+
+
 def test_late_after_finalization_words_an_invoice_item(
     run: Run, world: World, stack: str, customer: str
 ) -> None:

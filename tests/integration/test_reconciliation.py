@@ -251,6 +251,17 @@ class TestLast:
         world.travel(NOON + 8 * HOUR)
         assert only(world).finding is Finding.EXACT
 
+    def test_a_value_that_was_told_just_now_is_awaited(self, world: World, customer: str) -> None:
+        world.stripe.change_settings(aggregation_delay=50 * MINUTE)
+        world.use(customer, NOON + 2 * HOUR, 11, meter="peak")
+        world.travel(NOON + 6 * HOUR + 15 * MINUTE)
+        world.tick()
+
+        one = only(world)
+
+        assert amounts(one) == (Finding.EXACT, 11, 11, 1)
+        assert [send.value for send in one.awaited] == [11]
+
     def test_another_writer(self, world: World, customer: str) -> None:
         payload = {"stripe_customer_id": customer, "value": "30"}
         world.client.v1.billing.meter_events.create(
@@ -306,6 +317,26 @@ class TestLegacy:
         one = only(world)
 
         assert (one.finding, causes(one)) == (Finding.SHORT, {Cause.NOT_REPORTED: 4})
+
+    def test_what_came_after_the_period_is_late(self, world: World, customer: str) -> None:
+        world.travel(NOON + 31 * DAY + 10 * MINUTE)
+        world.use(customer, NOON + 2 * HOUR, 4)
+        world.travel(NOON + 31 * DAY + 30 * MINUTE)
+
+        one = only(world)
+
+        assert (one.finding, causes(one)) == (Finding.SHORT, {Cause.LATE: 4})
+
+    def test_what_had_no_answer_is_unknown(self, world: World, customer: str) -> None:
+        world.use(customer, NOON + 2 * HOUR, 4)
+        world.travel(NOON + 3 * HOUR + 2 * MINUTE)
+        world.stripe.faults.add("drop_before", "POST", "*/usage_records", times=5)
+        world.tick()
+        world.travel(NOON + 6 * HOUR)
+
+        one = only(world)
+
+        assert (one.finding, causes(one)) == (Finding.SHORT, {Cause.UNKNOWN: 4})
 
     def test_an_operators_report_that_read_the_open_hour(self, world: World, customer: str) -> None:
         world.travel(NOON + 4 * HOUR + 6 * MINUTE)

@@ -198,7 +198,7 @@ class Judge:
         try:
             _raise_if_unknown(cases)
             found = [(await self.line(case, entries), case) for case in cases]
-            lines = tuple(_late_by_now(line, case, before) for line, case in found)
+            lines = tuple(late_by_now(line, case, before) for line, case in found)
             judged.judgement = replace(before, lines=lines, judged_at=self.clock())
             judged.news = judged.judgement.news(before)
         except UsageReportingError as error:
@@ -292,11 +292,13 @@ def _raise_if_unknown(cases: Sequence[MeteredLine]) -> None:
             raise AskAgainError(case.report.reason)
 
 
-def _late_by_now(line: JudgedLine, case: MeteredLine, before: Judgement) -> JudgedLine:
+def late_by_now(line: JudgedLine, case: MeteredLine, before: Judgement | None = None) -> JudgedLine:
+    """A line with what came since the report, or the verdict `before`, that was last, as late."""
     missing = line.causes.get(Cause.NOT_REPORTED, ZERO)
     if not missing or line.metered is None:
         return line
-    known = [one.metered for one in before.lines if _is_of(one, line) and one.metered is not None]
+    lines = before.lines if before else ()
+    known = [one.metered for one in lines if _is_of(one, line) and one.metered is not None]
     since = max((line.metered - units for units in known), default=ZERO)
     late = min(max(since, case.report.late if case.report else ZERO), missing)
     causes = {**line.causes, Cause.LATE: line.causes.get(Cause.LATE, ZERO) + late}

@@ -124,6 +124,8 @@ class MeteredLine:
         if self.is_total:
             # An invoice item's quantity is that of the instant at which its price was taken off.
             return Known.of_total(own[0], until=billed.end - 1 if billed.is_at_once else None)
+        if self.is_legacy:
+            return Known.of_record(own[0])
         until = billed.final_at if billed.is_at_once and billed.is_final else None
         slices = (self.first_slice, self.end_of_usage)
         return Known.of(own, self.start, billed.end, slices=slices, until=until)

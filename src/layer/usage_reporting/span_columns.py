@@ -84,7 +84,7 @@ class SpanColumns:
         first, held = floor_minute(last.first_stamp(span)), ZERO
         if first < held_until:
             held = round_units(await self.billing.usage_held(one.customer, one.meter.id, first, held_until))
-        return Columns(
+        columns = Columns(
             start=span.start,
             end=span.end,
             metered=await self._total(one, head, begins, until),
@@ -95,6 +95,24 @@ class SpanColumns:
             spans=(span,),
             is_ledger_kept=self.settings.mode is not Mode.SHADOW,
         )
+        if is_over or not awaited or is_same(columns.metered, held):
+            return columns
+        return await self._with_newest(one, head, (begins, ends), columns, entry)
+
+    async def _with_newest(
+        self, one: CustomerMeter, head: Head | None, within: tuple[int, int], columns: Columns, entry: Entry
+    ) -> Columns:
+        """A running span's columns up to where its newest value was read, if that was told rightly just now."""
+        begins, ends = within
+        counted = [send for send in entry.sends.values() if send.counts]
+        newest = max(counted, key=lambda send: send.stamp)
+        until = min(floor_minute(newest.stamp + last.ROOM), ends)
+        metered = await self._total(one, head, begins, until) if begins < until else ZERO
+        if not is_same(metered, newest.value):
+            return columns
+        to_come = newest.value - columns.held
+        known = Known.of_total(entry)
+        return replace(columns, metered=metered, awaited=(newest,), to_come=to_come, known=known)
 
     def _measured(self, one: CustomerMeter, head: Head | None, span: Span, entry: Entry) -> tuple[int, int]:
         others, setting = head.spans if head else one.spans, self.settings.period_bounds
@@ -108,10 +126,9 @@ class SpanColumns:
         begins, ends = usage_record.measured_span(
             span, self.settings.period_bounds, others=head.spans if head else one.spans, kept=entry.cuts
         )
-        counted = [send for send in entry.sends.values() if send.counts]
-        newest = max(counted, key=lambda send: send.intended_at, default=None)
-        told_at = newest.intended_at if newest else 0
-        held = newest.value if newest else ZERO
+        told_at = max((send.intended_at for send in entry.sends.values() if send.counts), default=0)
+        known = Known.of_record(entry)
+        held = known.sent
         # An operator's report reads the open hour up to the last full minute, a tick does not.
         metered = ZERO
         for eager in (False, True):
@@ -123,14 +140,10 @@ class SpanColumns:
             metered = Decimal(round_whole(total, self.settings.rounding))
             if is_same(metered, held) or ends <= now or told <= end:
                 break
-        return Columns(
-            start=span.start,
-            end=span.end,
-            metered=metered,
-            held=held,
-            known=Known(sent=held, undelivered=sum(entry.undelivered.values(), ZERO)),
-            spans=(span,),
-        )
+        if span.end <= now:
+            # Stripe takes no record of it any more: what it lacks is late, counted or not.
+            known = replace(known, undelivered=max(known.undelivered, metered - held))
+        return Columns(start=span.start, end=span.end, metered=metered, held=held, known=known, spans=(span,))
 
     async def _total(self, one: CustomerMeter, head: Head | None, start: int, end: int) -> Decimal:
         name = head.openmeter_meter if head else one.openmeter_meter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Any
 
 from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.ledger import KEPT_FOR, Entry, Item
-from usage_reporting.model import SendState
+from usage_reporting.model import Send, SendState
 from usage_reporting.windows import HOUR, rfc3339
 
 VERDICT = "verdict"
@@ -96,10 +96,16 @@ class Known:
 
         `until`: of what was sent by then, UTC seconds.
         """
-        told = sorted(
-            (send for send in entry.sends.values() if until is None or send.intended_at <= until),
-            key=lambda send: send.stamp,
-        )
+        told = [send for send in entry.sends.values() if until is None or send.intended_at <= until]
+        return cls._of_newest(entry, sorted(told, key=lambda send: send.stamp))
+
+    @classmethod
+    def of_record(cls, entry: Entry) -> Known:
+        """What the newest record of each kind told of a legacy price's period: each replaces the one before."""
+        return cls._of_newest(entry, sorted(entry.sends.values(), key=lambda send: send.intended_at))
+
+    @classmethod
+    def _of_newest(cls, entry: Entry, told: Sequence[Send]) -> Known:
         newest = {_ALIKE.get(send.state, send.state): send.value for send in told}
         sent = newest.get(SendState.SENT, ZERO)
         return cls(
