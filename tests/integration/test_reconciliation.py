@@ -191,6 +191,22 @@ def test_one_that_is_refused_is_not_judged_and_stops_no_other(world: World) -> N
     assert (found[bad].is_fine, found[good].is_fine) == (False, True)
 
 
+def test_an_entry_of_no_numbers_stops_no_other(world: World) -> None:
+    bad, good = subscribed(world), str(world.subscription(world.metered_price("calls")[0]).customer)
+    for customer in (bad, good):
+        world.use(customer, ODD + MINUTE, 2)
+    reported(world, NOON + 2 * HOUR)
+    [item] = [one for one in world.ledger() if bad in one["pk"]["S"] and "sends" in one and one["sends"]["M"]]
+    [send] = item["sends"]["M"].values()
+    send["M"]["value"] = {"S": "two"}
+    world.dynamodb.put_item(TableName="ledger", Item=item)
+
+    found = {one.customer_meter.customer: one for one in reconcile(world)}
+
+    assert (found[bad].finding, found[good].finding) == (Finding.NOT_JUDGED, Finding.EXACT)
+    assert "unexpected TypeError" in found[bad].unjudged
+
+
 def test_a_lost_ledger_is_held_and_differs(world: World) -> None:
     customer = subscribed(world, NOON)
     world.use(customer, NOON + MINUTE, 3)

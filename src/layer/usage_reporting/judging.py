@@ -186,6 +186,8 @@ class Judge:
             judged.judgement = before  # somebody else judged it just now, and says so
         except UsageReportingError as error:
             judged.error = error
+        except _ODD as error:
+            judged.error = _of_odd(error)
 
     async def _look(
         self,
@@ -203,6 +205,8 @@ class Judge:
             judged.news = judged.judgement.news(before)
         except UsageReportingError as error:
             judged.error = error
+        except _ODD as error:
+            judged.error = _of_odd(error)
 
     async def line(self, case: MeteredLine, entries: Mapping[Key, Entry]) -> JudgedLine:
         """What is to be said of a line that was read. Raises RejectedError or AskAgainError."""
@@ -284,6 +288,11 @@ def record_judged(judged: Judged, mode: Mode, now: int) -> None:
     telemetry.record_verdict(judged.invoice, judged.news, is_counted=mode is not Mode.SHADOW)
     if judged.error is not None:
         telemetry.problem(judged.invoice, "not_judged", judged.error.reason)
+
+
+def _of_odd(error: Exception) -> RejectedError:
+    """For what is odd in the ledger; an invoice is read from Stripe before."""
+    return RejectedError(f"the ledger, or Stripe's answer, lacks or misshapes something: {error!r}")
 
 
 def _raise_if_unknown(cases: Sequence[MeteredLine]) -> None:

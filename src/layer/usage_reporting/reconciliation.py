@@ -26,6 +26,7 @@ from usage_reporting.reporter import Reporter
 from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.side_by_side import RACES
 from usage_reporting.span_columns import SpanColumns
+from usage_reporting.telemetry import logger
 from usage_reporting.verdict import Known
 from usage_reporting.windows import (
     DAY,
@@ -131,8 +132,8 @@ class Reconciler:
                 judged = block.end
                 if (columns := await self._columns(blocks, both, block)) is not None:
                     _judge(one, columns)
-        except UsageReportingError as error:
-            one.unjudged = error.reason
+        except Exception as error:  # noqa: BLE001 - one bad customer never stops the others
+            one.unjudged = _why(error)
 
     async def _columns(self, blocks: _Blocks, both: HourComparison, block: Block) -> Columns | None:
         """The amounts of a block; None where nothing of it is billed."""
@@ -175,10 +176,18 @@ class Reconciler:
                     one.head, several = await columns.of(one.customer_meter, start, end)
                 for each in several:
                     _judge(one, each)
-            except UsageReportingError as error:
-                one.unjudged = error.reason
+            except Exception as error:  # noqa: BLE001 - one bad customer never stops the others
+                one.unjudged = _why(error)
 
         await asyncio.gather(*(compare(one) for one in found))
+
+
+def _why(error: Exception) -> str:
+    """Why a customer meter could not be judged; what nobody expected is in the log."""
+    if isinstance(error, UsageReportingError):
+        return error.reason
+    logger.error("unexpected error", exc_info=error)
+    return f"unexpected {type(error).__name__}, as of a ledger entry that was changed by hand"
 
 
 def _judge(one: Reconciled, columns: Columns) -> None:

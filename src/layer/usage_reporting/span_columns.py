@@ -102,7 +102,7 @@ class SpanColumns:
     async def _with_newest(
         self, one: CustomerMeter, head: Head | None, within: tuple[int, int], columns: Columns, entry: Entry
     ) -> Columns:
-        """A running span's columns up to where its newest value was read, if that was told rightly just now."""
+        """A running span up to where its newest value was read, if that was told rightly just now."""
         begins, ends = within
         counted = [send for send in entry.sends.values() if send.counts]
         newest = max(counted, key=lambda send: send.stamp)

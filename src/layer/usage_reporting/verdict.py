@@ -101,7 +101,7 @@ class Known:
 
     @classmethod
     def of_record(cls, entry: Entry) -> Known:
-        """What the newest record of each kind told of a legacy price's period: each replaces the one before."""
+        """What the newest record of each kind told of a legacy period: each replaces the one before."""
         return cls._of_newest(entry, sorted(entry.sends.values(), key=lambda send: send.intended_at))
 
     @classmethod
