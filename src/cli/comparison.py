@@ -14,6 +14,7 @@ from cli.report import pages_of
 from cli.wiring import Operator
 from usage_reporting.amounts import to_wire
 from usage_reporting.billing import Finalized
+from usage_reporting.config import Mode
 from usage_reporting.customer_meters import merged
 from usage_reporting.judging import Judge, Judged
 from usage_reporting.lister import INVOICES_A_PAGE
@@ -22,6 +23,7 @@ from usage_reporting.reconciled import Reconciled
 from usage_reporting.reconciliation import Reconciler
 from usage_reporting.stripe_api import redacted
 from usage_reporting.thresholds import NOT_BY_ITSELF
+from usage_reporting.unmapped import LostNames
 from usage_reporting.verdict import Finding, JudgedLine
 from usage_reporting.windows import rfc3339
 
@@ -71,6 +73,8 @@ class Comparison:
     """Subscriptions, drafts and invoices that could not be read, and why."""
     unmapped: int = 0
     """Metered items without an OpenMeter meter: not ours."""
+    can_mend: bool = True
+    """Whether --apply is allowed: in shadow mode it is not."""
 
     @property
     def is_exact(self) -> bool:
@@ -92,14 +96,25 @@ async def compare(parts: Operator, customer: str, since: int) -> Comparison:
         found = merged(await parts.customer_meters(customer, endings=True))
     except WrongUseError as error:
         nothing = error  # its invoices may be final, and its subscriptions long over
-    result = Comparison(since)
+    result = Comparison(since, can_mend=parts.settings.mode is not Mode.SHADOW)
     result.meters = await compare_meters(parts, found, since)
     await _judge(parts, customer, result)
     if nothing is not None and not result.lines:
         raise nothing
     result.problems += [(name, redacted(why)) for name, why in parts.billing.unreadable.items()]
+    result.problems += await _lost_names(parts)
     result.unmapped = len(parts.billing.unmapped)
     return result
+
+
+async def _lost_names(parts: Operator) -> list[tuple[str, str]]:
+    """Items whose usage was sent before somebody took their meter's name away: nobody compares them now."""
+    names = LostNames(parts.ledger)
+    try:
+        await names.look_up(list(parts.billing.unmapped.values()), parts.clock())
+        return [(one.item, one.reason) for one in names.found()]
+    finally:
+        names.close()
 
 
 async def compare_meters(parts: Operator, found: Sequence[CustomerMeter], since: int) -> list[Reconciled]:

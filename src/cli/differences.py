@@ -11,7 +11,7 @@ from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.pricing import Pricing
 from usage_reporting.settlement import SUMMARIES_LAG
 from usage_reporting.verdict import Finding, compared
-from usage_reporting.windows import rfc3339
+from usage_reporting.windows import OLDEST_SLICE, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +188,20 @@ def _not_told(piece: SliceEvidence, line: Circumstances) -> tuple[Named, str]:
     if line.held_back:
         return Named.HELD, line.held_back
     if line.is_final:
-        if line.is_at_once:
-            return Named.UNBILLABLE, "it was not in Stripe yet when Stripe billed that time at once"
-        if not line.has_ledger:
-            return Named.NOT_REPORTED, "it is not in Stripe; the ledger, which was not asked, may say why"
-        return Named.LATE, "OpenMeter shows it, but it was not reported before the invoice was final"
+        return _not_told_by_then(line)
+    if piece.start <= line.now - OLDEST_SLICE:
+        return Named.UNBILLABLE, "OpenMeter showed it when Stripe took no usage so old any more (34 days)"
     if piece.end > line.read_until or piece.start in line.would_send or not line.has_ledger:
         return Named.NOT_YET, "the next report sends it"
     return Named.NOT_REPORTED, "it was not reported, and no report says why"
+
+
+def _not_told_by_then(line: Circumstances) -> tuple[Named, str]:
+    if line.is_at_once:
+        return Named.UNBILLABLE, "it was not in Stripe yet when Stripe billed that time at once"
+    if not line.has_ledger:
+        return Named.NOT_REPORTED, "it is not in Stripe; the ledger, which was not asked, may say why"
+    return Named.LATE, "OpenMeter shows it, but it was not reported before the invoice was final"
 
 
 def _is_recent(pieces: list[SliceEvidence], now: int) -> bool:

@@ -59,8 +59,8 @@ def is_mendable(one: Reconciled) -> bool:
     return not one.unjudged and (bool(_to_adopt(one) or _to_doubt(one)) or _is_to_report(one))
 
 
-def advised(one: Reconciled) -> Iterator[str]:
-    """What a person has to decide or to do, with the exact command."""
+def advised(one: Reconciled, *, can_mend: bool) -> Iterator[str]:
+    """What a person has to decide or to do, with the exact command; `can_mend`: --apply is allowed."""
     customer, causes = one.customer_meter.customer, one.causes
     if one.needs_a_look and one.report.reason:
         yield redacted(one.report.reason)
@@ -77,7 +77,7 @@ def advised(one: Reconciled) -> Iterator[str]:
     if is_held_past or Cause.LATE in causes or Cause.UNBILLABLE in causes:
         what = "was held" if is_held_past else "is late or unbillable"
         yield f"no invoice takes what {what} any more: bill it by an invoice item"
-    if is_mendable(one):
+    if can_mend and is_mendable(one):
         yield f"to mend it: {advice.command('reconcile', customer, '--apply')}"
 
 

@@ -136,7 +136,7 @@ def _print(found: Comparison, done: Sequence[Mended], now: int) -> None:
         print_table(columns, [_row(one) for one in shown], right=["compared", "OpenMeter", "Stripe"])
         print_line()
     for one in found.meters:
-        _print_details(one)
+        _print_details(one, can_mend=found.can_mend)
     if found.lines:
         columns = ["invoice", "customer", "meter", "from", "to", "metered", "billed", "verdict"]
         print_table(columns, [_line_row(line) for line in found.lines], right=["metered", "billed"])
@@ -167,13 +167,13 @@ def _line_row(line: Line) -> list[str]:
     return [line.invoice, one.customer, one.meter, *edges, metered, to_wire(one.quantity), said]
 
 
-def _print_details(one: Reconciled) -> None:
+def _print_details(one: Reconciled, *, can_mend: bool) -> None:
     lines = [f"  {each}" for each in one.differences[:HOURS_SHOWN]]
     if len(one.differences) > HOURS_SHOWN:
         lines.append(f"  and {len(one.differences) - HOURS_SHOWN} more: see --json")
     lines += [f"  awaited: {_sent(send)}" for send in one.awaited]
     if not one.is_fine:
-        lines += [f"  {text}" for text in advised(one)]
+        lines += [f"  {text}" for text in advised(one, can_mend=can_mend)]
     if lines:
         print_line(f"{one.customer_meter.customer}, {_row(one)[1]}:")
         for line in lines:
@@ -232,7 +232,7 @@ def _document(found: Comparison, done: Sequence[Mended], now: int) -> dict[str, 
         "since": rfc3339(found.since),
         "judged_until": rfc3339(judged_until(now)),
         "is_exact": found.is_exact,
-        "customer_meters": [_meter_json(one) for one in found.meters],
+        "customer_meters": [_meter_json(one, can_mend=found.can_mend) for one in found.meters],
         "lines": [line.to_json() for line in found.lines],
         "not_compared": [{"what": what, "reason": why} for what, why in found.problems],
         "mended": [one.to_json() for one in done],
@@ -243,7 +243,7 @@ def _document(found: Comparison, done: Sequence[Mended], now: int) -> dict[str, 
     }
 
 
-def _meter_json(one: Reconciled) -> dict[str, Any]:
+def _meter_json(one: Reconciled, *, can_mend: bool) -> dict[str, Any]:
     meter = one.customer_meter.meter
     return {
         "stripe_customer": one.customer_meter.customer,
@@ -261,5 +261,5 @@ def _meter_json(one: Reconciled) -> dict[str, Any]:
             {"identifier": send.identifier, "value": to_wire(send.value), "timestamp": rfc3339(send.stamp)}
             for send in one.awaited
         ],
-        "advice": [] if one.is_fine else list(advised(one)),
+        "advice": [] if one.is_fine else list(advised(one, can_mend=can_mend)),
     }

@@ -12,7 +12,7 @@ from cli.evidence import LineEvidence, Named, SliceEvidence
 from cli.send_checks import CheckedSend
 from tests.layer.builders import NOON, D, send
 from usage_reporting.model import SendState, Target
-from usage_reporting.windows import HOUR
+from usage_reporting.windows import DAY, HOUR
 
 FINAL = Circumstances(now=NOON + 10 * HOUR, has_ledger=True, is_final=True, read_until=NOON + 10 * HOUR)
 OPEN = replace(FINAL, is_final=False)
@@ -52,6 +52,13 @@ def checked(state: SendState, value: str, at: int) -> CheckedSend:
 )
 def test_a_slice_of_a_final_line(one: SliceEvidence, expected: list[tuple[Named, str]]) -> None:
     assert named(one) == expected
+
+
+def test_what_is_older_than_stripe_takes_is_unbillable() -> None:
+    later = replace(OPEN, now=NOON + 34 * DAY, read_until=NOON + 34 * DAY)
+
+    assert named(piece("3", "2", "2"), later) == [(Named.UNBILLABLE, "1")]
+    assert named(piece("3", "2", "2"), replace(later, now=later.now - 1)) == [(Named.NOT_REPORTED, "1")]
 
 
 def test_what_was_refused_is_rejected() -> None:

@@ -502,6 +502,20 @@ def test_a_since(run: Run, stack: str, customer: str, since: str) -> None:
     assert run("reconcile", "--stack", stack, "--since", since).code == 0
 
 
+def test_an_item_that_lost_its_meters_name_is_not_all_exact(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    [item] = world.client.v1.subscriptions.list({"customer": customer}).data[0]["items"].data
+    world.client.v1.subscription_items.update(item.id, {"metadata": {"om_meter_id": ""}})
+
+    result = reconciled(run, stack)
+
+    assert result.code == 1
+    [left] = result.json["not_compared"]
+    assert left["what"] == item.id
+    assert "names no OpenMeter meter, though usage of this customer was sent" in left["reason"]
+
+
 def test_a_customer_of_whom_there_is_nothing(run: Run, world: World, stack: str) -> None:
     result = run("reconcile", "--stack", stack, "--customer", world.customer())
 
@@ -552,6 +566,7 @@ def test_in_shadow_both_sides_are_compared_and_nothing_is_mended(
 
     assert (found.code, only(found)["verdict"].partition(",")[0]) == (1, "SHORT by 1")
     assert "MODE is shadow" in found.err
+    assert all("--apply" not in text for text in only(found)["advice"])
     assert (refused.code, refused.out) == (2, "")
     assert "nothing to mend" in refused.err
     assert world.ledger() == []
