@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import command_of
+from cli.main import command as command_of
 from sandbox.cloud import LocalCloud
 from sandbox.stage import STACK, Stage
 from tests.transcript.__main__ import DOCUMENT, GETTING_HERE, PROJECT, play
