@@ -128,7 +128,8 @@ def test_a_wrong_world_is_shown_with_its_customer_its_seed_and_a_test(
     assert lines[-1].endswith("1 over, 0 under, 1 worlds wrong: WRONG")
 
 
-def test_json_is_one_object_of_worlds_that_were_played() -> None:
+def test_json_is_one_object_of_worlds_that_were_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.simulator.campaign.os.cpu_count", lambda: 1)
     result = simulate("--periods", "1", "--faults", "none", "--json")
 
     assert result.exit_code == 0

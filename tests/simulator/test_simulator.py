@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from sandbox.simulator.campaign import Worlds
+from sandbox.simulator.campaign import Worlds, campaign
 from sandbox.simulator.generate import ENDINGS, history_of
 from sandbox.simulator.history import Contract, Fault, History, Item, Usage
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
@@ -135,8 +135,11 @@ def test_worlds_hold_every_ending_and_every_fault() -> None:
     assert faults >= {kind for kind in KINDS if not kind.endswith(("usage", "final", "lag"))}
 
 
-def test_a_world_without_faults_is_played_in_another_process_alike() -> None:
-    assert Worlds(()).play("11").verdict == Worlds(()).play("11").verdict
+def test_worlds_without_faults_are_played_in_another_process_alike() -> None:
+    here, there = (campaign(7, 1, Worlds(()), processes=processes) for processes in (1, 2))
+
+    assert here == there
+    assert (here.worlds, here.wrong) == (1, [])
 
 
 def test_sleeping_takes_virtual_time_only() -> None:
