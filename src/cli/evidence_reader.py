@@ -205,6 +205,10 @@ class _Line:
         """Say how the quantity becomes the amount; a trial's charges nothing."""
         if self.pricing is None or self.line.billed.is_free(self.line.price):
             return
+        if self.pricing.currency != found.currency:
+            text = f"the line is billed in {found.currency.upper()}, another currency than that of its price"
+            found.differences.append(Difference(Named.CHARGED, text))
+            return
         units = found.billed
         is_packages = Named.DIVIDED in {one.name for one in found.differences}
         if is_packages:

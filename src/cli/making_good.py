@@ -13,7 +13,7 @@ from typing import Any
 
 from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.billing import Billing
-from usage_reporting.errors import UsageReportingError
+from usage_reporting.errors import RefusedError, UsageReportingError
 from usage_reporting.invoices import price_of_line
 from usage_reporting.package_lines import COUNTED_IN_PACKAGES
 from usage_reporting.pricing import Pricing, money
@@ -99,6 +99,9 @@ async def made_good(billing: Billing, invoice: Json, line: JudgedLine) -> tuple[
     owed = line.quantity + units
     try:
         pricing = await billing.pricing(line.price)
+        if pricing.currency != invoice["currency"]:
+            billed_in = str(invoice["currency"]).upper()
+            raise RefusedError(f"it is billed in {billed_in}, another currency than that of price {line.price}")
         amount = _charge(pricing, line, owed) - _charge(pricing, line, line.quantity)
     except UsageReportingError as error:
         return (_without_amount(invoice, line, units, error.reason),)

@@ -414,6 +414,27 @@ def test_late_after_finalization_words_an_invoice_item(
     assert f"stripe post /v1/invoiceitems -d customer={customer} -d amount=40 -d currency=usd" in text
 
 
+def test_money_in_another_currency_than_the_prices_is_left_to_a_person(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """A price may have amounts in several currencies; only its own are read."""
+    foreign(world, customer, "5", NOON + MINUTE)
+    world.travel(END + 2 * MINUTE)
+    world.tick("closing")
+    world.travel(FINAL)
+    invoice = _invoice(world, customer)
+    world.stripe.account.invoices.get(invoice.id).currency = "eur"
+
+    [line] = reconciled(run, stack).json["lines"]
+    explained = run("explain", invoice.id, "--stack", stack, "--json").json["invoices"][0]["lines"][0]
+
+    [made] = line["to_be_made"]
+    assert (made["amount"], made["currency"], made["api"]["params"]) == ("0", "eur", {})
+    assert "it is billed in EUR, another currency than that of price" in made["remarks"][0]
+    assert explained["reckoning"] is None
+    assert [note["name"] for note in explained["notes"]] == ["charged otherwise"]
+
+
 @pytest.mark.parametrize("is_paid", [False, True])
 def test_an_over_billed_invoice_words_a_credit_note(
     run: Run, world: World, stack: str, customer: str, is_paid: bool
