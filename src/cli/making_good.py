@@ -101,7 +101,9 @@ async def made_good(billing: Billing, invoice: Json, line: JudgedLine) -> tuple[
         pricing = await billing.pricing(line.price)
         if pricing.currency != invoice["currency"]:
             billed_in = str(invoice["currency"]).upper()
-            raise RefusedError(f"it is billed in {billed_in}, another currency than that of price {line.price}")
+            raise RefusedError(
+                f"it is billed in {billed_in}, another currency than that of price {line.price}"
+            )
         amount = _charge(pricing, line, owed) - _charge(pricing, line, line.quantity)
     except UsageReportingError as error:
         return (_without_amount(invoice, line, units, error.reason),)

@@ -191,6 +191,31 @@ def test_one_that_is_refused_is_not_judged_and_stops_no_other(world: World) -> N
     assert (found[bad].is_fine, found[good].is_fine) == (False, True)
 
 
+def test_what_stripe_holds_and_never_bills_is_unbillable(world: World) -> None:
+    """In classic billing mode, what was told at the old price is on no invoice."""
+    price, meter = world.metered_price()
+    subscription = world.subscription(price, billing_mode={"type": "classic"})
+    customer = str(subscription.customer)
+    world.use(customer, NOON + MINUTE, 5)
+    world.travel(NOON + HOUR + 15 * MINUTE)
+    world.tick()
+    recurring = {"interval": "month", "usage_type": "metered", "meter": meter}
+    product = world.client.v1.products.create({"name": "dearer"}).id
+    dearer = world.client.v1.prices.create(
+        {"currency": "usd", "unit_amount": 100, "product": product, "recurring": recurring}
+    )
+    items = [{"id": subscription["items"].data[0].id, "price": dearer.id}]
+    world.client.v1.subscriptions.update(subscription.id, {"items": items})
+    world.use(customer, NOON + 2 * HOUR, 3)
+    reported(world, NOON + 4 * HOUR)
+
+    one = only(world)
+
+    assert (one.finding, one.verdict) == (Finding.SHORT, "SHORT by 5")
+    assert causes(one) == {Cause.UNBILLABLE: 5}
+    assert "5 that Stripe holds and never bills" in str(one.differences[0])
+
+
 def test_an_entry_of_no_numbers_stops_no_other(world: World) -> None:
     bad, good = subscribed(world), str(world.subscription(world.metered_price("calls")[0]).customer)
     for customer in (bad, good):

@@ -32,16 +32,18 @@ class Difference:
     beyond_ledger: Decimal = ZERO
     """What Stripe holds and the ledger does not know of; negative: what the ledger says was sent and Stripe
     does not hold."""
+    dropped: Decimal = ZERO
+    """What Stripe holds and never bills, as the ledger counted it."""
 
     @property
     def units(self) -> Decimal:
-        """What Stripe lacks; negative when it holds more than OpenMeter."""
-        return self.metered - self.held
+        """What Stripe lacks, or never bills; negative when it holds more than OpenMeter."""
+        return self.metered - self.held + self.dropped
 
     @property
     def is_of_ledger_alone(self) -> bool:
         """Whether both sides agree, and only the ledger is wrong."""
-        return is_same(self.metered, self.held)
+        return is_same(self.metered, self.held) and not self.dropped
 
     def __str__(self) -> str:
         causes = [f"{to_wire(units)} {cause.value}" for cause, units in self.causes.items()]
@@ -49,6 +51,8 @@ class Difference:
             unknown = f"{to_wire(abs(self.beyond_ledger))} that the ledger does not know of"
             missing = f"{to_wire(abs(self.beyond_ledger))} in the ledger that Stripe does not hold"
             causes.append(unknown if self.beyond_ledger > 0 else missing)
+        if self.dropped:
+            causes.append(f"{to_wire(self.dropped)} that Stripe holds and never bills")
         said = f" ({', '.join(causes)})" if causes else ""
         return (
             f"{rfc3339(self.start)}: OpenMeter {to_wire(self.metered)}, Stripe {to_wire(self.held)}, "
@@ -64,6 +68,7 @@ class Difference:
             "stripe": to_wire(self.held),
             "causes": {cause.value: to_wire(units) for cause, units in self.causes.items()},
             "beyond_ledger": to_wire(self.beyond_ledger),
+            "dropped": to_wire(self.dropped),
         }
 
 
@@ -194,10 +199,21 @@ class Columns:
     def difference(self) -> Difference | None:
         """What differs, if anything does."""
         beyond = self._beyond_ledger() if self.is_ledger_kept else ZERO
-        noted = min(self.known.undelivered, ZERO)
-        if not beyond and (is_same(self.metered, self.held) or is_same(self.metered, self.held + noted)):
+        noted, dropped = min(self.known.undelivered, ZERO), self._dropped()
+        if not (beyond or dropped) and (
+            is_same(self.metered, self.held) or is_same(self.metered, self.held + noted)
+        ):
             return None
-        return Difference(self.start, self.end, self.metered, self.held, self._causes(), beyond)
+        causes = self._causes()
+        if dropped:
+            causes[Cause.UNBILLABLE] = causes.get(Cause.UNBILLABLE, ZERO) + dropped
+        return Difference(self.start, self.end, self.metered, self.held, causes, beyond, dropped)
+
+    def _dropped(self) -> Decimal:
+        """What the ledger counted as on no invoice, though Stripe holds it: a price that left its meter in
+        classic billing mode, or a subscription that was canceled without an invoice, bills it never."""
+        more = self.known.undelivered - max(self.metered - self.held, ZERO)
+        return ZERO if more < 0 or is_same(more, ZERO) else min(more, max(self.held, ZERO))
 
     def _beyond_ledger(self) -> Decimal:
         least, most = self.told
