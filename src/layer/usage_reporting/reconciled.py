@@ -199,7 +199,9 @@ class Columns:
     def difference(self) -> Difference | None:
         """What differs, if anything does."""
         beyond = self._beyond_ledger() if self.is_ledger_kept else ZERO
-        noted, dropped = min(self.known.undelivered, ZERO), self._dropped()
+        noted = min(self.known.undelivered, ZERO)
+        # Where an entry is gone, what it had told is counted as late, though Stripe bills it.
+        dropped = ZERO if beyond else self._dropped()
         if not (beyond or dropped) and (
             is_same(self.metered, self.held) or is_same(self.metered, self.held + noted)
         ):
