@@ -11,6 +11,7 @@ from typing import Any
 from cli.differences import Circumstances, of_line, of_slice
 from cli.errors import WrongUseError
 from cli.evidence import Difference, InvoiceEvidence, LineEvidence, Named, SliceEvidence, of_state
+from cli.output import plain
 from cli.pricing_words import pricing_words, reckoning
 from cli.send_checks import CheckedSend, EntryCheck, check_entry
 from cli.wiring import Operator
@@ -242,7 +243,7 @@ class _Line:
             stripe_meter=meter,
             event_name=mapped.event_name if mapped else "",
             openmeter_meter=line.meter,
-            subject=line.subject,
+            subject=plain(line.subject),
             start=billed.start,
             end=billed.end,
             billed=billed.quantity,
@@ -438,7 +439,7 @@ def _of_invoice(found: Json, status: str, now: int) -> InvoiceEvidence:
         number=str(found.get("number") or ""),
         status=status,
         customer=customer_of(found),
-        customer_name=str(found.get("customer_name") or ""),
+        customer_name=plain(str(found.get("customer_name") or "")),
         currency=str(found.get("currency") or ""),
         total=Decimal(found.get("total") or 0),
         created=int(found.get("created") or 0),

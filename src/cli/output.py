@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,6 +35,15 @@ def is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
+# Line breaks, and what turns the direction of writing around, among them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+
+
+def plain(text: str) -> str:
+    """A name from Stripe or OpenMeter on one line: it must not move the cursor, or pass for another line."""
+    return _CONTROL.sub(" ", text)
+
+
 def print_line(text: str = "") -> None:
     """One line of the result, as it is."""
     typer.echo(text)
@@ -55,7 +65,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     # As wide as it needs to be: an id or a link that is cut in two can be neither copied nor clicked.
     console = Console(width=_WIDE, markup=False, highlight=False, emoji=False)
     with console.capture() as printed:

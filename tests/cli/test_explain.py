@@ -475,6 +475,22 @@ def test_wrong_ids(run: Run, stack: str, what: str, says: str) -> None:
     assert len(result.err.splitlines()) == 1
 
 
+def test_a_name_moves_no_cursor_and_passes_for_no_line(
+    world: World, run: Run, stack: str, tmp_path: Path
+) -> None:
+    customer = world.customer(name="Ada\x1b[2J\r\nexplained: <b>all</b>\u202e")
+    subscription, _ = subscribed(world, customer=customer)
+    world.travel(START + 2 * HOUR)
+    world.tick()
+    page = tmp_path / "page.html"
+
+    result = run("explain", subscription, "--stack", stack, "--html", str(page))
+
+    assert f"of {customer} (Ada [2J explained: <b>all</b> )" in result.out
+    for text in (result.out, page.read_text(encoding="utf-8")):
+        assert not {"\x1b", "\r", "\u202e"} & set(text)
+
+
 def test_an_invoice_without_metered_lines(world: World, run: Run, stack: str) -> None:
     price = world.client.v1.prices.create(
         {
