@@ -22,6 +22,7 @@ from usage_reporting.heads import Options
 from usage_reporting.ledger import Entry, Head
 from usage_reporting.model import CustomerMeter, Report, Send, SendState, Status, Target
 from usage_reporting.reconciled import Difference, Reconciled
+from usage_reporting.reconciliation import judged_until
 from usage_reporting.settlement import SUMMARIES_SURE
 from usage_reporting.stripe_api import redacted
 from usage_reporting.verdict import Cause
@@ -133,6 +134,9 @@ async def _prepared(parts: Operator, one: Reconciled, mended: Mended) -> bool:
                 "than a day ago; its summaries may be late, so nothing is done before they are sure"
             )
             return False
+        if await _is_newest_gone(parts, one, foreign):
+            await _hold(parts, one, mended)
+            return False
         await _adopt(parts, one, mended)
     elif missing:
         await _doubt(parts, one, missing, mended)
@@ -186,6 +190,28 @@ async def _is_surely_missing(parts: Operator, one: Reconciled, missing: Sequence
         if _is_in(send, missing)
     ]
     return all(send.told_at < before for send in sends)
+
+
+async def _is_newest_gone(parts: Operator, one: Reconciled, foreign: Sequence[Difference]) -> bool:
+    """Whether an entry is gone that told Stripe of the last hour, which its summaries may not show yet."""
+    if one.customer_meter.target is not Target.MIRROR:
+        return False  # the total is told again, and takes the place of what was told before
+    today = days_between(judged_until(parts.clock()), parts.clock())
+    entries = await _entries(parts, one, foreign)
+    return any(entry.sk in today and not entry.version for entry in entries)
+
+
+async def _hold(parts: Operator, one: Reconciled, mended: Mended) -> None:
+    """Keep everybody from sending, ticks too, until the ledger is rebuilt. Raises LostRaceError."""
+    head = (await parts.ledger.heads([one.customer_meter.pk])).get(one.customer_meter.pk)
+    if head is not None and head.table:
+        await parts.ledger.write_head(replace(head, table=""), parts.clock())
+        mended.acts.append("held, so that nothing is sent twice")
+    mended.error = (
+        "the ledger's entry of today is gone, and Stripe's summaries may not show yet what was sent of it in "
+        "the last hour; nothing of this customer is sent before the ledger is rebuilt: when an hour is over, "
+        f"run {advice.adopt(one.customer_meter.customer)}"
+    )
 
 
 async def _adopt(parts: Operator, one: Reconciled, mended: Mended) -> None:

@@ -202,6 +202,7 @@ def test_what_stripe_discarded_without_a_word(run: Run, world: World, stack: str
 def test_a_lost_entry_of_the_ledger(
     run: Run, world: World, stack: str, customer: str, used_since: int
 ) -> None:
+    world.travel(NOON + DAY)
     forget(world, customer, day_of(NOON))
     if used_since:
         world.use(customer, NOON + 7 * MINUTE, used_since)
@@ -216,6 +217,31 @@ def test_a_lost_entry_of_the_ledger(
     assert mended.code == 0, mended.out
     assert mended.json["mended"][0]["done"][0] == "the ledger was rebuilt from what Stripe holds"
     assert world.held(customer, NOON, LATER) == 13 + used_since, "nothing twice"
+
+
+def test_a_lost_entry_of_today_holds_what_its_summaries_may_not_show(
+    run: Run, world: World, stack: str, customer: str
+) -> None:
+    """4 units were sent just now, which neither the ledger nor Stripe's summary tells of."""
+    world.stripe.change_settings(aggregation_delay=50 * MINUTE)
+    world.use(customer, LATER + MINUTE, 4)
+    world.travel(LATER + 15 * MINUTE)
+    run("report", "--stack", stack, "--customer", customer)
+    forget(world, customer, day_of(NOON))
+
+    first, again = reconciled(run, stack, "--apply"), reconciled(run, stack, "--apply")
+    world.travel(LATER + HOUR + 2 * MINUTE)
+    world.tick()
+    world.travel(LATER + 2 * HOUR)
+
+    [left] = first.json["mended"]
+    assert (first.code, left["done"], again.code) == (1, ["held, so that nothing is sent twice"], 1)
+    assert "when an hour is over" in left["error"]
+    assert only(again)["status"] == "held"
+    assert run("adopt", "--stack", stack, "--customer", customer, "--yes").code == 0
+    world.tick()
+    assert world.held(customer, NOON, LATER + HOUR) == 17, "nothing twice"
+    assert reconciled(run, stack).code == 0
 
 
 def test_a_lost_entry_from_before_the_asked_time_is_not_billed_twice(

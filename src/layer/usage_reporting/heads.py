@@ -74,6 +74,11 @@ class Heads:
         table = await self.ledger.created_at()
         if stored is None:
             return await self._at_first_sight(customer_meter, table, options)
+        if not stored.table:
+            raise HeldError(
+                "an entry of its ledger is gone, and with it what was sent last; when an hour is over, run "
+                f"{advice.adopt(customer_meter.customer)} to rebuild it from Stripe"
+            )
         if stored.table != table:
             raise HeldError(
                 "the ledger is in another table than it was written in (a restored copy?); "

@@ -142,7 +142,7 @@ class Head:
     subject: str
     openmeter_meter: str
     table: str
-    """Creation time of the table in which it was written."""
+    """Creation time of the table in which it was written; empty: an entry is gone, so that it is held."""
     bounds: frozenset[int] = frozenset()
     spans: tuple[Span, ...] = ()
     seen_at: int = 0
