@@ -216,6 +216,39 @@ def test_what_stripe_holds_and_never_bills_is_unbillable(world: World) -> None:
     assert "5 that Stripe holds and never bills" in str(one.differences[0])
 
 
+def test_what_a_lost_entry_had_told_is_billed_though_it_is_counted_as_late(world: World) -> None:
+    customer = subscribed(world)
+    end = ODD + 31 * DAY
+    world.use(customer, end - MINUTE, 2)
+    world.travel(end + 10 * MINUTE)
+    world.tick("closing")
+    world.travel(end + 2 * HOUR)
+    for item in world.ledger():
+        if "sends" in item:
+            world.dynamodb.delete_item(TableName="ledger", Key={"pk": item["pk"], "sk": item["sk"]})
+    reported(world, end + 3 * HOUR)
+
+    one = only(world)
+
+    assert (one.finding, one.beyond_ledger) == (Finding.EXACT, True)
+
+
+def test_a_subject_that_is_billed_to_another_is_held_in_a_dry_run_too(world: World) -> None:
+    world.settings["subject_metadata_key"] = "tenant"
+    price = world.metered_price()[0]
+    first = world.customer(metadata={"tenant": "t-1"})
+    world.subscription(price, first)
+    world.use("t-1", NOON + MINUTE, 3)
+    reported(world, NOON + 2 * HOUR)
+    second = world.customer(metadata={"tenant": "t-1"})
+    world.subscription(price, second)
+
+    found = {one.customer_meter.customer: one.report for one in reconcile(world)}
+
+    assert (found[first].status, found[second].status) == (Status.UNCHANGED, Status.HELD)
+    assert f"is billed to customer {first} already" in found[second].reason
+
+
 def test_an_entry_of_no_numbers_stops_no_other(world: World) -> None:
     bad, good = subscribed(world), str(world.subscription(world.metered_price("calls")[0]).customer)
     for customer in (bad, good):

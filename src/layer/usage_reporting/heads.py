@@ -150,8 +150,12 @@ class Heads:
     async def _claim(
         self, customer_meter: CustomerMeter, head: Head, spans: Sequence[Span], options: Options
     ) -> None:
-        if self.subjects is not None and not options.dry_run:
+        if self.subjects is None:
+            return
+        if not options.dry_run:
             await self.subjects.claim(customer_meter.customer, head, spans, accepted=options.accept)
+        elif not options.accept:
+            await self.subjects.check(customer_meter.customer, head, spans)
 
     async def _check_pinned(self, customer_meter: CustomerMeter, head: Head) -> None:
         """Hold a customer meter whose subject or OpenMeter meter is another than the ledger's."""
