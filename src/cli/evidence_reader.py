@@ -18,8 +18,9 @@ from cli.wiring import Operator
 from usage_reporting.amounts import ZERO, round_units, round_whole
 from usage_reporting.config import Mode
 from usage_reporting.customer_meters import is_metered, meter_id_of
-from usage_reporting.errors import AskAgainError, RefusedError, UsageReportingError
+from usage_reporting.errors import AskAgainError, HeldError, RefusedError, UsageReportingError
 from usage_reporting.final_invoices import billed_lines, customer_of, is_final, lines_so_far
+from usage_reporting.heads import Options
 from usage_reporting.hour_comparison import HourComparer, HourComparison
 from usage_reporting.invoices import price_of_line
 from usage_reporting.judging import Judge, late_by_now
@@ -93,9 +94,23 @@ class EvidenceReader:
             )
         entries = await self.judge.read(lines, mode) if self.has_ledger else {}
         compared = await self._compared(lines, mode)
+        held = await self._held(found, lines) if is_open and self.has_ledger else {}
         for line in lines:
-            evidence.lines.append(await _Line(self, line, found, compared.get(line.pk), entries).read())
+            one = _Line(self, line, found, compared.get(line.pk), entries, held.get(line.pk, ""))
+            evidence.lines.append(await one.read())
         return evidence
+
+    async def _held(self, found: Json, lines: Sequence[MeteredLine]) -> dict[str, str]:
+        """Why the next report sends nothing, by ledger key: the lines are read as the ledger names them, but
+        Stripe may name another meter or subject by now."""
+        heads = {line.pk: line.head for line in lines}
+        held = {}
+        for one in await self.parts.billing.billed_on(found):
+            try:
+                await self.parts.reporter.heads.checked(one, heads.get(one.pk), Options(dry_run=True))
+            except (HeldError, RefusedError) as error:
+                held[one.pk] = error.reason
+        return held
 
     async def preview(self, subscription: Json) -> InvoiceEvidence | None:
         """The evidence for the running period; None where nothing of it is billed by usage.
@@ -172,6 +187,8 @@ class _Line:
     invoice: Json
     compared: HourComparison | None
     entries: Mapping[Key, Entry]
+    held_back: str = ""
+    """Why the next report sends nothing of it, if it is not the usage."""
     checks: dict[Key, EntryCheck] = field(default_factory=dict)
     pricing: Pricing | None = None
 
@@ -278,7 +295,7 @@ class _Line:
             is_at_once=billed.is_at_once,
             read_until=settled_until(now),
             would_send=frozenset(send.slice_start for send in report.sent) if report else frozenset(),
-            held_back=report.reason if report is not None and is_kept_back else "",
+            held_back=self.held_back or (report.reason if report is not None and is_kept_back else ""),
             missing={
                 gone.slice_start: gone.count for check in self.checks.values() for gone in check.missing
             },

@@ -475,6 +475,21 @@ def test_wrong_ids(run: Run, stack: str, what: str, says: str) -> None:
     assert len(result.err.splitlines()) == 1
 
 
+def test_what_another_mapping_holds_is_not_promised(world: World, run: Run, stack: str) -> None:
+    subscription, customer = subscribed(world)
+    world.travel(START + 2 * HOUR)
+    world.tick()
+    [item] = world.client.v1.subscriptions.retrieve(subscription)["items"].data
+    world.client.v1.subscription_items.update(item.id, {"metadata": {"om_meter_id": "m2"}})
+    world.use(customer, START + 2 * MINUTE, 2)
+
+    [line] = explained(run, subscription, "--stack", stack, code=1)
+
+    [difference] = line["differences"]
+    assert (difference["name"], difference["units"]) == ("held", "2")
+    assert "the OpenMeter meter is now 'm2'" in difference["text"]
+
+
 def test_a_name_moves_no_cursor_and_passes_for_no_line(
     world: World, run: Run, stack: str, tmp_path: Path
 ) -> None:
