@@ -150,6 +150,20 @@ def test_the_plan_is_what_the_report_then_sends(run: Run, world: World, stack: s
     assert {row["bills_now"] for row in after["periods"]} == {row["will_bill"] for row in planned["periods"]}
 
 
+def test_what_it_is_too_early_to_stamp_is_not_left_out(run: Run, world: World, stack: str) -> None:
+    world.travel(NOON + 15 * MINUTE + 17)
+    customer = subscribed(world, "per unit")
+    world.use(customer, NOON + 15 * MINUTE + 20, 30)
+    world.travel(NOON + 17 * MINUTE + 30)
+
+    early = run("plan", "--stack", stack).out
+    assert early.startswith("A report would change nothing now: ")
+    world.travel(NOON + 18 * MINUTE)
+
+    row = period_of(run("plan", "--stack", stack, "--json").json, customer, "running")
+    assert (row["units_measured"], row["units_sent"], row["units_left_out"]) == ("30", "30", "0")
+
+
 def test_the_biggest_movers_come_first(run: Run, world: World, stack: str) -> None:
     small, big = subscribed(world, "per unit"), subscribed(world, "graduated")
     world.use(small, NOON + MINUTE, 30)

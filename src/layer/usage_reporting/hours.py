@@ -320,7 +320,11 @@ class Case:
             for send in entry.sends.values()
             if send.counts and span.holds(send.stamp) and send.stamp >= since
         ]
-        inside = [reading for reading in self.readings if is_stamped_in(reading.piece, span)]
+        inside = [
+            reading
+            for reading in self.readings
+            if reading.stamp is not None and is_stamped_in(reading.piece, span)
+        ]
         metered = sum((_share(reading, span, told) for reading in inside), ZERO)
         # An open hour that was read further just now is not read again: what was told of it stands.
         unread = [send for send in told if not any(holds(reading.piece, send) for reading in inside)]
