@@ -10,7 +10,7 @@ from cli.evidence import Difference, LineEvidence, Named, SliceEvidence, changed
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.pricing import Pricing
 from usage_reporting.settlement import SUMMARIES_LAG
-from usage_reporting.verdict import Finding, compared
+from usage_reporting.verdict import Finding, compared, shared_out
 from usage_reporting.windows import OLDEST_SLICE, rfc3339
 
 
@@ -166,19 +166,16 @@ def _openmeter_against(piece: SliceEvidence, told: Decimal, line: Circumstances)
             piece.start,
         )
         return
-    for name, units, text in (
+    reported = (
         # What was held until its invoice was final is counted as late, too.
-        (Named.HELD, piece.braked, line.held_back or "the brake held it"),
-        (Named.UNBILLABLE if line.is_at_once else Named.LATE, piece.undelivered, _COUNTED),
-        (Named.REJECTED, piece.rejected, "Stripe refused it"),
-    ):
-        part = min(max(units, ZERO), rest)
-        if part:
-            rest -= part
-            yield Difference(name, f"{to_wire(part)} units of {_name(piece)}: {text}", part, piece.start)
-    if not is_same(rest, ZERO):
-        name, text = _not_told(piece, line)
-        yield Difference(name, f"{to_wire(rest)} units of {_name(piece)}: {text}", rest, piece.start)
+        ((Named.HELD, line.held_back or "the brake held it"), piece.braked),
+        ((Named.UNBILLABLE if line.is_at_once else Named.LATE, _COUNTED), piece.undelivered),
+        ((Named.REJECTED, "Stripe refused it"), piece.rejected),
+        (_not_told(piece, line), rest),
+    )
+    for (name, text), units in shared_out(rest, reported):
+        if not is_same(units, ZERO):
+            yield Difference(name, f"{to_wire(units)} units of {_name(piece)}: {text}", units, piece.start)
 
 
 _COUNTED = "OpenMeter showed it when no invoice took it any more; it is counted in the ledger"

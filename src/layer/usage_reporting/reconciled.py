@@ -10,7 +10,7 @@ from typing import Any
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.ledger import Head
 from usage_reporting.model import CustomerMeter, Report, Send, Span, SpanState, Status
-from usage_reporting.verdict import Cause, Finding, Known
+from usage_reporting.verdict import Cause, Finding, Known, shared_out
 from usage_reporting.windows import rfc3339
 
 _LEFT = frozenset({SpanState.BILLED, SpanState.DROPPED})
@@ -243,11 +243,7 @@ class Columns:
         else:
             rest = -rest
             shares = [(Cause.OTHER_WRITER, self.held - self.told[1]), (Cause.DECREASE, rest)]
-        found = {}
-        for cause, units in shares:
-            found[cause] = min(max(units, ZERO), rest)
-            rest -= found[cause]
-        return {cause: units for cause, units in found.items() if not is_same(units, ZERO)}
+        return {cause: units for cause, units in shared_out(rest, shares) if not is_same(units, ZERO)}
 
     @property
     def _is_left(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -270,15 +270,22 @@ def causes_of(metered: Decimal, quantity: Decimal, known: Known) -> dict[Cause, 
         found = {Cause.OTHER_WRITER: theirs, Cause.DECREASE: fallen}
     elif finding is Finding.SHORT:
         rest = metered - quantity
-        for cause, units in (
+        shares = (
             # What was held until its invoice was final is counted as late, too.
             (Cause.HELD, known.braked),
             (Cause.LATE, known.undelivered),
             (Cause.NOT_BILLED, known.sent - quantity),
             (Cause.UNKNOWN, known.unknown),
             (Cause.REJECTED, known.rejected),
-        ):
-            found[cause] = min(max(units, ZERO), rest)
-            rest -= found[cause]
-        found[Cause.NOT_REPORTED] = rest
+            (Cause.NOT_REPORTED, rest),
+        )
+        found = dict(shared_out(rest, shares))
     return {cause: units for cause, units in found.items() if units > Decimal("1e-6")}
+
+
+def shared_out[T](rest: Decimal, shares: Iterable[tuple[T, Decimal]]) -> Iterator[tuple[T, Decimal]]:
+    """Each share as far as the rest goes, in their order, in units; one below zero is nothing."""
+    for what, units in shares:
+        part = min(max(units, ZERO), rest)
+        rest -= part
+        yield what, part
