@@ -98,27 +98,29 @@ class DeadLetters:
 
     def move(self, ids: Collection[str]) -> Iterator[tuple[str, str]]:
         """Send these to the page queue again and take them off here; the id, and why that failed."""
-        left = set(ids)
+        left, seen = set(ids), set[str]()
         handles: list[str] = []
         idle = 0
+        missing = "it is gone, or somebody else looks at it; look again in two minutes"
         try:
             while left and idle < IDLE_ROUNDS and (received := self._receive()):
+                # Others may lie before those that are wanted: only what came already is no news.
+                idle = 0 if {one.id for one in received} - seen else idle + 1
+                seen |= {one.id for one in received}
                 wanted = [one for one in received if one.id in left]
                 handles += [one.handle for one in received if one.id not in left]
-                idle = 0 if wanted else idle + 1
                 for one in wanted:
                     left.discard(one.id)
                     problem = self._move(one)
                     if problem:
                         handles.append(one.handle)
                     yield one.id, problem
+        except (ClientError, BotoCoreError) as error:
+            missing = explain(error)[0]  # what was moved before is told all the same
         finally:
             self._put_back(handles)
         for id_ in sorted(left):
-            yield (
-                id_,
-                "it is gone, or somebody else looks at it; look again in two minutes",
-            )
+            yield id_, missing
 
     def _move(self, one: DeadLetter) -> str:
         """Why a message could not be moved, or an empty text."""
@@ -181,9 +183,12 @@ def reasons(logs: Any, group: str, letters: Sequence[DeadLetter]) -> dict[str, s
 def _content(body: str) -> dict[str, Any]:
     """What a message is about."""
     try:
-        message = read_message(body)
-    except BadRequestError:
-        return {"kind": UNREADABLE}
+        return _named(read_message(body))
+    except (BadRequestError, OverflowError, TypeError, ValueError):
+        return {"kind": UNREADABLE}  # of the right form, perhaps, but of no time or name that there is
+
+
+def _named(message: Sequence[CustomerMeter] | Cursor | DailyCursor | Finalized) -> dict[str, Any]:
     if isinstance(message, Cursor):
         return {"kind": "listing", "about": [f"{message.scope.value}: {message.part.value}"]}
     if isinstance(message, DailyCursor):

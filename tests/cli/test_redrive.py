@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import boto3
@@ -228,12 +229,13 @@ def test_a_crash_between_sending_and_deleting_leaves_it_on_both_and_bills_once(
     assert world.held(page[0], NOON, NOON + HOUR) == 5
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, operation: str, code: str) -> None:
-    """Let AWS refuse one operation, whoever calls it."""
+def refuse(monkeypatch: pytest.MonkeyPatch, operation: str, code: str, *, after: int = 0) -> None:
+    """Let AWS refuse one operation, whoever calls it; the first `after` calls are answered."""
     made = BaseClient._make_api_call  # type: ignore[attr-defined]
+    calls = count(1)
 
     def call(self: BaseClient, name: str, parameters: dict[str, Any]) -> Any:
-        if name == operation:
+        if name == operation and next(calls) > after:
             raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
         return made(self, name, parameters)
 
@@ -288,3 +290,51 @@ def test_without_the_log_the_reason_is_not_known_and_all_else_is(
     assert result.code == 0
     assert "why they failed is not known" in result.err
     assert "not known" in result.out
+
+
+def test_one_of_many_is_found_wherever_it_lies(
+    run: Run, world: World, dead: str, page: tuple[str, str]
+) -> None:
+    [body] = set(taken(world, dead))
+    last = [put(world, dead, body) for _ in range(57)][-1]
+
+    result = run("redrive", "--stack", STACK, "--message", last, "--yes")
+
+    assert result.code == 0, result.out
+    assert "sent again: 1, not moved: 0, left: 56" in result.out
+    assert visible(world, dead) == 56
+    assert visible(world, world.queue_url) == 1
+
+
+NO_DAY = {"day": 10**30, "part": "drafts", "after": "", "done": "", "sums": {}}
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, json.dumps({"reconcile": NO_DAY})])
+def test_an_odd_message_hides_no_other(
+    run: Run, world: World, dead: str, page: tuple[str, str], body: str
+) -> None:
+    odd = put(world, dead, body)
+
+    result = run("redrive", "--stack", STACK, "--all", "--yes")
+
+    assert result.code == 1
+    assert f"not moved: {odd}: it is no page of ours" in result.out
+    assert "sent again: 1, not moved: 1, left: 1" in result.out
+    assert visible(world, dead) == 1
+
+
+def test_what_was_moved_is_told_when_the_queue_gives_no_more(
+    run: Run, world: World, dead: str, page: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [body] = set(taken(world, dead))
+    for _ in range(15):
+        put(world, dead, body)
+    # Two looks find fifteen, a third finds the queue empty; then ten are moved.
+    refuse(monkeypatch, "ReceiveMessage", "ServiceUnavailable", after=4)
+
+    result = run("redrive", "--stack", STACK, "--all", "--yes")
+
+    assert result.code == 1
+    assert "sent again: 10, not moved: 5, left: 5" in result.out
+    assert result.out.count("AWS refused ReceiveMessage") == 5
+    assert (visible(world, dead), visible(world, world.queue_url)) == (5, 10)
