@@ -182,6 +182,81 @@ def test_a_customer_with_two_subscriptions_is_counted_once(
     assert "1 customer meter compared (1 EXACT)" in told(topic)[0][1]
 
 
+def run_out(world: World) -> int:
+    """Reconcile in functions that have time for one step each; how many there were."""
+    made = world.container()
+    answers = [tick(made, {"scope": "reconcile"}, Context())]
+    while messages := world.sqs.receive_message(QueueUrl=world.queue_url).get("Messages"):
+        records = {"Records": [{"messageId": "1", "body": messages[0]["Body"]}]}
+        answers.append(work_off(made, records, Context()))
+        assert not answers[-1]["batchItemFailures"]
+        world.sqs.delete_message(QueueUrl=world.queue_url, ReceiptHandle=messages[0]["ReceiptHandle"])
+        assert len(answers) < 50
+    return len(answers)
+
+
+def test_customers_with_two_subscriptions_are_not_lost_when_time_runs_out(world: World, topic: str) -> None:
+    customers = subscribed(world, 4)
+    price = world.client.v1.prices.list({"limit": 1}).data[0].id
+    for customer in customers:
+        world.subscription(price, customer)
+    world.tick()
+    world.travel(MORNING)
+
+    run_out(world)
+
+    assert "4 customer meters compared (4 EXACT)" in told(topic)[0][1]
+
+
+def test_time_runs_out_also_over_lists_of_which_nothing_is_compared(
+    world: World, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of subscriptions without a metered price, a list alone may take longer than a worker has."""
+    world.clock.set(START - DAY)
+    product = world.client.v1.products.create({"name": "flat"}).id
+    recurring = {"interval": "month"}
+    flat = {"currency": "usd", "product": product, "recurring": recurring, "unit_amount": 500}
+    price = str(world.client.v1.prices.create(flat).id)
+    for _ in range(5):
+        world.client.v1.subscriptions.create(
+            {
+                "customer": world.customer(),
+                "items": [{"price": price}],
+                "collection_method": "send_invoice",
+                "days_until_due": 30,
+            }
+        )
+    subscribed(world)
+    world.travel(MORNING)
+    monkeypatch.setattr("usage_reporting.stripe_api.PAGE_SIZE", 1)
+
+    assert run_out(world) > 5
+
+    assert "1 customer meter compared (1 EXACT)" in told(topic)[0][1]
+
+
+def test_an_account_with_nothing_in_it(world: World, topic: str) -> None:
+    world.travel(MORNING)
+
+    assert run_out(world) <= 3
+
+    assert (
+        "0 invoices became final with 0 metered lines; 0 customer meters compared; 0 held"
+        in told(topic)[0][1]
+    )
+
+
+def test_the_largest_cursor_fits_into_a_message_of_the_queue() -> None:
+    sums = DailySums(money=dict.fromkeys((f"c{number}" for number in range(100)), 10**12))
+    for number in range(20_000):
+        sums.name("\N{GRINNING FACE}" * 1_000)
+        sums.see([f"acct_1234567890abcdef|live|cus_{number:032}|" + "m" * 64 + "|mtr_" + "x" * 60])
+    cursor = DailyCursor(last_day(MORNING), after="i" * 255, done="x" * 300, sums=sums)
+
+    assert len(json.dumps(daily_message(cursor))) < 256 * 1024
+    assert read_message(json.dumps(daily_message(cursor))) == cursor
+
+
 def test_a_draft_of_a_canceled_subscription_is_compared(world: World, topic: str) -> None:
     [customer] = subscribed(world)
     world.travel(MORNING - 30 * MINUTE)

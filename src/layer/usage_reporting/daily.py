@@ -69,6 +69,15 @@ class SnsTopic:
             raise AskAgainError(f"the topic of the daily line takes no message: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be compared of a list page."""
+
+    now: list[CustomerMeter]
+    several: set[str]
+    """Ledger keys of those that another list page may show as well."""
+
+
 @dataclass(slots=True)
 class Daily:
     """Reconciles a day, chunk by chunk."""
@@ -103,13 +112,17 @@ class Daily:
         async with aclosing(self._listings(start)) as listings:
             async for listing in listings:
                 wanted = await self._wanted(here, listing.customer_meters)
-                for page in batched(wanted, self._at_once(budget), strict=False):
+                for page in batched(wanted.now, self._at_once(budget), strict=False):
                     for one in await self.reconciler.compare(page, here.day, here.day + DAY):
                         _take(here.sums, one)
+                    here.sums.see(one.pk for one in page if one.pk in wanted.several)
                     here = replace(here, done=page[-1].pk)
                     if budget.is_over:
                         return here
                 here = replace(here, after=listing.cursor, done="")
+                # A list may go on for long with nobody on it to compare; an empty page is its last.
+                if budget.is_over and listing.cursor:
+                    return here
         return None
 
     def _listings(self, start: DailyCursor) -> AsyncGenerator[Listing]:
@@ -117,21 +130,27 @@ class Daily:
             return self.billing.drafts(start.after)
         return self.billing.subscriptions({}, start.after)
 
-    async def _wanted(self, here: DailyCursor, found: Sequence[CustomerMeter]) -> list[CustomerMeter]:
+    async def _wanted(self, here: DailyCursor, found: Sequence[CustomerMeter]) -> _Wanted:
         """Those of a list page that are still to be compared, in the order of their ledger keys."""
         heads = await self.ledger.heads([one.pk for one in found])
-        left = sorted((one for one in found if one.pk > here.done), key=lambda one: one.pk)
-        return [one for one in left if self._is_first(here, one, heads.get(one.pk))]
+        wanted = _Wanted([], set())
+        for one in sorted(found, key=lambda one: one.pk):
+            live = self._live(one, heads.get(one.pk))
+            if one.pk <= here.done or (here.part is DailyPart.DRAFTS and live):
+                continue
+            if len(live) > 1:
+                if one.pk in here.sums.seen:
+                    continue
+                wanted.several.add(one.pk)
+            wanted.now.append(one)
+        return wanted
 
-    def _is_first(self, here: DailyCursor, one: CustomerMeter, head: Head | None) -> bool:
-        """Whether no other list, and no other page, has shown the customer meter before."""
+    def _live(self, one: CustomerMeter, head: Head | None) -> set[str]:
+        """The subscriptions that bill a customer meter now; each is on a list page, which may be another."""
         now = self.clock()
         spans = known_spans(one, head, now) if head else one.spans
         goes_on = {SpanState.CURRENT, SpanState.FREE}
-        live = {span.subscription for span in spans if span.state in goes_on and span.end > now}
-        if here.part is DailyPart.DRAFTS and live:
-            return False
-        return len(live) < 2 or not here.sums.is_seen(one.pk)
+        return {span.subscription for span in spans if span.state in goes_on and span.end > now}
 
     async def _judge(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
         """Judge afresh what became final on the day; where to go on if time ran out."""

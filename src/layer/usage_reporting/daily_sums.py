@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from usage_reporting.pricing import money
@@ -52,13 +53,9 @@ class DailySums:
         else:
             self.unnamed += 1
 
-    def is_seen(self, pk: str) -> bool:
-        """Whether a ledger key came before; it has from now on."""
-        if pk in self.seen:
-            return True
-        if len(self.seen) < MOST_SEEN:
-            self.seen.append(pk)
-        return False
+    def see(self, pks: Iterable[str]) -> None:
+        """Remember customer meters that were compared and that another list page may show."""
+        self.seen.extend(islice(pks, MOST_SEEN - len(self.seen)))
 
     def line(self, day: int, stack: str) -> str:
         """The one line of a day, `day` being its start in UTC seconds."""
