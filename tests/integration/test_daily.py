@@ -304,6 +304,23 @@ def test_a_stripe_that_gives_no_answer_is_asked_again(world: World, topic: str) 
     assert told(topic) == []
 
 
+def test_a_topic_that_takes_nothing_keeps_no_alarm_from_going_off(
+    world: World, topic: str, counted: dict[str, float]
+) -> None:
+    [customer] = subscribed(world)
+    foreign(world, customer, "7")
+    world.travel(MORNING)
+    world.settings["reconcile_topic"] = topic.replace("alarms", "gone")
+
+    with pytest.raises(AskAgainError, match="takes no message"):
+        tick(world.container(), {"scope": "reconcile"}, None)
+    assert (counted["ReconciledDrift"], counted["ReconciledDiffering"]) == (1, 1)
+
+    world.settings["reconcile_topic"] = topic
+    reconcile(world)
+    assert len(told(topic)) == 1
+
+
 def test_its_calls_are_those_that_the_document_tells(world: World, topic: str) -> None:
     subscribed(world, 5)
     world.travel(MORNING)

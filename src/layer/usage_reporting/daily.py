@@ -187,15 +187,16 @@ class Daily:
     async def _tell(self, day: int, sums: DailySums) -> None:
         """The line in the log and to the topic, and the metrics; once a day, whoever comes first."""
         line = sums.line(day, telemetry.SERVICE)
+        differing = len(sums.named) + sums.unnamed
         logger.info("%s", line)
+        # First, so that a topic that takes nothing never keeps an alarm from going off.
+        telemetry.count("ReconciledExact", sums.customer_meters.get(Finding.EXACT.value, 0))
+        telemetry.count("ReconciledDiffering", differing)
+        telemetry.count("ReconciledDrift", sums.drift)
         if self.topic is not None:
-            differing = len(sums.named) + sums.unnamed
             verdict = f"{differing} differ" if differing else "all EXACT"
             subject = f"usage-reporter {telemetry.SERVICE} {day_of(day)}: {verdict}"
             await asyncio.to_thread(self.topic.publish, subject, line)
-        telemetry.count("ReconciledExact", sums.customer_meters.get(Finding.EXACT.value, 0))
-        telemetry.count("ReconciledDiffering", len(sums.named) + sums.unnamed)
-        telemetry.count("ReconciledDrift", sums.drift)
         if self.settings.mode is not Mode.SHADOW:
             now = self.clock()
             item = {"pk": RECONCILED, "sk": day_of(day), "line": line, "version": 1}
