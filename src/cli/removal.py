@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import boto3
+import stripe
 import typer
 
 from cli.destination import Found, Kind, kinds_of
@@ -45,7 +47,9 @@ def remove(stack: str, region: str, key: str, *, yes: bool, as_json: bool) -> No
             raise typer.Exit(1)
         done = []
         for kind, one in found.ours:
-            kind.delete(one.id)
+            if not _is_deleted(kind, one.id):
+                found.left.append(f"nothing of {kind.noun} {one.id}: somebody else deleted it just now")
+                continue
             done.append(f"deleted {kind.noun} {one.id}")
             if not as_json:
                 print_line(done[-1])
@@ -56,6 +60,17 @@ def remove(stack: str, region: str, key: str, *, yes: bool, as_json: bool) -> No
     for line in left:
         print_line(f"left {line}")
     print_line(f"{stack}: {len(done)} destinations deleted in Stripe")
+
+
+def _is_deleted(kind: Kind, id_: str) -> bool:
+    """Delete one; false when it is gone already. Raises Stripe's other errors."""
+    try:
+        kind.delete(id_)
+    except stripe.StripeError as error:
+        if error.http_status != HTTPStatus.NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 def sort_out(listed: Sequence[tuple[Kind, Found]], stack: str, url: str) -> Sorted:
@@ -110,6 +125,11 @@ def _is_wanted(ours: Sequence[tuple[Kind, Found]], *, is_live: bool) -> bool:
         warn(
             "The stack is there still: without them it finds renewals by its ticks alone, and never hears of "
             "usage that Stripe refuses afterwards."
+        )
+    else:
+        warn(
+            "These AWS credentials see no stack of this name in that region. If it is in another AWS account "
+            "it is alive, and needs them."
         )
     if not is_terminal():
         raise WrongUseError("there is no terminal to ask at; look at these, then pass --yes")

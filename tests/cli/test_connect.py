@@ -425,6 +425,62 @@ def test_removal_asks_first_and_takes_no_for_an_answer(
     assert endpoints(world) == destinations(world) == []
 
 
+def test_a_stack_that_may_be_in_another_account_is_warned_of(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No address says whose account it is in: the wrong credentials see no stack, as if it were deleted."""
+    made = made_for(world, "gone", WEBHOOK_URL)
+    monkeypatch.setattr("cli.removal.is_terminal", lambda: True)
+
+    refused = run("connect", "--remove", "--stack", "gone", input="n\n")
+
+    assert refused.code == 1
+    assert "If it is in another AWS account it is alive" in refused.err
+    assert [one.id for one in endpoints(world)] == [made]
+
+
+def test_a_removal_that_stops_half_way_is_finished_by_the_next(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("connect", "--stack", STACK)
+    world.stripe.change_settings(
+        restricted_keys={"rk_test_narrow": {"webhook": "write", "event_destination": "read"}}
+    )
+    with monkeypatch.context() as narrow:
+        narrow.setenv("STRIPE_KEY", "rk_test_narrow")
+        stopped = run("connect", "--remove", "--stack", STACK, "--yes")
+    assert stopped.code == 2
+    assert "rak_event_destination_write" in stopped.err
+    assert "deleted webhook endpoint" in stopped.out
+    assert "rk_test_narrow" not in stopped.out + stopped.err
+    assert (len(endpoints(world)), len(destinations(world))) == (0, 1)
+
+    assert run("connect", "--remove", "--stack", STACK, "--yes").code == 0
+    assert endpoints(world) == destinations(world) == []
+
+
+def test_one_that_somebody_deletes_meanwhile_does_not_keep_the_other(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("connect", "--stack", STACK)
+    monkeypatch.setattr("cli.removal.is_terminal", lambda: True)
+
+    def says_yes(*_: object, **__: object) -> bool:
+        world.client.v1.webhook_endpoints.delete(endpoints(world)[0].id)
+        return True
+
+    [gone] = [one.id for one in endpoints(world)]
+
+    monkeypatch.setattr("typer.confirm", says_yes)
+
+    result = run("connect", "--remove", "--stack", STACK)
+
+    assert result.code == 0, result.err
+    assert f"left nothing of webhook endpoint {gone}: somebody else deleted it" in result.out
+    assert f"{STACK}: 1 destinations deleted" in result.out
+    assert endpoints(world) == destinations(world) == []
+
+
 def test_yes_without_remove_is_wrong_use(run: Run, world: World) -> None:
     assert run("connect", "--stack", STACK, "--yes").code == 2
     assert endpoints(world) == []
