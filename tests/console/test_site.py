@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
@@ -138,6 +139,42 @@ def test_a_lever_takes_the_pages_own_forms_alone(sandbox_console: str, world: Wo
     assert world.openmeter.usage("m1", ada, NOON, NOON + 2 * HOUR) == before
     assert post(form, Origin=sandbox_console) == 303
     assert world.openmeter.usage("m1", ada, NOON, NOON + 2 * HOUR) == before + 5
+
+
+def test_a_form_with_numbers_that_are_none_is_refused_in_words(sandbox_console: str, ada: str) -> None:
+    token = token_of(httpx.get(sandbox_console))
+    used = {"of": f"{ada} m1", "units": "1"}
+    for act, form, said in (
+        ("replay", {"number": "9" * 5_000}, "a delivery has a number"),
+        ("use", {**used, "from": "-" + "9" * 25, "to": "-" + "9" * 24}, "a period is from an instant to"),
+        ("use", {**used, "from": "9" * 5_000, "to": "5"}, "a period is from an instant to"),
+    ):
+        answer = httpx.post(f"{sandbox_console}/sandbox/{act}", data={"token": token, **form})
+
+        assert answer.status_code == 303
+        assert f"Not done: {said}" in httpx.get(sandbox_console).text
+
+
+def test_a_form_is_as_long_as_it_is_whatever_it_says(sandbox_console: str, ada: str) -> None:
+    token = token_of(httpx.get(sandbox_console))
+
+    def parts(length: int) -> Iterator[bytes]:
+        yield f"token={token}&units=".encode() + b"1" * length
+
+    def post(length: int) -> int:
+        return httpx.post(f"{sandbox_console}/sandbox/be-well", content=parts(length)).status_code
+
+    assert post(5) == 303
+    assert post(20_000) == 413
+    assert httpx.post(f"{sandbox_console}/sandbox/be-well").status_code == 403
+
+
+def test_a_method_that_a_page_does_not_take_is_told_those_that_it_does(console: str, ada: str) -> None:
+    for method in ("OPTIONS", "PUT", "DELETE", "POST"):
+        answer = httpx.request(method, console)
+
+        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_nobody_is_sent_elsewhere(sandbox_console: str, ada: str) -> None:

@@ -35,6 +35,7 @@ _ID = re.compile(r"[A-Za-z]+_[A-Za-z0-9_]{1,100}")
 _HERE = Path(__file__).parent
 _MOST_TEXT = 200
 _MOST_FORM = 10_000
+_MOST_DIGITS = 10
 _AGO = {"now": 0, "an hour ago": HOUR, "a day ago": DAY}
 
 # What every period is being looked at for; what Stripe's summary shows is asked of the page alone.
@@ -174,7 +175,9 @@ class _Pages:
         """A page that says what was wrong with the question."""
         status = error.status_code if isinstance(error, HTTPException) else 400
         detail = error.detail if isinstance(error, HTTPException) else "it cannot be read"
-        return self._page(request, "error.html", status=status, said=detail)
+        page = self._page(request, "error.html", status=status, said=detail)
+        page.headers.update((isinstance(error, HTTPException) and error.headers) or {})
+        return page
 
     async def fail(self, request: Request, error: Exception) -> Response:
         """A page that says what went wrong, in one line."""
@@ -209,10 +212,13 @@ class _Pages:
 
 
 async def _form_of(request: Request) -> dict[str, str]:
-    if int(request.headers.get("content-length") or _MOST_FORM + 1) > _MOST_FORM:
-        raise HTTPException(413, "a form of this page is shorter")
+    given = b""
+    async for part in request.stream():  # what it says of its length need not be so
+        given += part
+        if len(given) > _MOST_FORM:
+            raise HTTPException(413, "a form of this page is shorter")
     try:
-        return dict(parse_qsl((await request.body()).decode(), max_num_fields=20))
+        return dict(parse_qsl(given.decode(), max_num_fields=20))
     except ValueError:
         raise HTTPException(400, "a form of this page reads otherwise") from None
 
@@ -256,12 +262,14 @@ def _within(form: Mapping[str, str], at: int) -> int:
         start, end = int(form["from"]), int(form["to"])
     except (KeyError, ValueError):
         raise PlaygroundError("a period is from an instant to an instant") from None
+    if start < 0:
+        raise PlaygroundError("a period is from an instant to an instant")
     return max(start, min(end - 1, at))
 
 
 def _replay(playground: Playground, form: Mapping[str, str]) -> str:
     number = form.get("number", "")
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < _MOST_DIGITS):
         raise PlaygroundError("a delivery has a number")
     return playground.replay(int(number))
 
