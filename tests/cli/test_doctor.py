@@ -534,6 +534,21 @@ def test_a_clock_that_is_not_told(healthy: Healthy, monkeypatch: pytest.MonkeyPa
 # The stack
 
 
+def test_an_aws_that_does_not_answer_hides_no_other_clock(
+    healthy: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(self: Aws, service: str, operation: str, **params: Any) -> Any:
+        raise ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, operation)
+
+    monkeypatch.setattr(Aws, "call", silent)
+
+    assert [one["seen"] for one in healthy.doctor().of("Clocks")] == [
+        "Stripe's clock is within a minute of this machine's",
+        "OpenMeter's clock is within a minute of this machine's",
+        "AWS did not tell its time",
+    ]
+
+
 def test_functions_that_do_not_work(healthy: Healthy) -> None:
     healthy.feed()
     healthy.metric("AWS/Lambda", "Errors", 3, 30 * MINUTE, FunctionName="worker")
@@ -585,10 +600,42 @@ def test_no_ticks(healthy: Healthy) -> None:
     aws("scheduler").delete_schedule(Name="closing")
     healthy.world.travel(NOW + 4 * HOUR)
     assert [one["seen"] for one in healthy.doctor().of("Schedules")] == [
-        "1 schedules call schedule, where two rhythms should",
+        'no schedule calls schedule with the scope "closing"',
         'no tick of scope "closing" got through within 45 minutes',
         'no tick of scope "all" got through within 3 hours',
     ]
+
+
+def test_a_daily_comparison_is_no_rhythm(healthy: Healthy) -> None:
+    """Beside `closing` there are still two schedules, and the last tick of all subscriptions was just now."""
+    held = aws("scheduler").get_schedule(Name="all")
+    aws("scheduler").delete_schedule(Name="all")
+    aws("scheduler").create_schedule(
+        Name="reconcile",
+        ScheduleExpression="cron(37 5 * * ? *)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={**held["Target"], "Input": '{"scope": "reconcile"}'},
+    )
+
+    assert healthy.doctor().only("Schedules")["seen"] == 'no schedule calls schedule with the scope "all"'
+
+
+def test_what_is_being_changed_is_not_broken(healthy: Healthy, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Aws.call
+
+    async def changing(self: Aws, service: str, operation: str, **params: Any) -> Any:
+        answer = await call(self, service, operation, **params)
+        if operation == "describe_table":
+            answer["Table"]["TableStatus"] = "UPDATING"
+        if operation == "get_function_configuration" and params["FunctionName"] == "worker":
+            answer["State"] = "Pending"
+        return answer
+
+    monkeypatch.setattr(Aws, "call", changing)
+    found = healthy.doctor()
+
+    assert found.only("Functions")["seen"] == "worker is still being made"
+    assert found.result.code == 0
 
 
 def test_queues_that_fill(healthy: Healthy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -77,7 +78,9 @@ async def functions(patient: Patient) -> list[Finding]:
         name = patient.output(output)
         answer = await patient.aws.call("lambda", "get_function_configuration", FunctionName=name)
         state = answer.get("State", "Active")
-        if state not in {"Active", "Inactive"} or answer.get("LastUpdateStatus") == "Failed":
+        if state == "Pending":
+            found.append(warning(f"{name} is still being made", "wait a minute, and run it again"))
+        elif state not in {"Active", "Inactive"} or answer.get("LastUpdateStatus") == "Failed":
             found.append(
                 problem(f"{name} is {state}: {answer.get('StateReason', 'its update failed')}", _DEPLOY)
             )
@@ -138,8 +141,12 @@ async def schedules(patient: Patient) -> list[Finding]:
         for one in ours
         if one.get("State") != "ENABLED"
     ]
-    if len(ours) < 2:
-        found.append(problem(f"{len(ours)} schedules call {function}, where two rhythms should", _DEPLOY))
+    scopes = {await _scope_of(patient, one) for one in ours}
+    found += [
+        problem(f'no schedule calls {function} with the scope "{scope}"', _DEPLOY)
+        for scope in ("closing", "all")
+        if scope not in scopes
+    ]
     service = {"service": patient.stack.name}
     rhythms = (
         ("TickClosing", 45 * MINUTE, "closing"),
@@ -155,6 +162,17 @@ async def schedules(patient: Patient) -> list[Finding]:
                 )
             )
     return found or [ok("both schedules are enabled, and their ticks get through")]
+
+
+async def _scope_of(patient: Patient, schedule: Json) -> str:
+    """Which tick it is: a list of schedules does not say what they are called with."""
+    group = {"GroupName": schedule["GroupName"]} if "GroupName" in schedule else {}
+    answer = await patient.aws.call("scheduler", "get_schedule", Name=schedule["Name"], **group)
+    try:
+        given = json.loads(answer["Target"].get("Input", ""))
+    except ValueError:
+        return ""
+    return str(given.get("scope", "")) if isinstance(given, dict) else ""
 
 
 async def _all_tick_hours(patient: Patient) -> int:
@@ -242,7 +260,7 @@ async def _table(patient: Patient, name: str) -> list[Finding]:
     backups = await aws.call("dynamodb", "describe_continuous_backups", TableName=name)
     recovery = backups["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
     found = []
-    if status != "ACTIVE":
+    if status not in {"ACTIVE", "UPDATING"}:  # one that is being changed is read and written all the same
         found.append(problem(f"{name} is {status}", "wait, or look at it in the DynamoDB console"))
     if recovery.get("PointInTimeRecoveryStatus") != "ENABLED":
         found.append(
