@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stripe
 from typer.testing import CliRunner
 
 from cli.main import app
 from cli.probe.fact import Fact, Seen
 from cli.probe.facts import FACTS
-from cli.probe.period_facts import DEAD_END
 from cli.probe.scene import Scene
-from cli.probe.workshop import Workshop
+from cli.probe.workshop import DEAD_END, Workshop
 from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox, StripeSettings, create_app
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented, read_facts
@@ -270,6 +270,53 @@ def test_ctrl_c_deletes_the_clock_and_archives_the_rest(
     assert len(probing.stripe.account.customers) == 1
     assert probing.is_put_away()
     assert not probing.file.exists()
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["before", "answered"])
+def test_ctrl_c_in_any_call_leaves_nothing(
+    probing: Probing, monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    """Also where Stripe did what it was asked for, and nobody has read the answer."""
+    request = stripe.StripeClient.raw_request
+    calls = stopped_in = 0
+
+    def stopped(self: stripe.StripeClient, method: str, path: str, **params: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == stopped_in and not is_answered:
+            raise KeyboardInterrupt
+        try:
+            return request(self, method, path, **params)
+        finally:
+            if calls == stopped_in:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(stripe.StripeClient, "raw_request", stopped)
+    while calls >= stopped_in:
+        calls, stopped_in = 0, stopped_in + 1
+        result = probing.run("--only", "custom-time-loses-hold")
+
+        assert probing.is_put_away(), stopped_in
+        assert result.code == (130 if calls >= stopped_in else 0)
+    assert stopped_in > 30
+
+
+def test_what_is_left_when_even_the_end_is_stopped_the_next_run_puts_away(
+    probing: Probing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_seconds: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli.probe.command.sleep", sleep)
+        stopped = probing.run("--only", "custom-time-loses-hold")
+
+    assert stopped.code == 130
+    assert "stopped before all was put away" in stopped.err
+    assert "test clocks are deleted" not in stopped.err
+    assert len(probing.stripe.account.test_clocks) == 1
+    assert probing.run("--only", "stored-500").code == 0
+    assert probing.is_put_away()
 
 
 def test_a_fact_that_crashes_does_not_stop_the_others(

@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import stripe
 import typer
 
-from cli.errors import WrongUseError
+from cli.errors import WrongUseError, explain
 from cli.output import AsJson, is_terminal, print_json, print_line, print_table, warn
 from cli.probe.fact import Fact, Result, Seen
 from cli.probe.facts import FACTS, look_at
 from cli.probe.workshop import Pace, Workshop
-from cli.stopping import stoppable
+from cli.stopping import STOPPED, stoppable
 from cli.stripe_account import is_test_key, required_key, stripe_client
 from sandbox.clock import system_clock
 from usage_reporting.stripe_api import API_VERSION
@@ -28,6 +28,7 @@ OUTPUT = Path("stripe-facts.json")
 PATIENCE = 15
 _MINUTE = 60
 _STOPPED = "probe: stopped; test clocks are deleted, the rest is archived, and no file was written"
+_LEFT = "probe: stopped before all was put away, and no file was written; the next run puts it away"
 
 sleep = time.sleep
 now = system_clock
@@ -145,10 +146,30 @@ def _workshop(key: str, patience: int) -> Iterator[Workshop]:
         workshop = Workshop(client, pace, lambda events: _stream(client, events))
         try:
             yield workshop
-        finally:
             workshop.put_away()
+        except KeyboardInterrupt:
+            # The answer of what was just made, or deleted, may never have come.
+            with _second_stop_ends_it():
+                workshop.clear_away_by_name()
+            raise
+        except BaseException:
+            workshop.put_away()
+            raise
+        finally:
             for what in workshop.left:
                 warn(f"could not be put away: {what}")
+
+
+@contextmanager
+def _second_stop_ends_it() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn(_LEFT)
+        raise typer.Exit(STOPPED) from None
+    except stripe.StripeError as error:
+        warn(f"{_LEFT} ({explain(error)[0]})")
+        raise typer.Exit(STOPPED) from None
 
 
 def _stream(client: stripe.StripeClient, events: list[Json]) -> None:

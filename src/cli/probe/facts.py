@@ -10,7 +10,7 @@ from cli.errors import explain
 from cli.probe.ending_facts import ENDING_FACTS
 from cli.probe.fact import Fact, NotSeenError, Result, Seen
 from cli.probe.meter_facts import METER_FACTS
-from cli.probe.period_facts import DEAD_END, PERIOD_FACTS
+from cli.probe.period_facts import PERIOD_FACTS
 from cli.probe.workshop import Workshop
 
 FACTS: tuple[Fact, ...] = (*PERIOD_FACTS, *ENDING_FACTS, *METER_FACTS)
@@ -23,8 +23,7 @@ def look_at(
 
     `begin` is told of each before it. Raises stripe.StripeError for a key that cannot be used at all.
     """
-    workshop.product()
-    _remove_dead_ends(workshop)
+    workshop.clear_away_by_name()
     for fact in facts:
         begin(fact)
         yield fact, _seen(fact, workshop)
@@ -39,10 +38,3 @@ def _seen(fact: Fact, workshop: Workshop) -> Seen:
         return Seen(Result.NOT_SEEN, f"{explain(error)[0].rstrip('.')}.")
     except Exception as error:  # noqa: BLE001 - a defect in one fact must not hide what the others show
         return Seen(Result.NOT_SEEN, f"{explain(error)[0]}.")
-
-
-def _remove_dead_ends(workshop: Workshop) -> None:
-    """An earlier run that was killed may have left its endpoint, for which drafts would wait."""
-    for row in workshop.all("webhook_endpoints"):
-        if row["url"] == DEAD_END:
-            workshop.delete(f"webhook_endpoints/{row['id']}")

@@ -9,7 +9,7 @@ import stripe
 from cli.errors import explain
 from cli.probe.fact import Expected, Fact, NotSeenError, Seen
 from cli.probe.scene import HOUR, MINUTE, Scene, ids, quantity
-from cli.probe.workshop import Json, Workshop
+from cli.probe.workshop import DEAD_END, Json, Workshop
 from usage_reporting.amounts import to_wire
 from usage_reporting.stripe_api import LEGACY_API_VERSION
 
@@ -189,9 +189,6 @@ def _billed(workshop: Workshop, fact: str, meter: Json, price: Json, value: str)
         scene.finish(subscription)
         return scene.lines(subscription, price, end=end)
 
-
-DEAD_END = "https://usage-reporter-probe.invalid/"
-"""An address that never exists (RFC 6761): Stripe gets no answer from it."""
 
 PERIOD_FACTS = (
     Fact(

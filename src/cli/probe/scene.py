@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cli.probe.fact import NotSeenError
-from cli.probe.workshop import TITLE, Json, Workshop
+from cli.probe.workshop import CLOCK_PATIENCE, CLOCK_POLL, TITLE, Json, Workshop
 
 MINUTE = 60
 HOUR = 3600
@@ -20,8 +20,6 @@ _STARTS_BEFORE = 20 * DAY
 _OFF_THE_HOUR = 37 * MINUTE + 42
 _STEP = DAY
 _CARD = "pm_card_visa"
-_CLOCK_POLL = 3
-_CLOCK_PATIENCE = 600
 _POLL = 10
 _AFTER_THE_TIME = 5 * MINUTE
 """An invoice is looked at so long after the time at which it should be final."""
@@ -189,26 +187,14 @@ class Scene:
 
     def _wait_until_ready(self) -> None:
         pace = self.workshop.pace
-        deadline = pace.now() + _CLOCK_PATIENCE
-        while (status := self._status()) == "advancing" and pace.now() < deadline:
-            pace.sleep(_CLOCK_POLL)
+        deadline = pace.now() + CLOCK_PATIENCE
+        while (status := self.workshop.clock_status(self.clock)) == "advancing" and pace.now() < deadline:
+            pace.sleep(CLOCK_POLL)
         if status != "ready":
             raise NotSeenError(f"the test clock {self.clock} did not get ready: it is {status}")
 
-    def _status(self) -> str:
-        found: str = self.workshop.get(f"test_helpers/test_clocks/{self.clock}")["status"]
-        return found
-
     def _delete_clock(self) -> None:
-        def delete() -> None:
-            pace = self.workshop.pace
-            deadline = pace.now() + _CLOCK_PATIENCE
-            # A clock that is being advanced cannot be deleted.
-            while self._status() == "advancing" and pace.now() < deadline:
-                pace.sleep(_CLOCK_POLL)
-            self.workshop.delete(f"test_helpers/test_clocks/{self.clock}")
-
-        self.workshop.put_away_one(self.clock, delete)
+        self.workshop.put_away_one(self.clock, lambda: self.workshop.delete_clock(self.clock))
 
 
 def quantity(lines: list[Json]) -> Decimal:

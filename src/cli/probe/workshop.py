@@ -19,6 +19,11 @@ NAME = "usage_reporter_probe"
 """The product's id, and what the names of everything else begin with."""
 
 TITLE = "usage-reporter probe"
+DEAD_END = "https://usage-reporter-probe.invalid/"
+"""An address that never exists (RFC 6761): Stripe gets no answer from it."""
+CLOCK_POLL = 3
+CLOCK_PATIENCE = 600
+"""Seconds that a test clock may take to get ready."""
 CENTS = 100
 """A unit's price: a line of one unit is above the least that Stripe charges (0.50 USD)."""
 _BUSY_TRIES = 8
@@ -117,9 +122,45 @@ class Workshop:
     def put_away(self) -> None:
         """Archive prices and product, and deactivate meters: Stripe deletes none of these."""
         for made in reversed(self._made.values()):
-            path, change = _ARCHIVED[made["object"]]
-            self.put_away_one(made["id"], partial(self.post, path.format(made["id"]), **change))
+            self._archive(made)
         self._made.clear()
+
+    def _archive(self, made: Json) -> None:
+        path, change = _ARCHIVED[made["object"]]
+        self.put_away_one(made["id"], partial(self.post, path.format(made["id"]), **change))
+
+    def clear_away_by_name(self) -> None:
+        """Put away whatever of the probe is in the account, of this run or of one that was killed.
+
+        Raises stripe.StripeError where the account cannot be read.
+        """
+        for row in self.all("webhook_endpoints"):
+            if row["url"] == DEAD_END:
+                self.put_away_one(row["id"], partial(self.delete, f"webhook_endpoints/{row['id']}"))
+        for row in self.all("test_helpers/test_clocks"):
+            if (row["name"] or "").startswith(f"{TITLE}: "):
+                self.put_away_one(row["id"], partial(self.delete_clock, row["id"]))
+        for row in self.all("prices", active=True):
+            if row["product"] == NAME:
+                self._archive(row)
+        for row in self.all("billing/meters", status="active"):
+            if row["event_name"].startswith(f"{NAME}_"):
+                self._archive(row)
+        for row in self.all("products", active=True, ids=[NAME]):
+            self._archive(row)
+
+    def delete_clock(self, clock: str) -> None:
+        """Delete a test clock, and with it its customer. Raises stripe.StripeError."""
+        deadline = self.pace.now() + CLOCK_PATIENCE
+        # A clock that is being advanced cannot be deleted.
+        while self.clock_status(clock) == "advancing" and self.pace.now() < deadline:
+            self.pace.sleep(CLOCK_POLL)
+        self.delete(f"test_helpers/test_clocks/{clock}")
+
+    def clock_status(self, clock: str) -> str:
+        """What a test clock is doing. Raises stripe.StripeError."""
+        found: str = self.get(f"test_helpers/test_clocks/{clock}")["status"]
+        return found
 
     def put_away_one(self, what: str, put_away: Callable[[], object]) -> None:
         """Delete or archive one object; what cannot be is kept in `left`."""
