@@ -260,6 +260,16 @@ def test_a_revoked_key_of_the_stack(healthy: Healthy) -> None:
     assert levels(found.of("Ledger")) == ["ok"]
 
 
+def test_a_stripe_that_is_down_is_not_blamed_on_the_key(healthy: Healthy) -> None:
+    healthy.world.stripe.faults.add("status", status=503, times=None)
+
+    [one] = healthy.doctor().of("Stripe key")
+
+    assert one["seen"].startswith("Stripe answered 503")
+    assert "connect" not in one["fix"]
+    assert "the key may be well" in one["fix"]
+
+
 def test_openmeter_out_of_reach_or_with_another_key(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,12 @@ from cli.checks.finding import Finding, Level, ok, problem, some_of, warning
 from cli.checks.patient import Live, Patient, Side
 from cli.errors import explain
 from cli.stripe_account import is_test_key
-from usage_reporting.errors import NotPermittedError, RejectedError, UsageReportingError
+from usage_reporting.errors import (
+    NotPermittedError,
+    RejectedError,
+    StripeUnavailableError,
+    UsageReportingError,
+)
 from usage_reporting.model import Target
 from usage_reporting.stripe_api import API_VERSION, LEGACY_API_VERSION, StripeApi
 
@@ -66,6 +71,7 @@ USAGE_RECORDS = Scope(
     f"/v1/subscription_items/si_{PROBE}/usage_records",
     version=LEGACY_API_VERSION,
 )
+_WHEN_DOWN = "look at status.stripe.com and the network, and run it again; the key may be well"
 UNNEEDED = Scope("Prices", "write", "post", "/v1/prices")
 """What nothing here needs: refused for the permission, it shows that Stripe looks at permissions first."""
 
@@ -81,7 +87,8 @@ async def stripe_key(patient: Patient) -> list[Finding]:
         await _is_accepted(patient.functions)
         found = _accepted(patient, key, where)
     except UsageReportingError as error:
-        found = problem(explain(error)[0], mend)
+        is_down = isinstance(error, StripeUnavailableError) and not error.turned_away
+        found = problem(explain(error)[0], _WHEN_DOWN if is_down else mend)
         patient.unreached[Side.KEY] = "Stripe does not answer to the key of the functions"
         if not patient.is_other_key:
             patient.unreached[Side.STRIPE] = "Stripe cannot be asked"
