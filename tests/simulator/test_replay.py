@@ -15,7 +15,7 @@ ALL_IN_TIME = tuple(kind for kind in KINDS if kind not in USAGE_FAULTS)
 then, and rightly so."""
 
 
-WORLDS = [history_of(f"replay.{number}", ALL_IN_TIME) for number in (3, 5, 12)]
+WORLDS = [history_of(f"replay.{number}", ALL_IN_TIME) for number in (5, 12)]
 
 
 def test_the_worlds_hold_each_kind_of_meter() -> None:
