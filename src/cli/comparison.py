@@ -24,7 +24,7 @@ from usage_reporting.reconciliation import Reconciler
 from usage_reporting.stripe_api import redacted
 from usage_reporting.thresholds import NOT_BY_ITSELF
 from usage_reporting.unmapped import LostNames
-from usage_reporting.verdict import Finding, JudgedLine
+from usage_reporting.verdict import JudgedLine
 from usage_reporting.windows import rfc3339
 
 
@@ -40,7 +40,7 @@ class Line:
     def is_fine(self) -> bool:
         """Whether it bills what was measured, charges nothing, or is judged with another line."""
         is_elsewhere = self.judged.reason == NOT_BY_ITSELF
-        return is_elsewhere or self.judged.finding in {Finding.EXACT, Finding.FREE}
+        return is_elsewhere or self.judged.finding.is_fine
 
     def to_json(self) -> dict[str, Any]:
         """The line; amounts are texts, so that no digit is lost."""

@@ -28,8 +28,6 @@ from usage_reporting.stripe_api import redacted
 from usage_reporting.verdict import Cause
 from usage_reporting.windows import BOUNDS_KEPT, days_between, rfc3339
 
-_UNDER_WAY = frozenset({Status.DOUBTED, Status.UNKNOWN, Status.HANDED_OVER})
-
 
 @dataclass(slots=True)
 class Mended:
@@ -150,7 +148,7 @@ def _is_to_report(one: Reconciled) -> bool:
     if _is_dangerous(one):
         return False
     is_open = Cause.UNKNOWN in one.causes or bool(_to_doubt(one))
-    return is_open or one.report.status in _UNDER_WAY or _would_change(one)
+    return is_open or one.report.status.ask_again or _would_change(one)
 
 
 def _would_change(one: Reconciled) -> bool:

@@ -45,8 +45,6 @@ INVOICES_A_PAGE = 20
 _UNTOLD = frozenset({Cause.OTHER_WRITER, Cause.NOT_BILLED})
 """What only a look at both sides finds; the others are told of by alarms of their own, or by no alarm."""
 
-_FINE = frozenset({Finding.EXACT, Finding.FREE})
-
 
 def last_day(now: int) -> int:
     """The start of the UTC day before `now`; UTC seconds."""
@@ -233,7 +231,7 @@ def _take_judged(sums: DailySums, judged: Judged) -> None:
     sums.invoices += bool(lines)
     for line in lines:
         sums.lines[line.finding.value] = sums.lines.get(line.finding.value, 0) + 1
-        if line.finding not in _FINE and line.reason != NOT_BY_ITSELF:
+        if not line.finding.is_fine and line.reason != NOT_BY_ITSELF:
             logger.warning("reconciled: stripe_invoice: %s, %s", judged.invoice, line)
             sums.name(f"{judged.invoice} of {line.customer} {line.meter} {line.verdict}")
     if judged.document is not None and lines:

@@ -11,7 +11,17 @@ from usage_reporting.billing import LONGEST_DRAFT
 from usage_reporting.doubts import Window
 from usage_reporting.heads import LONG_AGO, Options
 from usage_reporting.ledger import Entry, Head, HourRead, Key, cuts_told, holds
-from usage_reporting.model import CustomerMeter, Line, Prospect, Reading, Report, Send, Span, SpanState
+from usage_reporting.model import (
+    CustomerMeter,
+    Line,
+    Prospect,
+    Reading,
+    Report,
+    Send,
+    Span,
+    SpanState,
+    first_deadline,
+)
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, measured
 from usage_reporting.windows import (
@@ -175,10 +185,8 @@ class Case:
 
     def deadline_at(self, instant: int) -> int | None:
         """When the first draft that bills an instant becomes final; None where there is none. UTC seconds."""
-        deadlines = [
-            span.deadline for span in self.spans if span.state is SpanState.DRAFT and span.holds(instant)
-        ]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        drafts = (span for span in self.spans if span.state is SpanState.DRAFT)
+        return first_deadline(span for span in drafts if span.holds(instant))
 
     def dropped(self, piece: Slice) -> Decimal:
         """The part of our sends in a slice that Stripe dropped."""

@@ -307,16 +307,12 @@ def late_by_now(line: JudgedLine, case: MeteredLine, before: Judgement | None = 
     if not missing or line.metered is None:
         return line
     lines = before.lines if before else ()
-    known = [one.metered for one in lines if _is_of(one, line) and one.metered is not None]
+    known = [one.metered for one in lines if one.key == line.key and one.metered is not None]
     since = max((line.metered - units for units in known), default=ZERO)
     late = min(max(since, case.report.late if case.report else ZERO), missing)
     causes = {**line.causes, Cause.LATE: line.causes.get(Cause.LATE, ZERO) + late}
     causes[Cause.NOT_REPORTED] = missing - late
     return replace(line, causes={cause: units for cause, units in causes.items() if units > 0})
-
-
-def _is_of(one: JudgedLine, other: JudgedLine) -> bool:
-    return (one.price, one.item, one.start) == (other.price, other.item, other.start)
 
 
 def _of_ledger(line: JudgedLine, known: Known) -> JudgedLine:

@@ -338,6 +338,10 @@ class Entry:
         open_sends = [send for send in self.sends.values() if send.state is SendState.INTENT]
         return sorted(open_sends, key=lambda send: (send.intended_at, send.stamp, send.identifier))
 
+    def told_at(self, otherwise: int) -> int:
+        """When Stripe was last told of what counts, UTC seconds; `otherwise`, where it never was."""
+        return max((send.told_at for send in self.sends.values() if send.counts), default=otherwise)
+
     def mirrored(self, piece: Slice) -> Decimal:
         """What Stripe holds, or may hold, of a slice: the sum of our sends stamped in it."""
         return sum((send.value for send in self._ordered.within(piece) if send.counts), ZERO)

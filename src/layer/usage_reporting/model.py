@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -131,6 +132,11 @@ class Span:
         )
 
 
+def first_deadline(spans: Iterable[Span]) -> int | None:
+    """When the first of the drafts that bill spans becomes final, UTC seconds; None where there is none."""
+    return min((span.deadline for span in spans if span.deadline is not None), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class StripeMeter:
     """The parts of a Stripe meter that decide how it is fed."""
@@ -191,7 +197,7 @@ class CustomerMeter:
     @property
     def deadline(self) -> int | None:
         """When the first of its drafts becomes final, UTC seconds."""
-        return min((span.deadline for span in self.spans if span.deadline is not None), default=None)
+        return first_deadline(self.spans)
 
     def to_json(self) -> dict[str, Any]:
         """The customer meter as it stands in a queue message."""

@@ -9,14 +9,11 @@ from typing import Any
 
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.ledger import Head
-from usage_reporting.model import CustomerMeter, Report, Send, Span, SpanState, Status
+from usage_reporting.model import CustomerMeter, Report, Send, Span, SpanState
 from usage_reporting.verdict import Cause, Finding, Known, shared_out
 from usage_reporting.windows import rfc3339
 
 _LEFT = frozenset({SpanState.BILLED, SpanState.DROPPED})
-_NEEDS_A_LOOK = frozenset(
-    {Status.DOUBTED, Status.REFUSED, Status.HELD, Status.REJECTED, Status.UNKNOWN, Status.HANDED_OVER}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ class Reconciled:
     @property
     def needs_a_look(self) -> bool:
         """Whether a report would not deliver everything."""
-        return self.report.status in _NEEDS_A_LOOK
+        return self.report.status.is_undelivered
 
     @property
     def verdict(self) -> str:

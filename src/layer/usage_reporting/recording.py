@@ -54,7 +54,7 @@ class Recording:
                 elif not await self._is_braked(report, entry, span, send, checked):
                     await self._carry_out(report, entry, send, checked, budget)
                 if send is not None and send.identifier not in {one.identifier for one in report.sent}:
-                    report.waits_since(_told_at(entry, span))
+                    report.waits_since(entry.told_at(span.start))
 
     async def _entry(
         self, report: Report, head: Head, span: Span, *, dry_run: bool
@@ -144,7 +144,7 @@ class Recording:
                 f"the {to_wire(held)} that Stripe holds; check OpenMeter, then release it with "
                 + advice.accept(report.customer_meter.customer),
             )
-            report.waits_since(_told_at(entry, span))
+            report.waits_since(entry.told_at(span.start))
             return None
         return send
 
@@ -216,11 +216,6 @@ def _with_usual(entry: Entry, span: Span, before: Sequence[Span], entries: Mappi
         for one in before
     ]
     return replace(entry, usual=entry.usual or max(told, default=ZERO))
-
-
-def _told_at(entry: Entry, span: Span) -> int:
-    """When Stripe was last told of a period, or else its start, UTC seconds."""
-    return max((send.told_at for send in entry.sends.values() if send.counts), default=span.start)
 
 
 def _knows(head: Head, span: Span, entry: Entry) -> bool:

@@ -152,9 +152,8 @@ def _measure_margin(report: Report, now: int) -> None:
 def record_verdict(invoice: str, lines: Iterable[JudgedLine], *, is_counted: bool) -> None:
     """Log and count what was found of an invoice's lines; in shadow mode it is said and not counted."""
     for line in lines:
-        is_fine = line.finding in {Finding.EXACT, Finding.FREE}
         fields = {"stripe_invoice": invoice, "who": line.customer, "verdict": line.finding.value}
-        log = logger.info if is_fine else logger.warning
+        log = logger.info if line.finding.is_fine else logger.warning
         log("stripe_invoice: %s, %s", invoice, line, extra=fields)
         name = _VERDICTS.get(line.finding)
         if name and is_counted:

@@ -15,7 +15,17 @@ from usage_reporting.errors import RefusedError
 from usage_reporting.heads import Options
 from usage_reporting.hours import HOURS_REREAD, OPENNESS, is_full_read_due, known_spans
 from usage_reporting.ledger import Entry, Head, Key
-from usage_reporting.model import CustomerMeter, Line, Prospect, Report, Send, SendState, Span, SpanState
+from usage_reporting.model import (
+    CustomerMeter,
+    Line,
+    Prospect,
+    Report,
+    Send,
+    SendState,
+    Span,
+    SpanState,
+    first_deadline,
+)
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of, measured
 from usage_reporting.sender import REPEATED_FOR
@@ -54,14 +64,12 @@ class SpanRead:
     @property
     def deadline(self) -> int | None:
         """When the first draft that bills it becomes final, UTC seconds; None where there is none."""
-        deadlines = [span.deadline for span in self.spans if span.state is SpanState.DRAFT]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return first_deadline(span for span in self.spans if span.state is SpanState.DRAFT)
 
     @property
     def told_at(self) -> int:
         """When Stripe was last told of it, or else its start, UTC seconds."""
-        told = [send.told_at for send in self.entry.sends.values() if send.counts]
-        return max(told, default=self.span.start)
+        return self.entry.told_at(self.span.start)
 
     def too_old(self, now: int) -> list[Send]:
         """Sends without an answer, too old to be repeated by their identifiers."""

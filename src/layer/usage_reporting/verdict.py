@@ -31,6 +31,11 @@ class Finding(StrEnum):
     SHORT = "short"
     OVER = "over"
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether nobody is charged wrongly."""
+        return self in {Finding.FREE, Finding.EXACT}
+
 
 class Cause(StrEnum):
     """Why a line does not bill what OpenMeter holds, as far as the ledger knows."""
@@ -142,6 +147,11 @@ class JudgedLine:
     """Why it was not judged."""
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes it the same line when the invoice is judged again."""
+        return (self.price, self.item, self.start)
+
+    @property
     def verdict(self) -> str:
         """EXACT, SHORT or OVER by how much, and why."""
         text = self.finding.value.replace("_", " ").upper()
@@ -215,13 +225,13 @@ class Judgement:
         """
         if not self.looks:
             return False
-        is_fine = self.worst in {None, Finding.FREE, Finding.EXACT}
+        is_fine = self.worst is None or self.worst.is_fine
         return is_fine or self.looks >= LOOKS or now - self.judged_at < SECOND_LOOK_AFTER
 
     def news(self, before: Judgement) -> list[JudgedLine]:
         """The lines whose finding is another than at the look before."""
-        known = {(line.price, line.item, line.start): line.finding for line in before.lines}
-        return [line for line in self.lines if known.get((line.price, line.item, line.start)) != line.finding]
+        known = {line.key: line.finding for line in before.lines}
+        return [line for line in self.lines if known.get(line.key) != line.finding]
 
     def to_item(self) -> Item:
         """The verdict as it is stored, one version on."""
