@@ -8,40 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from usage_reporting.amounts import ZERO, is_same, round_units
+from usage_reporting.amounts import round_units
 from usage_reporting.billing import Billing
 from usage_reporting.errors import RefusedError, UsageReportingError
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
-from usage_reporting.verdict import Known
-from usage_reporting.windows import HOUR, day_of, days_between, floor_hour
+from usage_reporting.windows import HOUR, days_between, floor_hour
 
 SUMMARIES_AT_ONCE = 4
 """Customers whose summaries Stripe is asked for side by side."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedHour:
-    """One UTC hour of a customer meter; `start` in UTC seconds, amounts in units."""
-
-    start: int
-    metered: Decimal
-    """What OpenMeter has."""
-    held: Decimal
-    """What Stripe's summary has; it lags by minutes."""
-    known: Known
-    """What the ledger knows of sends that are stamped in the hour."""
-
-    @property
-    def difference(self) -> Decimal:
-        """What Stripe lacks; negative when it holds more than OpenMeter."""
-        return self.metered - self.held
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether both sides have the same."""
-        return is_same(self.metered, self.held)
 
 
 @dataclass(slots=True)
@@ -54,9 +30,9 @@ class HourComparison:
     entries: Mapping[str, Entry] = field(default_factory=dict)
     """By UTC day."""
     metered: Mapping[int, Decimal] = field(default_factory=dict)
-    """What OpenMeter has, by hour."""
+    """What OpenMeter has, by hour, in units."""
     held: Mapping[int, Decimal] = field(default_factory=dict)
-    """What Stripe's summaries have, by hour."""
+    """What Stripe's summaries have, by hour, in units; they lag by minutes."""
     error: UsageReportingError | None = None
     """Why it could not be compared."""
 
@@ -71,22 +47,14 @@ class HourComparison:
         return self.head.openmeter_meter if self.head else self.customer_meter.openmeter_meter
 
     @property
-    def hours(self) -> list[ComparedHour]:
-        """Those of which either side, or the ledger, has anything, in order; none where an error stands."""
+    def hours(self) -> list[int]:
+        """The starts of those of which either side, or the ledger, has anything, in order, UTC seconds; none
+        where an error stands."""
         if self.error is not None:
             return []
         told = {floor_hour(send.stamp) for entry in self.entries.values() for send in entry.sends.values()}
         lost = {floor_hour(start) for entry in self.entries.values() for start in entry.undelivered}
-        return [self._hour(start) for start in sorted({*self.metered, *self.held, *told, *lost})]
-
-    def _hour(self, start: int) -> ComparedHour:
-        entry = self.entries.get(day_of(start))
-        return ComparedHour(
-            start,
-            self.metered.get(start, ZERO),
-            self.held.get(start, ZERO),
-            Known.of([entry] if entry else [], start, start + HOUR),
-        )
+        return sorted({*self.metered, *self.held, *told, *lost})
 
 
 @dataclass(frozen=True, slots=True)

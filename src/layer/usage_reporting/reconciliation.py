@@ -126,7 +126,7 @@ class Reconciler:
             blocks = _Blocks.of(both, self.settings.period_bounds, self.clock())
             judged = 0
             for hour in both.hours:
-                block = blocks.of_hour(hour.start)
+                block = blocks.of_hour(hour)
                 if block.start < judged or block.end <= start or block.end > end:
                     continue
                 judged = block.end
