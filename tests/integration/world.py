@@ -110,7 +110,7 @@ class World:
         made.billing.api._sleep = _no_sleep
         made.billing.api._pacer = instant_pacer()
         made.reporter.sender.sleep = _no_sleep
-        made.reporter.openmeter._sleep = _no_sleep
+        made.reporter.openmeter.http.sleep = _no_sleep
         self._containers.append(made)
         return made
 

@@ -15,7 +15,8 @@ import pytest
 from tests.layer.builders import NOON, D, FixedCredentials, Sleeps
 from usage_reporting.backoff import LONGEST_PAUSE_S
 from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
-from usage_reporting.openmeter import TRIES, OpenMeter, OpenMeterMeter
+from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
+from usage_reporting.openmeter_http import TRIES
 from usage_reporting.windows import DAY, HOUR, rfc3339
 
 Answer = httpx.Response | Exception

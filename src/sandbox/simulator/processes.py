@@ -204,8 +204,6 @@ class _StripeApi(StripeApi):
 class _OpenMeter(OpenMeter):
     """Its requests go to the stand-in without httpx's connections, cookies and redirects."""
 
-    _client: Any
-
     def __init__(self, settings: Settings, credentials: Credentials, process: Process) -> None:
         super().__init__(
             settings.openmeter_url,
@@ -214,7 +212,8 @@ class _OpenMeter(OpenMeter):
             whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
             transport=httpx.AsyncBaseTransport(),
         )
-        self._client = OpenMeterWire(process)
+        wire: Any = OpenMeterWire(process)
+        self.http.client = wire
 
 
 class Keys:
