@@ -166,6 +166,7 @@ def test_the_log_over_http(http: httpx.Client) -> None:
                 "from": "2027-01-01T00:00:00Z",
                 "to": None,
                 "subjects": ["cus_1"],
+                "customers": [],
                 "windowSize": None,
                 "status": 200,
             }

@@ -2,6 +2,7 @@
 
 from sandbox.openmeter.app import create_app
 from sandbox.openmeter.cloudevents import Event
+from sandbox.openmeter.customers import Customer
 from sandbox.openmeter.faults import Calls, Fault, Faults, QueryCall
 from sandbox.openmeter.meters import Meter
 from sandbox.openmeter.problems import Problem
@@ -10,6 +11,7 @@ from sandbox.openmeter.sandbox import OpenMeterSandbox, OpenMeterSettings
 
 __all__ = [
     "Calls",
+    "Customer",
     "Event",
     "Fault",
     "Faults",

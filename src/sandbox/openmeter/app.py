@@ -109,6 +109,40 @@ class _Api:
         self.sandbox.delete_meter(request.path_params["meter"])
         return Response(status_code=204)
 
+    async def list_customers(self, request: Request) -> Response:
+        """`GET /api/v1/customers`: a page; unlike OpenMeter it knows no `planKey` and no `createdAt`."""
+        texts = ("key", "name", "primaryEmail", "subject")
+        names = (*texts, "page", "pageSize", "order", "orderBy", "includeDeleted")
+        parameters = Parameters(request, names)
+        number = parameters.integer("page", least=1) or 1
+        size = parameters.integer("pageSize", least=1, most=1000) or 100
+        found = self.sandbox.customers(
+            {name: parameters.text(name) for name in texts},
+            order_by=parameters.choice("orderBy", ("id", "name")) or "name",
+            is_descending=parameters.choice("order", ("ASC", "DESC")) == "DESC",
+            include_deleted=parameters.boolean("includeDeleted"),
+        )
+        items = [one.document() for one in found[(number - 1) * size : number * size]]
+        return _json({"page": number, "pageSize": size, "totalCount": len(found), "items": items})
+
+    async def create_customer(self, request: Request) -> Response:
+        """`POST /api/v1/customers`."""
+        return _json(self.sandbox.create_customer_from(await _body(request)).document(), 201)
+
+    async def get_customer(self, request: Request) -> Response:
+        """`GET /api/v1/customers/{customerIdOrKey}`."""
+        return _json(self.sandbox.customer(request.path_params["customer"]).document())
+
+    async def replace_customer(self, request: Request) -> Response:
+        """`PUT /api/v1/customers/{customerIdOrKey}`."""
+        customer = request.path_params["customer"]
+        return _json(self.sandbox.replace_customer(customer, await _body(request)).document())
+
+    async def delete_customer(self, request: Request) -> Response:
+        """`DELETE /api/v1/customers/{customerIdOrKey}`."""
+        self.sandbox.delete_customer(request.path_params["customer"])
+        return Response(status_code=204)
+
     async def ingest(self, request: Request) -> Response:
         """`POST /api/v1/events`: 204 means taken, not yet seen by queries."""
         content_type = request.headers.get("content-type", "")
@@ -183,6 +217,7 @@ def create_app(sandbox: OpenMeterSandbox) -> Starlette:
         return Dropped() if sandbox.faults.down else PlainTextResponse("OK")
 
     meter = "/api/v1/meters/{meter}"
+    customer = "/api/v1/customers/{customer}"
     return Starlette(
         routes=[
             route("/api/v1/meters", "GET", "list_meters", api.list_meters),
@@ -192,6 +227,11 @@ def create_app(sandbox: OpenMeterSandbox) -> Starlette:
             route(f"{meter}/query", "GET", "query", api.query_get),
             route(f"{meter}/query", "POST", "query", api.query_post),
             route(f"{meter}/subjects", "GET", "subjects", api.subjects),
+            route("/api/v1/customers", "GET", "list_customers", api.list_customers),
+            route("/api/v1/customers", "POST", "create_customer", api.create_customer),
+            route(customer, "GET", "get_customer", api.get_customer),
+            route(customer, "PUT", "replace_customer", api.replace_customer),
+            route(customer, "DELETE", "delete_customer", api.delete_customer),
             route("/api/v1/events", "POST", "ingest", api.ingest),
             route("/api/v1/events", "GET", "list_events", api.list_events),
             Route("/healthz", healthz),

@@ -85,6 +85,7 @@ class QueryCall:
             "from": None if query.start is None else str(query.start),
             "to": None if query.end is None else str(query.end),
             "subjects": None if query.subjects is None else list(query.subjects),
+            "customers": list(query.customers),
             "windowSize": query.window_size,
             "status": self.status,
         }

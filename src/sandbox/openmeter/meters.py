@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sandbox.openmeter.instants import Instant, local_text, parse
 from sandbox.openmeter.problems import Problem, invalid, invalid_body, invalid_parameter, not_found
-from sandbox.openmeter.values import MISSING, Path, compile_path, find, number_at
+from sandbox.openmeter.values import MISSING, Path, compile_path, find, number_at, ulid
 
 if TYPE_CHECKING:
     from sandbox.openmeter.cloudevents import Event
@@ -19,7 +19,6 @@ ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 _SLUG = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
 _GROUP_BY = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TEXTS = ("slug", "eventType", "name", "description", "valueProperty", "aggregation", "eventFrom")
 _MAPS = ("groupBy", "metadata")
 
@@ -101,7 +100,7 @@ class Meters:
         """Add the meter that a request body describes. Raises Problem (400, 409)."""
         body = _check_document(document)
         meter = Meter(
-            id=self._ulid(now),
+            id=ulid(now, self._random),
             slug=body["slug"],
             name=body.get("name") or body["slug"],
             aggregation=body["aggregation"],
@@ -148,10 +147,6 @@ class Meters:
     def of_type(self, event_type: str) -> list[Meter]:
         """The meters that count events of a type."""
         return [m for m in self.listed() if m.event_type == event_type]
-
-    def _ulid(self, now: int) -> str:
-        number = ((now * 1000) << 80) | self._random.getrandbits(80)
-        return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def _check_document(document: object) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 from sandbox.openmeter.aggregates import Aggregate
 from sandbox.openmeter.instants import Instant, instant
 from sandbox.openmeter.meters import ULID, Meter
-from sandbox.openmeter.problems import invalid, invalid_body, not_found
+from sandbox.openmeter.problems import invalid, invalid_body
 from sandbox.openmeter.store import HOUR, Bucket, EventIndex
 from sandbox.openmeter.values import Path, number, text_at
 from sandbox.openmeter.windows import WINDOW_SIZES, Windows
 
 if TYPE_CHECKING:
     from sandbox.openmeter.cloudevents import Event
+    from sandbox.openmeter.customers import Customer, Customers
 
 MAX_ITEMS: Final = 100
 """The most subjects, customers or dimensions of one POST query."""
@@ -28,6 +29,7 @@ MAX_ITEMS: Final = 100
 _LISTS = ("subject", "groupBy", "filterCustomerId")
 _TEXTS = ("from", "to", "windowSize", "windowTimeZone", "clientId")
 _CLIENT_ID = 36
+_RESERVED = ("subject", "customer_id")
 _ROUNDED = {
     "MINUTE": (60, "YYYY-MM-DDTHH:mm:00"),
     "HOUR": (3600, "YYYY-MM-DDTHH:00:00"),
@@ -51,30 +53,32 @@ class Query:
 
     @property
     def grouping(self) -> tuple[str, ...]:
-        """What the rows are grouped by: asking for subjects groups by subject."""
-        if self.subjects is None or "subject" in self.group_by:
-            return self.group_by
-        return (*self.group_by, "subject")
+        """What the rows are grouped by: asking for subjects groups by subject, for customers by customer."""
+        asked = {"subject": self.subjects is not None, "customer_id": bool(self.customers)}
+        return (
+            *self.group_by,
+            *(name for name, is_asked in asked.items() if is_asked and name not in self.group_by),
+        )
 
-    def check(self, meter: Meter) -> None:
-        """Raise Problem (400, 404) if this meter cannot answer it."""
+    def check(self, meter: Meter, customers: Customers) -> list[Customer]:
+        """The customers that are asked for. Raise Problem (400, 404) if this meter cannot answer it."""
         for name in self.group_by:
-            if name not in ("subject", "customer_id") and name not in dict(meter.group_by):
+            if name not in _RESERVED and name not in dict(meter.group_by):
                 invalid(f"invalid group by: {name}")
-        for customer in self.customers:
-            raise not_found(f"customer with id {customer} not found")
+        asked = customers.asked(self.customers)
         self.zone()
         for name, _ in self.filters:
             if name not in dict(meter.group_by):
                 invalid(f"invalid group by filter: {name}")
-        if "customer_id" in self.group_by:
-            invalid("customer filter is required with customer_id group by")
         if self.start and self.end:
             bounds = (self.start[:2], self.end[:2])
             if bounds[0] == bounds[1]:
                 invalid("from and to cannot be equal")
             if bounds[0] > bounds[1]:
                 invalid("from must be before to")
+        if "customer_id" in self.group_by and not asked:
+            invalid("customer filter is required with customer_id group by")
+        return asked
 
     def check_rounded(self) -> None:
         """Raise Problem (400) for bounds that OpenMeter refused before its release of March 2025.
@@ -111,6 +115,8 @@ class Row(NamedTuple):
     window_end: str
     subject: str | None
     group_by: Mapping[str, str]
+    customer_id: str | None = None
+    """None: not grouped by customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +140,9 @@ class QueryResult:
         ]
         rows = ",".join(
             f'{{"value":{number(value)},"windowStart":"{start}","windowEnd":"{end}",'
-            f'"subject":{text(subject)},"groupBy":{json.dumps(dict(groups)) if groups else "{}"}}}'
-            for value, start, end, subject, groups in self.rows
+            f'"subject":{text(subject)},"groupBy":{json.dumps(dict(groups)) if groups else "{}"}'
+            f"{'' if customer is None else f',"customerId":{text(customer)}'}}}"
+            for value, start, end, subject, groups, customer in self.rows
         )
         return f'{{{"".join(head)}"data":[{rows}]}}'
 
@@ -202,14 +209,14 @@ def _instant(name: str, document: Mapping[str, Any]) -> Instant | None:
         invalid_body(f"/{name}", str(error))
 
 
-type _Cell = tuple[int, str | None, tuple[str, ...]]
-"""What a row stands for: the window's start (0 without windows), the subject, the dimensions."""
+type _Cell = tuple[int, str | None, str | None, tuple[str, ...]]
+"""What a row stands for: the window's start (0 without windows), subject, customer, dimensions."""
 
 
 class _Run:
     """One execution of a query over an index."""
 
-    def __init__(self, query: Query, meter: Meter, index: EventIndex) -> None:
+    def __init__(self, query: Query, meter: Meter, index: EventIndex, customers: Sequence[Customer]) -> None:
         self.query = query
         self.meter = meter
         self.index = index
@@ -217,7 +224,10 @@ class _Run:
         self.windows = Windows(query.window_size, query.zone()) if query.window_size else None
         paths = meter.group_paths
         self.by_subject = "subject" in query.grouping
-        self.groups = {name: paths[name] for name in query.grouping if name != "subject"}
+        self.groups = {name: paths[name] for name in query.grouping if name not in _RESERVED}
+        self.customers = customers
+        # ClickHouse takes the first value of a key that a map has twice.
+        self.customer_of = {s: one.id for one in reversed(customers) for s in reversed(one.subjects)}
         self.filters: list[tuple[Path, tuple[str, ...]]] = [
             (paths[name], values) for name, values in query.filters if values
         ]
@@ -232,7 +242,7 @@ class _Run:
         for subject, hour, bucket in self._buckets():
             self._take(subject, hour * HOUR, bucket)
         if not self.cells and not self.query.grouping and self.windows is None:
-            self.cells[0, None, ()] = Aggregate(*self.kind)
+            self.cells[0, None, None, ()] = Aggregate(*self.kind)
         rows = [
             (cell, aggregate, value)
             for cell, aggregate in self.cells.items()
@@ -244,7 +254,8 @@ class _Run:
     def _buckets(self) -> Iterator[tuple[str, int, Bucket]]:
         """The hours that overlap the bounds; subject by subject, in no order to rely on."""
         subjects = self.index.subjects(self.meter.event_type)
-        chosen = sorted(set(self.query.subjects or subjects))
+        wanted = set(self.query.subjects or subjects)
+        chosen = sorted(wanted & set(self.customer_of) if self.customers else wanted)
         random.Random(len(chosen)).shuffle(chosen)
         first, last = self.lower // HOUR, -(-self.upper // HOUR)
         for subject in chosen:
@@ -256,16 +267,17 @@ class _Run:
 
     def _take(self, subject: str, start: int, bucket: Bucket) -> None:
         name = subject if self.by_subject else None
+        customer = self.customer_of[subject] if self.customers else None
         if not self.by_event and self.lower <= start and start + HOUR <= self.upper:
             window = self.windows.of_hour(start) if self.windows else 0
             if window is not None:
-                self._merge((window, name, ()), bucket.aggregate(*self.kind))
+                self._merge((window, name, customer, ()), bucket.aggregate(*self.kind))
                 return
         for event in bucket.events:
             if self.lower <= event.time < self.upper and self._passes(event):
                 window = self.windows.start(event.time) if self.windows else 0
                 groups = tuple(text_at(event.data, path) for path in self.groups.values())
-                self._own((window, name, groups)).add(event)
+                self._own((window, name, customer, groups)).add(event)
 
     def _passes(self, event: Event) -> bool:
         return all(text_at(event.data, path) in values for path, values in self.filters)
@@ -287,7 +299,7 @@ class _Run:
         return self.cells[cell]
 
     def _row(self, cell: _Cell, aggregate: Aggregate, value: float) -> Row:
-        window, subject, dimensions = cell
+        window, subject, customer, dimensions = cell
         if self.windows:
             bounds = self.windows.texts(window)
         else:
@@ -296,10 +308,10 @@ class _Run:
                 str(self.query.end or Instant(aggregate.last - aggregate.last % 60 + 60)),
             )
         if not dimensions:
-            return Row(value, *bounds, subject, _NO_DIMENSIONS)
-        return Row(value, *bounds, subject, dict(zip(self.groups, dimensions, strict=True)))
+            return Row(value, *bounds, subject, _NO_DIMENSIONS, customer)
+        return Row(value, *bounds, subject, dict(zip(self.groups, dimensions, strict=True)), customer)
 
 
-def run(query: Query, meter: Meter, index: EventIndex) -> QueryResult:
-    """Answer a checked query."""
-    return QueryResult(query, _Run(query, meter, index).rows())
+def run(query: Query, meter: Meter, index: EventIndex, customers: Sequence[Customer] = ()) -> QueryResult:
+    """Answer a checked query, for the customers that it asks for."""
+    return QueryResult(query, _Run(query, meter, index, customers).rows())

@@ -9,6 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from sandbox.openmeter.cloudevents import Event, check_event
+from sandbox.openmeter.customers import Customer, Customers
 from sandbox.openmeter.faults import Calls, Faults
 from sandbox.openmeter.instants import Instant, instant
 from sandbox.openmeter.meters import Meter, Meters
@@ -60,6 +61,7 @@ class OpenMeterSandbox:
         self.calls = Calls()
         self.lock = threading.RLock()
         self._meters = Meters()
+        self._customers = Customers()
         self._store = EventStore(clock, dedupe=self.settings.dedupe)
         self._ids = count(1)
 
@@ -102,6 +104,52 @@ class OpenMeterSandbox:
         """Delete a meter; its events stay."""
         with self.lock:
             self._meters.delete(id_or_slug, self.clock())
+
+    def create_customer(self, key: str | None, subject_keys: Iterable[str] = (), name: str = "") -> Customer:
+        """Create a customer; its events are those with its key or one of its subject keys as subject."""
+        document: dict[str, object] = {"name": name or key or "customer"}
+        if key is not None:
+            document["key"] = key
+        if subjects := list(subject_keys):
+            document["usageAttribution"] = {"subjectKeys": subjects}
+        return self.create_customer_from(document)
+
+    def create_customer_from(self, document: object) -> Customer:
+        """Create a customer from the body of `POST /api/v1/customers`."""
+        with self.lock:
+            return self._customers.create(document, self.clock())
+
+    def replace_customer(self, id_or_key: str, document: object) -> Customer:
+        """Replace a customer by the body of `PUT /api/v1/customers/{customerIdOrKey}`."""
+        with self.lock:
+            return self._customers.replace(id_or_key, document, self.clock())
+
+    def delete_customer(self, id_or_key: str) -> None:
+        """Delete a customer; its events stay."""
+        with self.lock:
+            self._customers.delete(id_or_key, self.clock())
+
+    def customer(self, id_or_key: str) -> Customer:
+        """A customer by id or key."""
+        with self.lock:
+            return self._customers.get(id_or_key)
+
+    def customers(
+        self,
+        contains: Mapping[str, str | None] | None = None,
+        *,
+        order_by: str = "name",
+        is_descending: bool = False,
+        include_deleted: bool = False,
+    ) -> list[Customer]:
+        """The customers that have some texts in their fields."""
+        with self.lock:
+            return self._customers.listed(
+                contains or {},
+                order_by=order_by,
+                is_descending=is_descending,
+                include_deleted=include_deleted,
+            )
 
     def ingest(
         self,
@@ -196,21 +244,28 @@ class OpenMeterSandbox:
         """Answer a query that was read before."""
         with self.lock:
             meter = self._meters.get(id_or_slug)
-            query.check(meter)
+            asked = query.check(meter, self._customers)
             if self.settings.rounded_bounds:
                 query.check_rounded()
-            return run(query, meter, self._store.visible())
+            return run(query, meter, self._store.visible(), asked)
 
     def usage(self, meter: str, subject: str, start: Moment, end: Moment) -> float:
         """The truth: a subject's value over `[start, end)`, events not yet visible included.
 
         What has no value is 0.
         """
-        query = Query(instant(start), instant(end), subjects=(subject,))
+        return self._truth(meter, Query(instant(start), instant(end), subjects=(subject,)))
+
+    def customer_usage(self, meter: str, id_or_key: str, start: Moment, end: Moment) -> float:
+        """The truth: a customer's value over `[start, end)`, events not yet visible included."""
+        customer = self.customer(id_or_key)
+        return self._truth(meter, Query(instant(start), instant(end), customers=(customer.id,)))
+
+    def _truth(self, meter: str, query: Query) -> float:
         with self.lock:
             found = self._meters.get(meter)
-            query.check(found)
-            rows = run(query, found, self._store.accepted).rows
+            asked = query.check(found, self._customers)
+            rows = run(query, found, self._store.accepted, asked).rows
         return rows[0].value if rows else 0.0
 
     def subjects(self, meter: str, start: Moment | None = None, end: Moment | None = None) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from decimal import Decimal
 from typing import Any, NoReturn
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _STEP = re.compile(r"""\.([A-Za-z_][\w-]*)|\[(\d+)\]|\[(?:"([^"]+)"|'([^']+)')\]|\."([^"]+)\"""")
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 type Path = tuple[str | int, ...]
 
@@ -50,6 +53,12 @@ def number(value: float) -> str:
     if 1e-6 <= abs(value) < 1e21:
         return format(Decimal(shortest), "f")
     return shortest.replace("e-0", "e-")
+
+
+def ulid(now: int, source: random.Random) -> str:
+    """An id that sorts by the time it was made at, UTC unix seconds."""
+    number = ((now * 1000) << 80) | source.getrandbits(80)
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def dumps(value: Any) -> str:
