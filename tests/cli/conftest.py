@@ -59,7 +59,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command as an operator with all keys would, at the world's time."""
     monkeypatch.setattr("usage_reporting.container.system_clock", world.clock)
     monkeypatch.setattr("cli.stack.boto3.Session", _session)
-    for waiting in ("openmeter", "sender", "stripe_api"):
+    for waiting in ("openmeter_http", "sender", "stripe_api"):
         monkeypatch.setattr(f"usage_reporting.{waiting}.pause", lambda _: 0.0)
     monkeypatch.setattr("usage_reporting.stripe_api.Pacer", instant_pacer)
     monkeypatch.setenv("STRIPE_KEY", API_KEY)
