@@ -14,11 +14,12 @@ from cli.errors import CliError
 from cli.output import progress
 from cli.wiring import Operator
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
-from usage_reporting.errors import RefusedError, UsageReportingError
+from usage_reporting.errors import UsageReportingError
 from usage_reporting.ledger import Head
 from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.openmeter import MOST_SUBJECTS, Hours
 from usage_reporting.period_bounds import measured
+from usage_reporting.read_apart import read_apart
 from usage_reporting.targets import last
 from usage_reporting.windows import (
     BOUNDS_KEPT,
@@ -168,31 +169,24 @@ async def _measured(parts: Operator, adoptions: Sequence[Adoption], result: Surv
         if one.customer_meter.meter is not None:
             by_meter[one.head.openmeter_meter].append(one)
 
-    async def read(name: str, page: Sequence[Adoption]) -> None:
+    async def read(page: Sequence[Adoption]) -> None:
         start, end = min(_start(one, parts.clock()) for one in page), settled_until(parts.clock(), eager=True)
-        try:
-            found = await parts.openmeter.hours(name, sorted({one.head.subject for one in page}), start, end)
-            _take(measured, page, found, parts.clock)
-        except RefusedError as error:
-            if len(page) > 1:
-                # One subject that OpenMeter does not take must not stop its neighbours.
-                await read(name, page[: len(page) // 2])
-                await read(name, page[len(page) // 2 :])
-                return
-            failed.add(page[0].customer_meter.pk)
-            result.problems.append((name_of(page[0].customer_meter), error))
-        except UsageReportingError as error:
-            failed.update(one.customer_meter.pk for one in page)
-            result.problems.extend((name_of(one.customer_meter), error) for one in page)
+        subjects = sorted({one.head.subject for one in page})
+        found = await parts.openmeter.hours(page[0].head.openmeter_meter, subjects, start, end)
+        _take(measured, page, found, parts.clock)
+
+    def not_read(one: Adoption, error: UsageReportingError) -> None:
+        failed.add(one.customer_meter.pk)
+        result.problems.append((name_of(one.customer_meter), error))
 
     pages = [
-        (name, several[first : first + MOST_SUBJECTS])
-        for name, several in by_meter.items()
+        several[first : first + MOST_SUBJECTS]
+        for several in by_meter.values()
         for first in range(0, len(several), MOST_SUBJECTS)
     ]
     with progress("reading OpenMeter", len(adoptions)) as bar:
-        for name, page in pages:
-            await read(name, page)
+        for page in pages:
+            await read_apart(page, read, not_read)
             bar.advance(bar.task_ids[0], len(page))
     return [
         Comparison(one, measured[one.customer_meter.pk])

@@ -10,10 +10,11 @@ from decimal import Decimal
 
 from usage_reporting.amounts import round_units
 from usage_reporting.billing import Billing
-from usage_reporting.errors import RefusedError, UsageReportingError
+from usage_reporting.errors import UsageReportingError
 from usage_reporting.ledger import Entry, Head, Ledger
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
+from usage_reporting.read_apart import read_apart
 from usage_reporting.windows import HOUR, days_between, floor_hour
 
 SUMMARIES_AT_ONCE = 4
@@ -93,23 +94,18 @@ class HourComparer:
             for first in range(0, len(several), MOST_SUBJECTS):
                 await self._query(meter, several[first : first + MOST_SUBJECTS], start, end)
 
-    async def _query(self, meter: str, page: Sequence[HourComparison], start: int, end: int) -> None:
-        try:
+    async def _query(self, meter: str, several: Sequence[HourComparison], start: int, end: int) -> None:
+        async def read(page: Sequence[HourComparison]) -> None:
             subjects = sorted({one.subject for one in page})
             hours = await self.openmeter.hours(meter, subjects, start, end)
             for one in page:
                 of_subject = hours.get(one.subject, {})
                 one.metered = {hour: round_units(value) for hour, value in of_subject.items()}
-        except RefusedError as error:
-            if len(page) == 1:
-                page[0].error = error
-                return
-            # One subject that OpenMeter does not take must not stop its neighbours.
-            await self._query(meter, page[: len(page) // 2], start, end)
-            await self._query(meter, page[len(page) // 2 :], start, end)
-        except UsageReportingError as error:
-            for one in page:
-                one.error = error
+
+        def not_read(one: HourComparison, error: UsageReportingError) -> None:
+            one.error = error
+
+        await read_apart(several, read, not_read)
 
     async def _read_stripe(self, found: Sequence[HourComparison], start: int, end: int) -> None:
         slots = asyncio.Semaphore(SUMMARIES_AT_ONCE)

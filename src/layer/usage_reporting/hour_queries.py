@@ -6,11 +6,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from usage_reporting.errors import RefusedError
 from usage_reporting.hours import Case
 from usage_reporting.model import Report
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
-from usage_reporting.side_by_side import is_stopped, together
+from usage_reporting.read_apart import read_apart
+from usage_reporting.side_by_side import is_stopped, note, together
 from usage_reporting.windows import HOUR, LONGEST_QUERY, floor_hour
 
 
@@ -32,25 +32,17 @@ async def read_hours(
 
 
 async def _read_window(openmeter: OpenMeter, name: str, start: int, end: int, cases: Sequence[Case]) -> None:
-    async def read() -> None:
-        subjects = list(dict.fromkeys(case.head.subject for case in cases))
+    async def read(page: Sequence[Case]) -> None:
+        subjects = list(dict.fromkeys(case.head.subject for case in page))
         found = await openmeter.hours(name, subjects, start, end)
-        for case in cases:
+        for case in page:
             hours = found.get(case.head.subject, {})
             case.hours.update({hour: value for hour, value in hours.items() if hour >= case.start})
 
-    async def read_or_part() -> None:
-        try:
-            await read()
-        except RefusedError:
-            if len(cases) == 1:
-                raise
-            # One subject that OpenMeter does not take must not stop its neighbours.
-            half = len(cases) // 2
-            await _read_window(openmeter, name, start, end, cases[:half])
-            await _read_window(openmeter, name, start, end, cases[half:])
+    async def read_all() -> None:
+        await read_apart(cases, read, lambda case, error: note(case.report, error))
 
-    await together([case.report for case in cases], read_or_part)
+    await together([case.report for case in cases], read_all)
 
 
 def _windows(cases: Sequence[Case], until: int) -> Iterator[tuple[int, int, list[Case]]]:

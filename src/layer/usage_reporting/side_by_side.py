@@ -74,14 +74,19 @@ async def racing(
     raise LostRaceError("others keep writing this customer meter's ledger entry")
 
 
+def note(report: Report, error: UsageReportingError) -> None:
+    """Make an error the outcome of a customer meter."""
+    status = next(status for kind, status in _OUTCOMES if isinstance(error, kind))
+    report.note(status, error.reason)
+
+
 async def with_outcome(reports: Sequence[Report], work: Work) -> None:
     """Do work for some customer meters; an error becomes their outcome."""
     try:
         await work()
     except UsageReportingError as error:
-        status = next(status for kind, status in _OUTCOMES if isinstance(error, kind))
         for report in reports:
-            report.note(status, error.reason)
+            note(report, error)
     except Exception as error:  # noqa: BLE001 - one bad customer never stops the others
         logger.exception("unexpected error")
         for report in reports:

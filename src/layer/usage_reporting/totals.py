@@ -28,8 +28,9 @@ from usage_reporting.model import (
 )
 from usage_reporting.openmeter import MOST_SUBJECTS, OpenMeter
 from usage_reporting.period_bounds import Cuts, PeriodBounds, cuts_of, measured
+from usage_reporting.read_apart import read_apart
 from usage_reporting.sender import REPEATED_FOR
-from usage_reporting.side_by_side import is_stopped, together
+from usage_reporting.side_by_side import is_stopped, note, together
 from usage_reporting.targets import last
 from usage_reporting.windows import HOUR, rfc3339
 
@@ -288,21 +289,13 @@ async def read_totals(
 async def _read(
     openmeter: OpenMeter, name: str, start: int, until: int, members: Sequence[tuple[TotalsCase, SpanRead]]
 ) -> None:
-    async def read() -> None:
-        subjects = list(dict.fromkeys(case.head.subject for case, _ in members))
+    async def read(page: Sequence[tuple[TotalsCase, SpanRead]]) -> None:
+        subjects = list(dict.fromkeys(case.head.subject for case, _ in page))
         found = await openmeter.totals(name, subjects, start, until)
-        for case, one in members:
+        for case, one in page:
             one.value = found.get(case.head.subject)
 
-    async def read_or_part() -> None:
-        try:
-            await read()
-        except RefusedError:
-            if len(members) == 1:
-                raise
-            # One subject that OpenMeter does not take must not stop its neighbours.
-            half = len(members) // 2
-            await _read(openmeter, name, start, until, members[:half])
-            await _read(openmeter, name, start, until, members[half:])
+    async def read_all() -> None:
+        await read_apart(members, read, lambda member, error: note(member[0].report, error))
 
-    await together([case.report for case, _ in members], read_or_part)
+    await together([case.report for case, _ in members], read_all)
