@@ -108,6 +108,7 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
     openmeter = OpenMeter(
         settings.openmeter_url,
         credentials,
+        api=settings.openmeter_api,
         concurrency=settings.openmeter_concurrency,
         whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
     )

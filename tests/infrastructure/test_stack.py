@@ -283,7 +283,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
     ("name", "default", "allowed"),
     [
         ("Mode", "shadow", ["shadow", "live"]),
-        ("OpenMeterApi", "v1", ["v1"]),
+        ("OpenMeterApi", "v1", ["v1", "v3"]),
         ("PeriodBounds", "exact", ["exact", "minute", "hour", "day"]),
         ("Rounding", "half_up", ["half_up", "down", "up"]),
         ("AllowDecrease", "false", ["true", "false"]),

@@ -4,95 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.layer.builders import NOON, D, FixedCredentials, Sleeps
+from tests.layer.openmeter_forms import V1, V3, Answer, Api, Form, asked, hours, problem
 from usage_reporting.backoff import LONGEST_PAUSE_S
 from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
 from usage_reporting.openmeter_http import TRIES
 from usage_reporting.windows import DAY, HOUR, rfc3339
 
-Answer = httpx.Response | Exception
 
-
-@dataclass
-class Api:
-    """Gives the answers in turn, the last one for ever, and remembers what it was asked."""
-
-    answers: list[Answer]
-    requests: list[httpx.Request] = field(default_factory=list)
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def body(self, number: int = 0) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads(self.requests[number].content)
-        return read
-
-
-def rows(*found: tuple[str | None, int, str]) -> httpx.Response:
-    """An answer written as text, so that its numbers stand as they are."""
-    data = ",".join(
-        f'{{"subject":{json.dumps(subject)},"windowStart":"{rfc3339(start)}",'
-        f'"windowEnd":"{rfc3339(start + HOUR)}","groupBy":{{}},"value":{value}}}'
-        for subject, start, value in found
-    )
-    return httpx.Response(200, text=f'{{"data":[{data}]}}')
-
-
-def problem(status: int, detail: str = "", **headers: str) -> httpx.Response:
-    return httpx.Response(status, json={"title": "Problem", "detail": detail}, headers=headers)
-
-
-def asked[T](
-    api: Callable[[httpx.Request], Any],
-    work: Callable[[OpenMeter], Coroutine[Any, Any, T]],
-    *,
-    credentials: FixedCredentials | None = None,
-    sleeps: Sleeps | None = None,
-    concurrency: int = 2,
-    whole_windows: bool = False,
-) -> T:
-    async def run() -> T:
-        openmeter = OpenMeter(
-            "http://openmeter.test",
-            credentials or FixedCredentials(),
-            concurrency=concurrency,
-            whole_windows=whole_windows,
-            transport=httpx.MockTransport(api),
-            sleep=sleeps or Sleeps(),
-        )
-        try:
-            return await work(openmeter)
-        finally:
-            await openmeter.aclose()
-
-    return asyncio.run(run())
-
-
-def hours(api: Api, *subjects: str, days: int = 0, **how: Any) -> dict[str, dict[int, Any]]:
-    end = NOON + (days * DAY or 2 * HOUR)
-    return asked(api, lambda openmeter: openmeter.hours("m1", subjects or ("a",), NOON, end), **how)
+@pytest.fixture(params=[V1(), V3()], ids=["v1", "v3"])
+def form(request: pytest.FixtureRequest) -> Form:
+    """A version of the API; what has no such parameter here is about v1."""
+    chosen: Form = request.param
+    return chosen
 
 
 # Queries
 
 
 def test_hours_of_several_subjects() -> None:
-    api = Api([rows(("a", NOON, "1"), ("b", NOON, "2"), ("a", NOON + HOUR, "0.5"))])
+    api = Api([V1().rows(("a", NOON, "1"), ("b", NOON, "2"), ("a", NOON + HOUR, "0.5"))])
 
-    assert hours(api, "a", "b") == {"a": {NOON: D(1), NOON + HOUR: D("0.5")}, "b": {NOON: D(2)}}
+    assert hours(V1(), api, "a", "b") == {"a": {NOON: D(1), NOON + HOUR: D("0.5")}, "b": {NOON: D(2)}}
     [request] = api.requests
     assert (request.method, str(request.url)) == ("POST", "http://openmeter.test/api/v1/meters/m1/query")
     assert api.body() == {
@@ -104,7 +42,7 @@ def test_hours_of_several_subjects() -> None:
 
 
 def test_totals_have_no_windows() -> None:
-    api = Api([rows(("a", NOON, "7"))])
+    api = Api([V1().rows(("a", NOON, "7"))])
 
     found = asked(api, lambda openmeter: openmeter.totals("m1", ["a", "b"], NOON + 1, NOON + 62))
 
@@ -112,10 +50,10 @@ def test_totals_have_no_windows() -> None:
     assert api.body() == {"from": "2026-07-15T12:00:01Z", "to": "2026-07-15T12:01:02Z", "subject": ["a", "b"]}
 
 
-def test_long_times_are_asked_seven_days_at_a_time_and_put_together() -> None:
-    api = Api([rows(("a", NOON, "1"))])
+def test_long_times_are_asked_seven_days_at_a_time_and_put_together(form: Form) -> None:
+    api = Api([form.rows(("a", NOON, "1"))])
 
-    assert hours(api, days=15) == {"a": {NOON: D(3)}}
+    assert hours(form, api, days=15) == {"a": {NOON: D(3)}}
     spans = sorted((api.body(number)["from"], api.body(number)["to"]) for number in range(len(api.requests)))
     assert spans == [
         ("2026-07-15T12:00:00Z", "2026-07-22T12:00:00Z"),
@@ -140,13 +78,18 @@ def test_long_times_are_asked_seven_days_at_a_time_and_put_together() -> None:
     ],
 )
 def test_with_whole_windows_hours_have_full_hours_as_bounds_and_parts_are_totals(
-    start: int, end: int, asked_for: set[tuple[int, int, str | None]]
+    form: Form, start: int, end: int, asked_for: set[tuple[int, int, str | None]]
 ) -> None:
-    api = Api([rows(("a", at - 17 * (at % HOUR != 0), "1")) for at, _, _ in sorted(asked_for)])
-    work = asked(api, lambda openmeter: openmeter.hours("m1", ["a"], start, end), whole_windows=True)
+    api = Api([form.rows(("a", at - 17 * (at % HOUR != 0), "1")) for at, _, _ in sorted(asked_for)])
+    work = asked(
+        form.served(api),
+        lambda openmeter: openmeter.hours("m1", ["a"], start, end),
+        whole_windows=True,
+        version=form.api,
+    )
 
     bodies = [api.body(number) for number in range(len(api.requests))]
-    assert {(body["from"], body["to"], body.get("windowSize")) for body in bodies} == {
+    assert {(body["from"], body["to"], form.granularity(body)) for body in bodies} == {
         (rfc3339(left), rfc3339(right), size) for left, right, size in asked_for
     }
     assert len(work["a"]) == len(asked_for)
@@ -154,34 +97,42 @@ def test_with_whole_windows_hours_have_full_hours_as_bounds_and_parts_are_totals
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_a_query_takes_1_to_100_subjects(count: int) -> None:
-    api = Api([rows()])
+def test_a_query_takes_1_to_100_subjects(form: Form, count: int) -> None:
+    api = Api([form.rows()])
     subjects = [f"s{number}" for number in range(count)]
 
     with pytest.raises(ValueError, match="1 to 100 subjects"):
-        asked(api, lambda openmeter: openmeter.hours("m1", subjects, NOON, NOON + HOUR))
+        asked(
+            form.served(api),
+            lambda openmeter: openmeter.hours("m1", subjects, NOON, NOON + HOUR),
+            version=form.api,
+        )
     with pytest.raises(ValueError, match="1 to 100 subjects"):
-        asked(api, lambda openmeter: openmeter.totals("m1", subjects, NOON, NOON + HOUR))
+        asked(
+            form.served(api),
+            lambda openmeter: openmeter.totals("m1", subjects, NOON, NOON + HOUR),
+            version=form.api,
+        )
     assert api.requests == []
 
 
-def test_a_hundred_subjects_are_fine() -> None:
-    assert hours(Api([rows()]), *(f"s{number}" for number in range(100))) == {}
+def test_a_hundred_subjects_are_fine(form: Form) -> None:
+    assert hours(form, Api([form.rows()]), *(f"s{number}" for number in range(100))) == {}
 
 
-def test_subjects_that_were_not_asked_for_are_left_out() -> None:
-    api = Api([rows(("b", NOON, "1"), (None, NOON, "2"), ("A", NOON, "3"), ("a", NOON, "4"))])
+def test_subjects_that_were_not_asked_for_are_left_out(form: Form) -> None:
+    api = Api([form.rows(("b", NOON, "1"), (None, NOON, "2"), ("A", NOON, "3"), ("a", NOON, "4"))])
 
-    assert hours(api, "a") == {"a": {NOON: D(4)}}
+    assert hours(form, api, "a") == {"a": {NOON: D(4)}}
 
 
-def test_no_subject_is_not_the_subject_none() -> None:
-    assert hours(Api([rows((None, NOON, "1"))]), "None") == {}
+def test_no_subject_is_not_the_subject_none(form: Form) -> None:
+    assert hours(form, Api([form.rows((None, NOON, "1"))]), "None") == {}
 
 
 @pytest.mark.parametrize("bad", ["null", "true", "false", '"7"', "NaN", "Infinity", "[1]", "{}"])
 def test_a_value_that_is_no_number_spoils_only_its_subject(bad: str) -> None:
-    found = hours(Api([rows(("a", NOON, bad), ("b", NOON, "1"))]), "a", "b")
+    found = hours(V1(), Api([V1().rows(("a", NOON, bad), ("b", NOON, "1"))]), "a", "b")
 
     assert not found["a"][NOON].is_finite()
     assert found["b"] == {NOON: D(1)}
@@ -190,14 +141,14 @@ def test_a_value_that_is_no_number_spoils_only_its_subject(bad: str) -> None:
 @pytest.mark.parametrize(
     "number", ["9007199254740993", "0.30000000000000004", "1e21", "-5", "0", "1e-7", "123456789.123456789"]
 )
-def test_numbers_are_exactly_those_of_the_answer(number: str) -> None:
-    assert hours(Api([rows(("a", NOON, number))])) == {"a": {NOON: D(number)}}
+def test_numbers_are_exactly_those_of_the_answer(form: Form, number: str) -> None:
+    assert hours(form, Api([form.rows(("a", NOON, number))])) == {"a": {NOON: D(number)}}
 
 
 def test_other_time_zones_are_the_same_instants() -> None:
     text = '{"data":[{"subject":"a","windowStart":"2026-07-15T14:00:00+02:00","value":1}]}'
 
-    assert hours(Api([httpx.Response(200, text=text)])) == {"a": {NOON: D(1)}}
+    assert hours(V1(), Api([httpx.Response(200, text=text)])) == {"a": {NOON: D(1)}}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +175,7 @@ def test_other_time_zones_are_the_same_instants() -> None:
 )
 def test_an_answer_of_another_shape_is_a_reason_to_ask_again(text: str) -> None:
     with pytest.raises(OpenMeterUnavailableError):
-        hours(Api([httpx.Response(200, text=text)]))
+        hours(V1(), Api([httpx.Response(200, text=text)]))
 
 
 # Meters
@@ -245,7 +196,7 @@ def test_a_meter_is_asked_once() -> None:
     "slug", ["", "M1", "m-1", "m1/../x", "m1?x", "_m", "m_", "m__1", "ü", "m" * 65, "m1\n"]
 )
 def test_a_name_that_cannot_be_a_slug_is_refused_without_asking(slug: str) -> None:
-    api = Api([rows()])
+    api = Api([V1().rows()])
 
     with pytest.raises(RefusedError, match=r"om_meter_id .* cannot be the slug"):
         asked(api, lambda openmeter: openmeter.meter(slug))
@@ -262,11 +213,11 @@ def test_slugs_and_ids_are_taken(slug: str) -> None:
 # Refusals
 
 
-def test_an_unknown_meter_is_refused_by_name() -> None:
+def test_an_unknown_meter_is_refused_by_name(form: Form) -> None:
     api = Api([problem(404)])
 
     with pytest.raises(RefusedError, match=r"has no meter 'm1'.*create it or correct om_meter_id"):
-        hours(api)
+        hours(form, api)
     assert len(api.requests) == 1
 
 
@@ -285,7 +236,7 @@ def test_a_query_that_openmeter_does_not_take_is_refused_with_its_words(
     api = Api([answer])
 
     with pytest.raises(RefusedError) as refusal:
-        hours(api)
+        hours(V1(), api)
     assert refusal.value.reason == (
         f"OpenMeter refuses the query of meter 'm1' ({answer.status_code}): {detail}"
     )
@@ -305,25 +256,25 @@ def test_a_query_that_openmeter_does_not_take_is_refused_with_its_words(
     ],
     ids=repr,
 )
-def test_trouble_is_asked_again(trouble: Answer) -> None:
+def test_trouble_is_asked_again(form: Form, trouble: Answer) -> None:
     sleeps = Sleeps()
-    api = Api([trouble, trouble, rows(("a", NOON, "1"))])
+    api = Api([trouble, trouble, form.rows(("a", NOON, "1"))])
 
-    assert hours(api, sleeps=sleeps) == {"a": {NOON: D(1)}}
+    assert hours(form, api, sleeps=sleeps) == {"a": {NOON: D(1)}}
     assert len(sleeps.seconds) == 2
     assert 0.1 < sleeps.seconds[0] <= 0.25 < sleeps.seconds[1] * 1.01 <= 0.51
 
 
-def test_lasting_trouble_is_given_up_with_what_it_was() -> None:
+def test_lasting_trouble_is_given_up_with_what_it_was(form: Form) -> None:
     sleeps, api = Sleeps(), Api([problem(503)])
 
     with pytest.raises(OpenMeterUnavailableError, match="OpenMeter answered 503, 4 times"):
-        hours(api, sleeps=sleeps)
+        hours(form, api, sleeps=sleeps)
     assert len(api.requests) == TRIES
     assert len(sleeps.seconds) == TRIES - 1
 
     with pytest.raises(OpenMeterUnavailableError, match="could not be reached: ConnectTimeout"):
-        hours(Api([httpx.ConnectTimeout("key=om_private")]))
+        hours(form, Api([httpx.ConnectTimeout("key=om_private")]))
 
 
 @pytest.mark.parametrize(
@@ -337,9 +288,9 @@ def test_lasting_trouble_is_given_up_with_what_it_was() -> None:
         ("", 0.0),
     ],
 )
-def test_openmeter_may_say_when_to_ask_again(header: str, waited: float) -> None:
+def test_openmeter_may_say_when_to_ask_again(form: Form, header: str, waited: float) -> None:
     sleeps = Sleeps()
-    hours(Api([problem(429, **{"Retry-After": header}), rows()]), sleeps=sleeps)
+    hours(form, Api([problem(429, **{"Retry-After": header}), form.rows()]), sleeps=sleeps)
 
     [seconds] = sleeps.seconds
     assert seconds == waited if waited else 0 < seconds <= 0.25
@@ -348,19 +299,19 @@ def test_openmeter_may_say_when_to_ask_again(header: str, waited: float) -> None
 # Keys
 
 
-def test_no_key_means_no_header() -> None:
-    api = Api([rows()])
-    hours(api)
+def test_no_key_means_no_header(form: Form) -> None:
+    api = Api([form.rows()])
+    hours(form, api)
 
     assert "Authorization" not in api.requests[0].headers
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_stopped_working_is_read_again(status: int) -> None:
+def test_a_key_that_stopped_working_is_read_again(form: Form, status: int) -> None:
     credentials = FixedCredentials(openmeter_keys=["om_old", "om_new"])
-    api = Api([problem(status), rows(("a", NOON, "1"))])
+    api = Api([problem(status), form.rows(("a", NOON, "1"))])
 
-    assert hours(api, credentials=credentials) == {"a": {NOON: D(1)}}
+    assert hours(form, api, credentials=credentials) == {"a": {NOON: D(1)}}
     assert [request.headers["Authorization"] for request in api.requests] == [
         "Bearer om_old",
         "Bearer om_new",
@@ -368,12 +319,12 @@ def test_a_key_that_stopped_working_is_read_again(status: int) -> None:
     assert credentials.rereads == 1
 
 
-def test_a_key_that_does_not_work_after_that_either_is_named_not_shown() -> None:
+def test_a_key_that_does_not_work_after_that_either_is_named_not_shown(form: Form) -> None:
     credentials = FixedCredentials(openmeter_keys=["om_old", "om_new"])
     api = Api([problem(401)])
 
     with pytest.raises(OpenMeterUnavailableError) as trouble:
-        hours(api, credentials=credentials)
+        hours(form, api, credentials=credentials)
     assert "openmeter_api_key" in trouble.value.reason
     assert "om_" not in trouble.value.reason
     assert len(api.requests) == 2
@@ -383,7 +334,7 @@ def test_a_key_that_does_not_work_after_that_either_is_named_not_shown() -> None
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3])
-def test_never_more_queries_at_once_than_allowed(cap: int) -> None:
+def test_never_more_queries_at_once_than_allowed(form: Form, cap: int) -> None:
     running, most = 0, 0
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -393,22 +344,22 @@ def test_never_more_queries_at_once_than_allowed(cap: int) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         running -= 1
-        return rows()
+        return form.rows()
 
     async def work(openmeter: OpenMeter) -> None:
         await asyncio.gather(*(openmeter.hours("m1", ["a"], NOON, NOON + 30 * DAY) for _ in range(3)))
 
-    asked(slow, work, concurrency=cap)
+    asked(form.served(slow), work, concurrency=cap, version=form.api)
 
     assert most == cap
 
 
-def test_a_wait_before_the_next_try_blocks_nobody() -> None:
+def test_a_wait_before_the_next_try_blocks_nobody(form: Form) -> None:
     finished: list[str] = []
     good = asyncio.Event()
 
     async def api(request: httpx.Request) -> httpx.Response:
-        return rows() if "good" in str(request.url) else problem(503)
+        return form.rows() if "good" in str(request.url) else problem(503)
 
     class Waits(Sleeps):
         async def __call__(self, seconds: float) -> None:
@@ -423,7 +374,7 @@ def test_a_wait_before_the_next_try_blocks_nobody() -> None:
 
         await asyncio.wait_for(asyncio.gather(ask("bad"), ask("good")), timeout=5)
 
-    asked(api, work, concurrency=1, sleeps=Waits())
+    asked(form.served(api), work, concurrency=1, sleeps=Waits(), version=form.api)
 
     assert finished == ["good", "bad"]
 

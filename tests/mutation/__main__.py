@@ -33,6 +33,7 @@ ON_REQUEST = {
     "openmeter_dialect",
     "openmeter_http",
     "openmeter_v1",
+    "openmeter_v3",
     "pages",
     "renewals",
     "stripe_api",

@@ -83,7 +83,7 @@ class Settings:
             ledger_table=environment.get("LEDGER_TABLE", ""),
             queue_url=environment.get("QUEUE_URL", ""),
             mode=Mode(_choice(environment, "MODE", ("live", "shadow"))),
-            openmeter_api=_choice(environment, "OPENMETER_API", ("v1",)),
+            openmeter_api=_choice(environment, "OPENMETER_API", ("v1", "v3")),
             period_bounds=PeriodBounds(_choice(environment, "PERIOD_BOUNDS", tuple(PeriodBounds))),
             openmeter_concurrency=_whole_number(environment, "OPENMETER_CONCURRENCY", 2, 1, 64),
             listing_concurrency=_whole_number(environment, "LISTING_CONCURRENCY", 4, 1, 25),

@@ -69,6 +69,7 @@ class Container:
         openmeter = OpenMeter(
             settings.openmeter_url,
             self.credentials,
+            api=settings.openmeter_api,
             concurrency=settings.openmeter_concurrency,
             whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
         )

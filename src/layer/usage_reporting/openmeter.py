@@ -16,6 +16,7 @@ from usage_reporting.errors import RefusedError
 from usage_reporting.openmeter_dialect import Dialect, Query, Row
 from usage_reporting.openmeter_http import OpenMeterHttp
 from usage_reporting.openmeter_v1 import OpenMeterV1
+from usage_reporting.openmeter_v3 import OpenMeterV3
 from usage_reporting.windows import HOUR, floor_hour, query_windows
 
 MOST_SUBJECTS = 100
@@ -24,6 +25,8 @@ ADDITIVE = frozenset({"SUM", "COUNT"})
 FALLS_NATURALLY = frozenset({"AVG", "MIN", "LATEST"})
 
 _METER = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*|[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+_DIALECTS: dict[str, type[OpenMeterV1 | OpenMeterV3]] = {"v1": OpenMeterV1, "v3": OpenMeterV3}
 
 Hours = dict[str, dict[int, Decimal]]
 _Part = tuple[int, int, bool]
@@ -47,7 +50,7 @@ class OpenMeterMeter:
 
 
 class OpenMeter:
-    """Reads OpenMeter, at most `concurrency` queries at once.
+    """Reads OpenMeter in version `api` of its API, at most `concurrency` queries at once.
 
     `whole_windows`: ask for hours with full hours as bounds, and for parts of hours by totals. Servers of
     2023 refused a query by hours with other bounds, and servers before March 2025 refused odd seconds.
@@ -59,13 +62,14 @@ class OpenMeter:
         url: str,
         credentials: Credentials,
         *,
+        api: str = "v1",
         concurrency: int = 2,
         whole_windows: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.http = OpenMeterHttp(credentials, concurrency=concurrency, transport=transport, sleep=sleep)
-        self._dialect: Dialect = OpenMeterV1(url, self.http)
+        self._dialect: Dialect = _DIALECTS[api](url, self.http)
         self._whole_windows = whole_windows
         self._meters: dict[str, OpenMeterMeter] = {}
 

@@ -208,6 +208,7 @@ class _OpenMeter(OpenMeter):
         super().__init__(
             settings.openmeter_url,
             credentials,
+            api=settings.openmeter_api,
             concurrency=settings.openmeter_concurrency,
             whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
             transport=httpx.AsyncBaseTransport(),

@@ -1,0 +1,222 @@
+"""OpenMeter's v3 API, the one of Kong's cloud: meters are asked by their ULID, values are decimal texts.
+
+Source: OpenMeter, api/v3/openapi.yaml.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
+from usage_reporting.openmeter_dialect import NO_NUMBER, Query, Row, instant
+from usage_reporting.openmeter_http import OpenMeterHttp, Refusal
+from usage_reporting.windows import rfc3339
+
+PAGE = 100
+KEPT_FOR_S = 600
+"""How long the ULID of a key is believed: a meter that is deleted and made anew has another one."""
+
+_KONNECT = ".api.konghq.com"
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_NUMERIC = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+"""The spec's own numbers have no exponent; one that has is a number all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    id: str
+    aggregation: str
+    read_at: float
+
+
+class OpenMeterV3:
+    """The dialect of v3 at `url`; see `Dialect`. `om_meter_id` may be a meter's key or its ULID."""
+
+    def __init__(self, url: str, http: OpenMeterHttp) -> None:
+        self._base = f"{base_address(url)}/openmeter"
+        self._http = http
+        self._meters: dict[str, _Meter] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    async def aggregation(self, meter: str) -> str:
+        """How the meter aggregates, in capitals."""
+        return (await self._meter(meter)).aggregation
+
+    async def slugs(self) -> list[str]:
+        """The keys of all meters."""
+        return [_text(one, "key") async for one in self._list("meters", {})]
+
+    async def subjects(self, meter: str) -> frozenset[str]:
+        """The subjects that the meter ever had usage of: v3 has no list of those with events of its type."""
+        rows = await self._query(meter, {"group_by_dimensions": ["subject"]})
+        return frozenset(row.subject for row in rows if row.subject)
+
+    async def newest_events(self) -> list[dict[str, Any]]:
+        """The newest 100 events, however old, in the form of v1's list."""
+        url = f"{self._base}/events?{urlencode({'page[size]': PAGE})}"
+        answer = await self._http.json_object("GET", url, self._refusal(url))
+        return [_event(one) for one in _data(answer)]
+
+    async def rows(self, query: Query) -> list[Row]:
+        """The rows of a query."""
+        body: dict[str, Any] = {
+            "from": rfc3339(query.start),
+            "to": rfc3339(query.end),
+            "group_by_dimensions": ["subject"],
+            "filters": {"dimensions": {"subject": {"in": list(query.subjects)}}},
+        }
+        if query.by_hour:
+            body["granularity"] = "PT1H"
+        return await self._query(query.meter, body)
+
+    async def _query(self, meter: str, body: dict[str, Any]) -> list[Row]:
+        url = f"{self._base}/meters/{(await self._meter(meter)).id}/query"
+        answer = await self._http.json_object("POST", url, _refusal_of(meter), body)
+        try:
+            return [_row(row) for row in answer["data"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OpenMeterUnavailableError(f"OpenMeter answered a query with odd data: {error!r}") from error
+
+    async def _meter(self, name: str) -> _Meter:
+        """The meter, asked once by all who want it at the same time."""
+        async with self._asking.setdefault(name, asyncio.Lock()):
+            known = self._meters.get(name)
+            if known is None or time.monotonic() - known.read_at >= KEPT_FOR_S:
+                found = await (self._by_id(name) if _ULID.fullmatch(name) else self._by_key(name))
+                aggregation = _text(found, "aggregation").upper()
+                known = self._meters[name] = _Meter(_text(found, "id"), aggregation, time.monotonic())
+            return known
+
+    async def _by_id(self, meter: str) -> dict[str, Any]:
+        return await self._http.json_object("GET", f"{self._base}/meters/{meter}", _refusal_of(meter))
+
+    async def _by_key(self, key: str) -> dict[str, Any]:
+        found = [
+            one
+            async for one in self._list("meters", {"filter[key]": key})
+            if one.get("key") == key and not one.get("deleted_at")
+        ]
+        if not found:
+            raise _unknown(key)
+        if len(found) > 1:
+            ids = ", ".join(_text(one, "id") for one in found)
+            raise RefusedError(
+                f"OpenMeter has {len(found)} meters {key!r} ({ids}); put the id of one into om_meter_id"
+            )
+        return found[0]
+
+    async def _list(self, path: str, asked: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        number = seen = 0
+        total = 1
+        while seen < total:
+            number += 1
+            page = urlencode({**asked, "page[size]": PAGE, "page[number]": number})
+            url = f"{self._base}/{path}?{page}"
+            answer = await self._http.json_object("GET", url, self._refusal(url))
+            found = _data(answer)
+            if not found:
+                return
+            for one in found:
+                yield one
+            seen += len(found)
+            total = _total(answer)
+
+    def _refusal(self, url: str) -> Refusal:
+        def refusal(response: httpx.Response) -> RefusedError:
+            if response.status_code == 400:
+                return RefusedError(f"OpenMeter refuses a list (400): {_reason(response)}")
+            return RefusedError(
+                f"OpenMeter answers {response.status_code} to {urlsplit(url).path}; OPENMETER_URL must be "
+                "the base address of an OpenMeter with the v3 API"
+            )
+
+        return refusal
+
+
+def base_address(url: str) -> str:
+    """Where v3 is: Konnect has it at /v3, a server of one's own at /api/v3.
+
+    An address that ends in /v3 is taken as it is. Source: api/v3/openapi.yaml, `servers`.
+    """
+    if url.endswith("/v3"):
+        return url
+    is_konnect = (urlsplit(url).hostname or "").endswith(_KONNECT)
+    return f"{url}/v3" if is_konnect else f"{url}/api/v3"
+
+
+def _row(row: dict[str, Any]) -> Row:
+    subject = row["dimensions"]["subject"]
+    start = instant(row["from"])
+    return Row(subject if isinstance(subject, str) else "", start, _value(row["value"]))
+
+
+def _value(value: object) -> Decimal:
+    return Decimal(value) if isinstance(value, str) and _NUMERIC.fullmatch(value) else NO_NUMBER
+
+
+def _event(one: dict[str, Any]) -> dict[str, Any]:
+    errors = one.get("validation_errors")
+    said = [str(error.get("message", "")) for error in errors or () if isinstance(error, dict)]
+    return {
+        "event": one.get("event"),
+        "ingestedAt": one.get("ingested_at"),
+        "storedAt": one.get("stored_at"),
+        "validationError": "; ".join(said) or None,
+    }
+
+
+def _data(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    data = answer.get("data")
+    if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
+        raise OpenMeterUnavailableError("OpenMeter answered a list with odd data")
+    return data
+
+
+def _total(answer: dict[str, Any]) -> int:
+    try:
+        return int(answer["meta"]["page"]["total"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise OpenMeterUnavailableError("OpenMeter answered a list without its total") from error
+
+
+def _text(one: dict[str, Any], name: str) -> str:
+    text = one.get(name)
+    if not isinstance(text, str) or not text:
+        raise OpenMeterUnavailableError(f"OpenMeter answered with a meter that has no {name}")
+    return text
+
+
+def _refusal_of(meter: str) -> Refusal:
+    def refusal(response: httpx.Response) -> RefusedError:
+        if response.status_code == 404:
+            return _unknown(meter)
+        return RefusedError(
+            f"OpenMeter refuses the query of meter {meter!r} ({response.status_code}): {_reason(response)}"
+        )
+
+    return refusal
+
+
+def _unknown(meter: str) -> RefusedError:
+    return RefusedError(f"OpenMeter has no meter {meter!r} (404); create it or correct om_meter_id")
+
+
+def _reason(response: httpx.Response) -> str:
+    """What the problem document says; the parameters that are wrong say most."""
+    try:
+        problem = response.json()
+        wrong = [
+            f"{one.get('field')}: {one.get('reason')}" for one in problem.get("invalid_parameters") or ()
+        ]
+        return "; ".join(wrong) or str(problem.get("detail") or problem.get("title") or "")
+    except (ValueError, AttributeError, TypeError):
+        return ""
