@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -38,10 +39,17 @@ def encode(params: Mapping[str, Any]) -> str:
 
 
 class Direct:
-    """Requests to one stand-in; those named `try_` answer with errors, the others assert success."""
+    """Requests to one stand-in, or for an account that is connected to it."""
 
     def __init__(self, stripe: StripeSandbox) -> None:
         self.gateway = Gateway(stripe)
+        self._naming: dict[str, str] = {}
+
+    def acting_for(self, account: str) -> Direct:
+        """Requests through the same gateway that name a connected account."""
+        other = copy(self)
+        other._naming = {"stripe-account": account}
+        return other
 
     def request(
         self,
@@ -61,6 +69,7 @@ class Direct:
             {
                 "authorization": "Bearer sk_test_sandbox",
                 "stripe-version": version,
+                **self._naming,
                 **(headers or {}),
             },
             encoded.encode() if in_body else b"",
@@ -92,10 +101,12 @@ def _success(response: Response) -> Json:
 class World:
     """A product, a meter, a price and a customer, and shortcuts around them."""
 
-    def __init__(self, stripe: StripeSandbox, clock: ManualClock, formula: str = "sum") -> None:
+    def __init__(
+        self, stripe: StripeSandbox, clock: ManualClock, formula: str = "sum", api: Direct | None = None
+    ) -> None:
         self.stripe = stripe
         self.clock = clock
-        self.api = Direct(stripe)
+        self.api = api or Direct(stripe)
         self.product = self.api.post("products", {"name": "Execution Duration"})
         self.meter = self.new_meter("m1", formula)
         self.price = self.new_price()

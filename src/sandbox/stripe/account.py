@@ -11,6 +11,7 @@ from typing import Any
 
 from sandbox.clock import Clock
 from sandbox.stripe.objects import (
+    ConnectedAccount,
     Customer,
     EventDestination,
     Invoice,
@@ -27,14 +28,20 @@ from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.table import Table
 
 Json = dict[str, Any]
+_ALWAYS_OWN = frozenset({"acct", "ed", "evt", "mes", "req", "token", "we", "whsec"})
+"""What `same_ids` leaves alone: no two events or endpoints, and no two secrets, are ever the same."""
 _ALPHABET = string.ascii_letters + string.digits
 
 
 class Account:
-    """Everything that Stripe remembers of an account; `lock` guards all of it."""
+    """Everything that Stripe remembers of an account; `lock` guards all of it.
 
-    def __init__(self, clock: Clock, settings: StripeSettings) -> None:
+    `platform`: the account that may act for this one, while it may (Stripe Connect).
+    """
+
+    def __init__(self, clock: Clock, settings: StripeSettings, platform: Account | None = None) -> None:
         self.settings = settings
+        self.platform = platform
         self.lock = threading.RLock()
         self.offset = 0
         self.request_id: str | None = None
@@ -50,10 +57,16 @@ class Account:
         self.schedules: Table[SubscriptionSchedule] = Table("subscription schedule")
         self.endpoints: Table[WebhookEndpoint] = Table("webhook endpoint")
         self.destinations: Table[EventDestination] = Table("event destination")
+        self.connected: Table[ConnectedAccount] = Table("account")
+        self.made_at = clock()
         self._clock = clock
         self._instant: int | None = None
         self._on_test_clock = False
-        self._random = random.Random(settings.seed)
+        seed = settings.seed
+        self._random = random.Random(
+            f"{seed} {settings.account_id}" if platform and seed is not None else seed
+        )
+        self._by_prefix: dict[str, random.Random] = {}
 
     def now(self) -> int:
         """The account's time; inside `at`, the instant that is being worked through."""
@@ -100,4 +113,11 @@ class Account:
 
     def new_id(self, prefix: str, length: int = 24) -> str:
         """A new id such as `price_1aB...`."""
-        return prefix + "_" + "".join(self._random.choices(_ALPHABET, k=length))
+        return prefix + "_" + "".join(self._source(prefix).choices(_ALPHABET, k=length))
+
+    def _source(self, prefix: str) -> random.Random:
+        if not self.settings.same_ids or prefix in _ALWAYS_OWN:
+            return self._random
+        if prefix not in self._by_prefix:
+            self._by_prefix[prefix] = random.Random(f"{self.settings.seed} {prefix}")
+        return self._by_prefix[prefix]

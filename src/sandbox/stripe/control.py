@@ -39,8 +39,18 @@ _CHANGEABLE = frozenset(
 
 def control_routes(stripe: StripeSandbox) -> list[Route]:
     """`/_sandbox/...`: faults, calls, limited, requests, clock, settings, meter_events, webhooks, run_due,
-    subscriptions."""
-    actions: dict[tuple[str, str], Callable[[Json], Any]] = {
+    subscriptions, accounts; `?account=acct_...`: of a connected account."""
+    return [
+        Route(f"/_sandbox/{path}", _endpoint(stripe, method, path), methods=[method])
+        for method, path in _actions(stripe)
+    ]
+
+
+def _actions(stripe: StripeSandbox) -> dict[tuple[str, str], Callable[[Json], Any]]:
+    return {
+        ("GET", "accounts"): lambda _: [vars(row) for row in stripe.account.connected.newest()],
+        ("POST", "accounts"): lambda body: stripe.connect(**body).settings.account_id,
+        ("POST", "accounts/deauthorize"): lambda body: stripe.deauthorize(**body),
         ("GET", "calls"): lambda _: _calls(stripe),
         ("GET", "limited"): lambda _: stripe.log.limited,
         ("GET", "requests"): lambda _: [vars(request) for request in stripe.log.requests],
@@ -63,18 +73,16 @@ def control_routes(stripe: StripeSandbox) -> list[Route]:
         ("DELETE", "webhooks/disturbances"): lambda _: stripe.webhooks.leave_alone(),
         ("POST", "webhooks/roll"): lambda body: {"secret": stripe.webhooks.roll_secret(**body)},
     }
-    return [
-        Route(f"/_sandbox/{path}", _endpoint(action), methods=[method])
-        for (method, path), action in actions.items()
-    ]
 
 
-def _endpoint(action: Callable[[Json], Any]) -> Callable[[Request], Any]:
+def _endpoint(stripe: StripeSandbox, method: str, path: str) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> JSONResponse:
+        named = request.query_params.get("account")
         try:
+            action = _actions(stripe.connected[named] if named else stripe)[method, path]
             body = json.loads(await request.body() or b"{}")
             return JSONResponse({"result": await run_in_threadpool(action, body)})
-        except (IndexError, TypeError, ValueError, StripeError) as error:
+        except (IndexError, KeyError, TypeError, ValueError, StripeError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
 
     return endpoint

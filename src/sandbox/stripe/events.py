@@ -41,10 +41,13 @@ class Event:
     failed: set[str] = field(default_factory=set)
     acknowledged_at: int | None = None
 
-    def body(self, livemode: bool, version: str | None = None) -> Json:
-        """The Event object in this version, else in the account's at the time of the event."""
+    def body(self, livemode: bool, version: str | None = None, account: str | None = None) -> Json:
+        """The Event object in this version, else in the account's at the time of the event.
+
+        `account`: the connected account that it comes from, for whoever listens to several.
+        """
         version = version if version in self.data else self.default_version
-        return event_object(
+        shown = event_object(
             id_=self.id,
             type_=self.type,
             created=self.created,
@@ -54,6 +57,7 @@ class Event:
             pending_webhooks=len(self.waiting),
             request={"id": self.request_id, "idempotency_key": self.idempotency_key},
         )
+        return shown if account is None else {**shown, "account": account}
 
 
 AnyEvent = Event | ThinEvent
@@ -114,8 +118,12 @@ class Events:
         return event.created >= self._account.now() - _EVENT_SECONDS
 
     def _versions(self) -> set[str]:
-        default = self._account.settings.default_api_version
-        return {default} | {row.api_version or default for row in self._account.endpoints}
+        account = self._account
+        default = account.settings.default_api_version
+        versions = {default} | {row.api_version or default for row in account.endpoints}
+        if account.platform is not None:
+            versions |= {row.api_version or default for row in account.platform.endpoints if row.connect}
+        return versions
 
     def _data(self, row: Any, version: str, before: Rendered | None) -> Json:
         data: Json = {"object": render(self._account, row, ApiVersion(version))}

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
-from sandbox.stripe.access import api_key, authorize
+from sandbox.stripe.access import api_key, authorize, named_account, no_access
 from sandbox.stripe.account import Json
 from sandbox.stripe.api import ROUTES
+from sandbox.stripe.api.meter_stream import STREAM
 from sandbox.stripe.api.metering import METER_EVENTS
 from sandbox.stripe.api.route import Call, Route
 from sandbox.stripe.errors import StripeError
@@ -52,10 +53,12 @@ class _Prepared:
 class _Arrival:
     """A request that is being answered.
 
-    `due`: not answered before, on the event loop's clock; `held`: what it occupies until then.
+    `account`: the one that it names; `due`: not answered before, on the event loop's clock; `held`: what it
+    occupies until then.
     """
 
     request: Request
+    account: str | None
     encoded: str
     id: str
     faults: Mapping[str, Fault]
@@ -70,15 +73,43 @@ class _Arrival:
 
 
 class Gateway:
-    """Answers requests to one stand-in."""
+    """Answers requests to one stand-in, and to the accounts connected to it: each has limits of its own.
 
-    def __init__(self, stripe: StripeSandbox) -> None:
+    `platform`: the account whose keys act for this one.
+    """
+
+    def __init__(self, stripe: StripeSandbox, platform: StripeSandbox | None = None) -> None:
         self._stripe = stripe
+        self._keys = platform or stripe
+        self._connected: dict[str, Gateway] = {}
         self._limiter = RateLimiter(stripe.timer)
         self._concurrency = Concurrency()
 
     async def answer(self, request: Request) -> Response:
-        """Answer one request, with whatever fault is due for it; never raises."""
+        """Answer one request in the account that it is for, with the faults due there; never raises."""
+        try:
+            named = named_account(request.path, request.headers)
+        except StripeError as error:
+            id_ = self._stripe.account.new_id("req", 14)
+            return replace(_error_response(error), headers={"Request-Id": id_})
+        response = await self._gateway_of(named, request)._answer(request, named)
+        return response if named is None else _naming(response, named)
+
+    def _gateway_of(self, named: str | None, request: Request) -> Gateway:
+        """The account's own gateway: named, or the one that a session's token is of."""
+        connected = self._stripe.connected
+        if not connected:
+            return self
+        if named is None and request.path == STREAM:
+            token = request.headers.get("authorization", "")
+            named = next((id_ for id_, one in connected.items() if one.sessions.knows(token)), None)
+        if named not in connected or not connected[named].account.platform:
+            return self
+        if named not in self._connected:
+            self._connected[named] = Gateway(connected[named], self._stripe)
+        return self._connected[named]
+
+    async def _answer(self, request: Request, named: str | None) -> Response:
         due = asyncio.get_running_loop().time() + self._stripe.settings.latency
         encoded = _encoded(request)
         faults = self._stripe.faults.take(request.method, request.path, encoded)
@@ -87,7 +118,7 @@ class Gateway:
         self._stripe.advance()
         request_id = self._stripe.account.new_id("req", 14)
         with ExitStack() as held:
-            arrival = _Arrival(request, encoded, request_id, faults, due, held)
+            arrival = _Arrival(request, named, encoded, request_id, faults, due, held)
             try:
                 response = await self._respond(arrival)
             except StripeError as error:
@@ -136,7 +167,9 @@ class Gateway:
         if route.by_session:
             self._stripe.sessions.check(request.headers["authorization"])
         else:
-            authorize(account.settings, key, route)
+            authorize(self._keys.settings, key, route, account.settings.account_id)
+        if arrival.account not in (None, account.settings.account_id):
+            raise no_access(key, arrival.account)
         is_v2 = request.path.startswith(_V2)
         if is_v2 and "stripe-version" not in request.headers:
             raise StripeError(400, "The v2 API needs the header Stripe-Version.", stored=False)
@@ -144,8 +177,7 @@ class Gateway:
         version = api_version(name)
         if route.legacy and version.is_basil:
             raise _unrecognized(request)
-        connected = "stripe-account" in request.headers
-        self._limiter.check(account.settings, route, connected=connected)
+        self._limiter.check(account.settings, route, connected=self._keys is not self._stripe)
         arrival.held.enter_context(self._concurrency.call(account.settings, route))
         return _Prepared(
             route,
@@ -285,6 +317,11 @@ def _stamped(response: Response, prepared: _Prepared, request_id: str) -> Respon
     if prepared.key is not None:
         headers["Idempotency-Key"] = prepared.key
     return replace(response, headers={**response.headers, **headers})
+
+
+def _naming(response: Response, account: str) -> Response:
+    """Who was asked, for a request that said so."""
+    return replace(response, headers={**response.headers, "Stripe-Account": account})
 
 
 def _unrecognized(request: Request) -> StripeError:

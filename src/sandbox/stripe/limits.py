@@ -36,7 +36,7 @@ class RateLimiter:
     def check(self, settings: StripeSettings, route: Route, *, connected: bool = False) -> None:
         """Raise StripeError 429 beyond the limits, when they are enforced.
 
-        `connected`: the call names a connected account, for which meter events have no limit of their own
+        `connected`: the call is for a connected account, for which meter events have no limit of their own
         (Record usage for billing, "Rate limits").
         """
         if not settings.enforce_rate_limits:

@@ -311,8 +311,32 @@ class WebhookSecret:
 
 
 @dataclass
+class ConnectedAccount:
+    """An account that a platform acts for; `created`: when it was connected (UTC unix seconds)."""
+
+    resource: ClassVar[str] = "account"
+    id: str
+    created: int
+    name: str | None = None
+    charges_enabled: bool = True
+    details_submitted: bool = True
+
+
+@dataclass(frozen=True)
+class Application:
+    """The platform, as the events about its being allowed to act for an account show it."""
+
+    resource: ClassVar[str] = "application"
+    id: str
+    name: str
+
+
+@dataclass
 class EventDestination:
-    """A v2 destination of thin events; these have no API version."""
+    """A v2 destination of thin events; these have no API version.
+
+    `connect`: it is told of what happens in connected accounts, and of nothing else.
+    """
 
     resource: ClassVar[str] = "v2.core.event_destination"
     api_version: ClassVar[None] = None
@@ -323,6 +347,7 @@ class EventDestination:
     url: str
     enabled_events: list[str]
     secrets: list[WebhookSecret]
+    connect: bool = False
     description: str = ""
     status: str = "enabled"
     metadata: dict[str, str] = field(default_factory=dict)
@@ -330,12 +355,15 @@ class EventDestination:
 
 @dataclass
 class WebhookEndpoint:
+    """`connect`: it is told of what happens in connected accounts, and of nothing else."""
+
     resource: ClassVar[str] = "webhook_endpoint"
     id: str
     created: int
     url: str
     enabled_events: list[str]
     secrets: list[WebhookSecret]
+    connect: bool = False
     api_version: str | None = None
     description: str | None = None
     status: str = "enabled"

@@ -7,6 +7,8 @@ from typing import Any
 
 from sandbox.stripe.account import Account, Json
 from sandbox.stripe.objects import (
+    Application,
+    ConnectedAccount,
     Customer,
     Invoice,
     Meter,
@@ -22,6 +24,9 @@ from sandbox.stripe.render_invoice import invoice_json
 from sandbox.stripe.render_subscription import item_json, schedule_json, subscription_json
 from sandbox.stripe.render_values import price_json
 from sandbox.stripe.versions import ApiVersion
+
+APPLICATION = "ca_sandboxPlatform"
+"""The platform as a Connect application."""
 
 Renderer = Callable[[Account, Any, ApiVersion], Json]
 
@@ -126,7 +131,7 @@ def _endpoint(account: Account, row: WebhookEndpoint, _version: ApiVersion) -> J
         "id": row.id,
         "object": "webhook_endpoint",
         "api_version": row.api_version,
-        "application": None,
+        "application": APPLICATION if row.connect else None,
         "created": row.created,
         "description": row.description,
         "enabled_events": list(row.enabled_events),
@@ -137,7 +142,31 @@ def _endpoint(account: Account, row: WebhookEndpoint, _version: ApiVersion) -> J
     }
 
 
+def _connected(_account: Account, row: ConnectedAccount, _version: ApiVersion) -> Json:
+    return {
+        "id": row.id,
+        "object": "account",
+        "business_profile": {"name": row.name},
+        "business_type": None,
+        "charges_enabled": row.charges_enabled,
+        "country": "US",
+        "created": row.created,
+        "default_currency": "usd",
+        "details_submitted": row.details_submitted,
+        "email": "sandbox@example.com",
+        "payouts_enabled": row.charges_enabled,
+        "settings": None,
+        "type": "standard",
+    }
+
+
+def _application(_account: Account, row: Application, _version: ApiVersion) -> Json:
+    return {"id": row.id, "object": "application", "name": row.name}
+
+
 _RENDERERS: dict[type, Renderer] = {
+    Application: _application,
+    ConnectedAccount: _connected,
     Product: _product,
     Price: price_json,
     Meter: _meter,

@@ -20,6 +20,8 @@ from sandbox.stripe.faults import Faults
 from sandbox.stripe.idempotency import Idempotency
 from sandbox.stripe.invoices import Invoices
 from sandbox.stripe.meter_ledger import MeterLedger
+from sandbox.stripe.objects import Application, ConnectedAccount
+from sandbox.stripe.render import APPLICATION
 from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.sessions import MeterEventSessions
 from sandbox.stripe.settings import StripeSettings
@@ -33,6 +35,9 @@ class StripeSandbox:
     """One Stripe account in memory; `deliver` replaces the posting of webhooks, `timer` what rates go by.
 
     `reached_at`: where webhooks to a URL are posted to, if that address is served on this machine.
+    `connected`: the accounts that were ever connected to this one, by id (`connect`). Each is a stand-in of
+    its own, with its own objects, faults, calls and limits; this one keeps their time and posts their
+    webhooks.
     """
 
     def __init__(
@@ -43,8 +48,12 @@ class StripeSandbox:
         deliver: Deliver | None = None,
         timer: Timer = time.monotonic,
         reached_at: Callable[[str], str] = str,
+        platform: StripeSandbox | None = None,
     ) -> None:
-        self.account = Account(clock, settings or StripeSettings())
+        self.account: Account = Account(
+            clock, settings or StripeSettings(), platform.account if platform else None
+        )
+        self.connected: dict[str, StripeSandbox] = {}
         self.events = Events(self.account)
         self.webhooks = Webhooks(self.account, self.events)
         self.meters = MeterLedger(self.account)
@@ -58,7 +67,12 @@ class StripeSandbox:
         self.log = RequestLog()
         self.deliver = deliver
         self.timer = timer
-        self._background = BackgroundDelivery(self.account.settings.webhook_timeout, reached_at)
+        self._platform = platform
+        self._background: BackgroundDelivery = (
+            platform._background
+            if platform
+            else BackgroundDelivery(self.account.settings.webhook_timeout, reached_at)
+        )
         self._turn = threading.RLock()
         self._agenda = Agenda(lambda id_: lifecycle.due_of(self.books, id_))
         self.test_clocks = TestClocks(self.books)
@@ -74,17 +88,52 @@ class StripeSandbox:
         """The settings in force."""
         return self.account.settings
 
+    def connect(self, account_id: str, *, name: str | None = None, **changes: Any) -> StripeSandbox:
+        """Connect another account to this platform, or one again that took its permission back.
+
+        A new one has the platform's settings but for `changes`. Raises ValueError for this very account.
+        """
+        if account_id == self.settings.account_id:
+            raise ValueError("an account cannot be connected to itself")
+        found = self.connected.get(account_id)
+        if found is None:
+            settings = replace(self.settings, account_id=account_id, **changes)
+            found = StripeSandbox(self.account.clock, settings, timer=self.timer, platform=self)
+            self.connected[account_id] = found
+        found.account.platform = self.account
+        if self.account.connected.find(account_id) is None:
+            self.account.connected.add(ConnectedAccount(account_id, self.account.now(), name))
+            found.events.emit("account.application.authorized", Application(APPLICATION, "Platform"))
+        return found
+
+    def deauthorize(self, account_id: str) -> None:
+        """Let a connected account take back that this platform may act for it. Raises StripeError.
+
+        It lives on by itself; its last event for the platform says so (Connect webhooks).
+        """
+        self.account.connected.get(account_id)
+        account = self.connected[account_id]
+        account.events.emit("account.application.deauthorized", Application(APPLICATION, "Platform"))
+        self.account.connected.remove(account_id)
+        account.account.platform = None
+
     def change_settings(self, **changes: Any) -> None:
-        """Put other settings in force; raises TypeError or ValueError for what does not exist."""
+        """Put other settings in force, in connected accounts as well.
+
+        Raises TypeError or ValueError for what does not exist.
+        """
         with self.account.lock:
             self.account.settings = replace(self.account.settings, **changes)
             for row in (*self.account.subscriptions, *self.account.invoices):
                 self._mark(row.id)
+        for one in self.connected.values():
+            one.change_settings(**changes)
 
     def next_due(self) -> int | None:
         """The next instant at which time changes or delivers anything, in UTC unix seconds."""
-        with self.account.lock:
-            return _earliest(self._next_step(), self.webhooks.next_due())
+        if not self.connected:
+            return self._own_next_due()
+        return _earliest(self._own_next_due(), *(one._own_next_due() for one in self.connected.values()))
 
     def advance(self) -> None:
         """Do all billing and validating that is due by now; webhooks stay queued for `run_due`."""
@@ -96,9 +145,13 @@ class StripeSandbox:
     def run_due(self) -> None:
         """Do everything due by now, in the order of time: billing, then the webhooks about it."""
         with self._turn:
-            while attempts := self._next_attempts():
-                for attempt in attempts:
-                    self._post(attempt)
+            if not self.connected:
+                while self._step(self.account.clock()):
+                    pass
+                return
+            while (due := self._next_account()) is not None:
+                instant, one = due
+                one._step(instant)
 
     def end_periods(self, subscription: str, at: int) -> None:
         """Let a subscription's running periods end at an instant, UTC unix seconds. Raises StripeError."""
@@ -111,8 +164,8 @@ class StripeSandbox:
         attempt = self.webhooks.attempt(delivery)
         if attempt is None:
             return 0
-        if self.deliver is not None:
-            return self.deliver(attempt.url, attempt.headers, attempt.body)
+        if (deliver := self._deliver) is not None:
+            return deliver(attempt.url, attempt.headers, attempt.body)
         answered: Future[int] = Future()
         self._background.post(attempt, answered.set_result)
         return answered.result()
@@ -121,10 +174,33 @@ class StripeSandbox:
         """Stop posting webhooks."""
         self._background.close()
 
-    def _next_attempts(self) -> list[Attempt]:
+    @property
+    def _deliver(self) -> Deliver | None:
+        return self._platform.deliver if self._platform else self.deliver
+
+    def _own_next_due(self) -> int | None:
+        with self.account.lock:
+            return _earliest(self._next_step(), self.webhooks.next_due())
+
+    def _next_account(self) -> tuple[int, StripeSandbox] | None:
+        """What is due first by now, and in which account: in this one, or one that is connected."""
+        now = self.account.clock()
+        due = [
+            (at, one) for one in (self, *self.connected.values()) if (at := one._own_next_due()) is not None
+        ]
+        first = min(due, key=lambda pair: pair[0], default=None)
+        return first if first is not None and first[0] <= now else None
+
+    def _step(self, now: int) -> bool:
+        """Bill up to the next webhooks that are due by an instant, and post those; False without any."""
+        attempts = self._next_attempts(now)
+        for attempt in attempts:
+            self._post(attempt)
+        return bool(attempts)
+
+    def _next_attempts(self, now: int) -> list[Attempt]:
         """Bill up to the next instant at which webhooks are due, and take those."""
         with self.account.lock:
-            now = self.account.clock()
             while True:
                 billing, posting = self._next_step(), self.webhooks.next_due()
                 if billing is not None and billing <= min(now, posting or now):
@@ -136,10 +212,10 @@ class StripeSandbox:
                     return []
 
     def _post(self, attempt: Attempt) -> None:
-        if self.deliver is None:
+        if (deliver := self._deliver) is None:
             self._background.post(attempt, lambda status: self._settle(attempt, status))
             return
-        status = self.deliver(attempt.url, attempt.headers, attempt.body)
+        status = deliver(attempt.url, attempt.headers, attempt.body)
         self._settle(attempt, status, attempt.due if self.settings.answered_when_due else None)
 
     def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:

@@ -38,14 +38,21 @@ class MeterEventSessions:
         self._by_token[session.token] = session
         return session
 
+    def knows(self, authorization: str) -> bool:
+        """Whether this account gave out the token of an Authorization header, be it expired or not."""
+        return self._find(authorization) is not None
+
+    def _find(self, authorization: str) -> MeterEventSession | None:
+        scheme, _, token = authorization.partition(" ")
+        return self._by_token.get(token.strip()) if scheme.lower() == "bearer" else None
+
     def check(self, authorization: str) -> None:
         """Raise StripeError 401 unless the Authorization header bears the token of a session that lasts.
 
         Only of an expired token is the error documented (API reference, "Error Codes"). One that nobody
         gave out, an API key among them, is refused like an unknown key.
         """
-        scheme, _, token = authorization.partition(" ")
-        session = self._by_token.get(token.strip()) if scheme.lower() == "bearer" else None
+        session = self._find(authorization)
         if session is None:
             raise StripeError(401, "The token is not one of a meter event session.", stored=False)
         if self._account.clock() >= session.expires_at:

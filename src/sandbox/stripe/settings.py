@@ -76,7 +76,7 @@ class StripeSettings:
     enforce_rate_limits: bool = False
     """Whether calls beyond the limits per second get 429; those of `limits` and the two that follow."""
     meter_events_per_second: int = 1_000
-    """Live; meter events of a sandbox, and of connected accounts, count as other calls do (Rate limits)."""
+    """Live; meter events of a sandbox, and for a connected account, count as other calls do (Rate limits)."""
     stream_requests_per_second: int = 10_000
     """Live; requests of a sandbox's stream count as other calls do (API reference, "Meter Event Stream")."""
     global_concurrency: int | None = None
@@ -90,6 +90,9 @@ class StripeSettings:
     """Whether requests are kept, or only counted."""
     seed: int | None = None
     """Makes ids and secrets repeatable; None: different in each run."""
+    same_ids: bool = False
+    """The first customer has the same id in every account, the second another, and so with all objects:
+    nothing but the account tells them apart. At Stripe only ids that its users choose coincide."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.finalization_grace <= 72 * _HOUR:

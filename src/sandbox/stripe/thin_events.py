@@ -35,8 +35,11 @@ class ThinEvent:
         """The object that it is about, if it is about one."""
         return self.meter or ""
 
-    def body(self, livemode: bool, version: str | None = None) -> Json:
-        """What is delivered, whatever the version: everything but the data."""
+    def body(self, livemode: bool, version: str | None = None, account: str | None = None) -> Json:
+        """What is delivered, whatever the version: everything but the data.
+
+        `account`: the connected account that it comes from, and by which it can be fetched.
+        """
         del version
         notification: Json = {
             "id": self.id,
@@ -44,7 +47,7 @@ class ThinEvent:
             "type": self.type,
             "created": instant(self.created),
             "livemode": livemode,
-            "context": None,
+            "context": account,
             "reason": None,
         }
         if self.meter is not None:
@@ -52,9 +55,9 @@ class ThinEvent:
             notification["related_object"] = {"id": self.meter, "type": "billing.meter", "url": url}
         return notification
 
-    def fetched(self, livemode: bool) -> Json:
+    def fetched(self, livemode: bool, account: str | None) -> Json:
         """The event as `GET /v2/core/events/{id}` shows it."""
-        return {**self.body(livemode), "data": self.data}
+        return {**self.body(livemode, account=account), "data": self.data}
 
 
 def instant(seconds: int) -> str:

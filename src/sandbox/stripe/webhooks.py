@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -62,6 +62,7 @@ class Webhooks:
         self._disturbances: list[_Disturbance] = []
         self._queue: list[tuple[int, int, Delivery]] = []
         self._open: Counter[tuple[str, str]] = Counter()
+        self._platform = account.platform
         self.log: list[Delivery] = []
         events.listeners.append(self._enqueue)
 
@@ -140,7 +141,11 @@ class Webhooks:
             self._wait(row, at + delays[len(row.statuses) - 1])
 
     def _endpoint(self, id_: str) -> Endpoint | None:
-        return self._account.endpoints.find(id_) or self._account.destinations.find(id_)
+        account = self._account
+        found = account.endpoints.find(id_) or account.destinations.find(id_)
+        if found is None and self._platform is not None:
+            found = self._platform.endpoints.find(id_) or self._platform.destinations.find(id_)
+        return found
 
     def attempt(self, row: Delivery) -> Attempt | None:
         """One more try of a delivery, due or not; None when its endpoint is gone."""
@@ -148,8 +153,9 @@ class Webhooks:
         return self._attempt(row, endpoint) if endpoint else None
 
     def _attempt(self, row: Delivery, endpoint: Endpoint) -> Attempt:
-        now = self._account.clock()
-        body = encode_event(row.event.body(self._account.settings.livemode, endpoint.api_version))
+        now, settings = self._account.clock(), self._account.settings
+        origin = settings.account_id if endpoint.connect else None
+        body = encode_event(row.event.body(settings.livemode, endpoint.api_version, origin))
         secrets = [
             secret.value
             for secret in endpoint.secrets
@@ -163,12 +169,22 @@ class Webhooks:
         return Attempt(row, row.due, endpoint.url, headers, body)
 
     def _enqueue(self, event: AnyEvent) -> None:
-        is_thin = isinstance(event, ThinEvent)
-        for endpoint in self._account.destinations if is_thin else self._account.endpoints:
+        for endpoint in self._listeners(isinstance(event, ThinEvent)):
             if endpoint.status == "enabled" and _listens(endpoint, event.type):
                 self._add(event, endpoint)
         if not event.waiting:
             event.acknowledged_at = event.created
+
+    def _listeners(self, is_thin: bool) -> Iterator[Endpoint]:
+        """The account's own endpoints, and its platform's for connected accounts (Connect webhooks)."""
+        account, platform = self._account, self._account.platform
+        for endpoint in account.destinations if is_thin else account.endpoints:
+            if not endpoint.connect:
+                yield endpoint
+        if platform is not None:
+            for endpoint in platform.destinations if is_thin else platform.endpoints:
+                if endpoint.connect:
+                    yield endpoint
 
     def _add(self, event: AnyEvent, endpoint: Endpoint) -> None:
         disturbance = next((row for row in self._disturbances if row.meets(event)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sandbox.stripe.api import (
+    accounts,
     catalog,
     customers,
     destinations,
@@ -20,6 +21,7 @@ from sandbox.stripe.api import (
 ROUTES = [
     route
     for module in (
+        accounts,
         catalog,
         meters,
         customers,

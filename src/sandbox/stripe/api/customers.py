@@ -1,4 +1,4 @@
-"""Customers and the account itself."""
+"""Customers."""
 
 from __future__ import annotations
 
@@ -89,23 +89,6 @@ def _existing(call: Call) -> Customer:
     return customer
 
 
-def _account(call: Call) -> Json:
-    settings = call.account.settings
-    return {
-        "id": settings.account_id,
-        "object": "account",
-        "business_type": None,
-        "charges_enabled": True,
-        "country": "US",
-        "default_currency": "usd",
-        "details_submitted": True,
-        "email": "sandbox@example.com",
-        "payouts_enabled": True,
-        "settings": None,
-        "type": "standard",
-    }
-
-
 _FIELDS: Members = {
     "email": Text(512, clearable=True),
     "name": Text(256, clearable=True),
@@ -122,7 +105,6 @@ _NEW: Members = {
 }
 
 ROUTES = [
-    Route("GET", "/v1/account", "account", _account, fields(EXPAND)),
     Route("POST", "/v1/customers", "customer", _create, fields(_FIELDS, _NEW)),
     Route(
         "GET",

@@ -12,6 +12,7 @@ from sandbox.stripe.schema import METADATA, Choice, Fields, Integer, Rows, Text,
 from sandbox.stripe.thin_events import THIN_EVENT_TYPES, instant
 
 _SECRET, _URL = "webhook_endpoint.signing_secret", "webhook_endpoint.url"
+_SELF, _ACCOUNTS = "@self", "@accounts"
 _DEFAULT_LIMIT, _MOST = 20, 100
 _EVENT_SECONDS = 30 * 24 * 3600
 
@@ -37,11 +38,19 @@ def _create(call: Call) -> Json:
         url=url,
         enabled_events=params["enabled_events"],
         secrets=[WebhookSecret(call.account.new_id("whsec", 32))],
+        connect=_is_connect(params.get("events_from", [_SELF])),
         description=params.get("description", ""),
         metadata=merged({}, params.get("metadata", {})),
     )
     call.account.destinations.add(made)
     return _show(call, made)
+
+
+def _is_connect(origins: list[str]) -> bool:
+    """Whose events it is sent: the documentation shows no destination of both."""
+    if len(origins) != 1:
+        raise malformed("Events can come from the account, or from its connected accounts.", "events_from")
+    return origins == [_ACCOUNTS]
 
 
 def _update(call: Call) -> Json:
@@ -94,7 +103,8 @@ def _retrieve_event(call: Call) -> Json:
     event = call.stripe.events.thin.find(call.id)
     if event is None or event.created < call.account.now() - _EVENT_SECONDS:
         raise _not_found("event", call.id)
-    return event.fetched(call.account.settings.livemode)
+    settings = call.account.settings
+    return event.fetched(settings.livemode, settings.account_id if call.account.platform else None)
 
 
 def _found(call: Call) -> EventDestination:
@@ -118,7 +128,7 @@ def _show(call: Call, row: EventDestination) -> Json:
         "description": row.description,
         "enabled_events": list(row.enabled_events),
         "event_payload": "thin",
-        "events_from": ["@self"],
+        "events_from": [_ACCOUNTS if row.connect else _SELF],
         "livemode": call.account.settings.livemode,
         "metadata": dict(row.metadata),
         "name": row.name,
@@ -154,7 +164,7 @@ ROUTES = [
                 "type*": choice("amazon_eventbridge", "azure_event_grid", "webhook_endpoint"),
             },
             description=Text(),
-            events_from=Rows(choice("@self")),
+            events_from=Rows(choice(_SELF, _ACCOUNTS)),
             include=Rows(choice(_SECRET, _URL)),
             metadata=METADATA,
             snapshot_api_version=Text(),

@@ -65,6 +65,7 @@ def _create_endpoint(call: Call) -> Json:
         url=params["url"],
         enabled_events=params["enabled_events"],
         secrets=[WebhookSecret(call.account.new_id("whsec", 32))],
+        connect=params.get("connect", False),
         api_version=params.get("api_version"),
         description=params.get("description") or None,
         metadata=merged({}, params.get("metadata", {})),
