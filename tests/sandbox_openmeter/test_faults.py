@@ -169,6 +169,7 @@ def test_the_log_over_http(http: httpx.Client) -> None:
                 "customers": [],
                 "windowSize": None,
                 "status": 200,
+                "api": "v1",
             }
         ],
     }

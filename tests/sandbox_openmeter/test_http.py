@@ -392,7 +392,7 @@ def test_the_list_of_events(http: httpx.Client, clock: ManualClock) -> None:
 
 def test_unknown_paths_and_methods(http: httpx.Client) -> None:
     problem(http.get("/api/v1/values"), 404)
-    problem(http.get("/api/v3/openmeter/meters"), 404)
+    problem(http.get("/api/v2/events"), 404)
     problem(http.put(METERS, json={}), 405)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from sandbox.openmeter.query import Query
 
+type ApiVersion = Literal["v1", "v3"]
+
 STATUSES: Final = (400, 401, 403, 404, 408, 412, 429, 500, 502, 503, 504)
 
 
@@ -71,11 +73,15 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class QueryCall:
-    """A query as it came in over HTTP; `status` is None where no answer was given."""
+    """A query as it came in over HTTP; `status` is None where no answer was given.
+
+    `meter` is what the path named: in v3 it is a ULID.
+    """
 
     meter: str
     query: Query
     status: int | None = None
+    api: ApiVersion = "v1"
 
     def document(self) -> dict[str, object]:
         """For the control endpoints."""
@@ -88,6 +94,7 @@ class QueryCall:
             "customers": list(query.customers),
             "windowSize": query.window_size,
             "status": self.status,
+            "api": self.api,
         }
 
 

@@ -19,6 +19,8 @@ from sandbox.openmeter.store import EventMatch, EventStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from sandbox.openmeter.faults import ApiVersion
+
 type Moment = datetime | int | str | Instant
 
 
@@ -34,7 +36,8 @@ class OpenMeterSettings:
     have been seen to answer 200. With `rounded_bounds` it refuses, as servers before March 2025 did,
     bounds that are no full minutes and, as those of 2023 did too, bounds that are no full windows.
     `latency` are the seconds from a request's arrival to its answer, the work included. The Date of its
-    answers is `date_skew` seconds ahead of its clock.
+    answers is `date_skew` seconds ahead of its clock. `apis` are the versions it serves:
+    Konnect has v3 alone.
     """
 
     ingestion_lag: int = 0
@@ -45,6 +48,7 @@ class OpenMeterSettings:
     rounded_bounds: bool = False
     latency: float = 0.0
     date_skew: int = 0
+    apis: tuple[ApiVersion, ...] = ("v1", "v3")
 
 
 class OpenMeterSandbox:
