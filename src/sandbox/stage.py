@@ -23,6 +23,7 @@ from sandbox.clock import system_clock
 from sandbox.cloud import LocalCloud
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
 from sandbox.openmeter import create_app as openmeter_app
+from sandbox.openmeter.faults import ApiVersion
 from sandbox.scratch import scratch_folder
 from sandbox.serve import serve
 from sandbox.story import CALLS, DURATION, Subscriber, Usage
@@ -35,6 +36,27 @@ OPENMETER_KEY: Final = "om_sandbox"
 RENEWAL: Final = "customer.subscription.updated"
 
 _EVENT_TYPES = {DURATION: "execution", CALLS: "api_call"}
+_METERS: Final[dict[ApiVersion, list[dict[str, str]]]] = {
+    "v1": [
+        {
+            "slug": DURATION,
+            "eventType": _EVENT_TYPES[DURATION],
+            "aggregation": "SUM",
+            "valueProperty": "$.value",
+        },
+        {"slug": CALLS, "eventType": _EVENT_TYPES[CALLS], "aggregation": "COUNT"},
+    ],
+    "v3": [
+        {
+            "key": DURATION,
+            "name": DURATION,
+            "event_type": _EVENT_TYPES[DURATION],
+            "aggregation": "sum",
+            "value_property": "$.value",
+        },
+        {"key": CALLS, "name": CALLS, "event_type": _EVENT_TYPES[CALLS], "aggregation": "count"},
+    ],
+}
 _UNSIGNED = {"Stripe-Signature": "t=0"}
 _BATCH = 500
 _POLL_SECONDS = 0.2
@@ -61,17 +83,21 @@ class FinalLine:
 class Stage:
     """A context manager: all that it started is gone on exit. Within it, AWS settings are the local cloud's.
 
-    Raises LocalCloudError, OSError or RuntimeError where something does not start.
+    `openmeter_api`: the only version that the OpenMeter on it serves, and so all that its applications and
+    the functions can speak. Raises LocalCloudError, OSError or RuntimeError where something does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, openmeter_api: ApiVersion = "v1") -> None:
+        self.openmeter_api = openmeter_api
         # Stripe waits minutes between the tries of a webhook; nobody wants to watch that.
         self.stripe = StripeSandbox(
             system_clock,
             StripeSettings(webhook_retry_delays=(2, 3, 5, 8)),
             reached_at=self._reached_at,
         )
-        self.openmeter = OpenMeterSandbox(system_clock, OpenMeterSettings(api_key=OPENMETER_KEY))
+        self.openmeter = OpenMeterSandbox(
+            system_clock, OpenMeterSettings(api_key=OPENMETER_KEY, apis=(openmeter_api,))
+        )
         self.outputs: dict[str, str] = {}
         self.customers: dict[str, str] = {}
         """Names of those who signed up, and their Stripe ids."""
@@ -107,7 +133,12 @@ class Stage:
 
     def deploy(self) -> None:
         """Build the template and deploy it, live, with the stand-ins' addresses."""
-        parameters = {"Mode": "live", "OpenMeterUrl": self.openmeter_url, "StripeApiBase": self.stripe_url}
+        parameters = {
+            "Mode": "live",
+            "OpenMeterUrl": self.openmeter_url,
+            "OpenMeterApi": self.openmeter_api,
+            "StripeApiBase": self.stripe_url,
+        }
         self.outputs = self.cloud.deploy(STACK, parameters)
 
     def wake(self) -> dict[str, str]:
@@ -129,6 +160,7 @@ class Stage:
             "STRIPE_KEY": STRIPE_KEY,
             "STRIPE_API_BASE": self.stripe_url,
             "OPENMETER_URL": self.openmeter_url,
+            "OPENMETER_API": self.openmeter_api,
             "OPENMETER_API_KEY": OPENMETER_KEY,
             **self.cloud.environment,
             **beside_proxies,
@@ -140,6 +172,11 @@ class Stage:
         return self.cloud.project / ".cache" / "demo.env"
 
     @property
+    def _openmeter_base(self) -> str:
+        below = {"v1": "api/v1", "v3": "api/v3/openmeter"}[self.openmeter_api]
+        return f"{self.openmeter_url}/{below}"
+
+    @property
     def webhook_url(self) -> str:
         """The stack's route, as it is reached on this machine."""
         return self.cloud.reachable(self.outputs["WebhookUrl"])
@@ -148,10 +185,8 @@ class Stage:
 
     def create_meters(self) -> None:
         """The two meters in OpenMeter."""
-        sums = {"aggregation": "SUM", "valueProperty": "$.value"}
-        for slug, how in ((DURATION, sums), (CALLS, {"aggregation": "COUNT"})):
-            body = {"slug": slug, "eventType": _EVENT_TYPES[slug], **how}
-            self._http.post(f"{self.openmeter_url}/api/v1/meters", json=body).raise_for_status()
+        for body in _METERS[self.openmeter_api]:
+            self._http.post(f"{self._openmeter_base}/meters", json=body).raise_for_status()
 
     def turn_clock(self, instant: int | None) -> None:
         """Turn Stripe's clock to a moment of the past, or back to the present, as test clocks do."""
@@ -191,7 +226,7 @@ class Stage:
         documents = [self._cloud_event(event) for event in events]
         for first in range(0, len(documents), _BATCH):
             answer = self._http.post(
-                f"{self.openmeter_url}/api/v1/events",
+                f"{self._openmeter_base}/events",
                 json=documents[first : first + _BATCH],
                 headers={"Content-Type": "application/cloudevents-batch+json"},
             )

@@ -65,7 +65,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("STRIPE_KEY", API_KEY)
     monkeypatch.setenv("STRIPE_API_BASE", world.stripe_url)
     monkeypatch.setenv("OPENMETER_URL", world.openmeter_url)
-    for name in ("OPENMETER_API_KEY", "STRIPE_WEBHOOK_SECRET", "MODE"):
+    for name in ("OPENMETER_API", "OPENMETER_API_KEY", "STRIPE_WEBHOOK_SECRET", "MODE"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, input: str = "") -> Result:

@@ -57,7 +57,13 @@ def explained(bill: Bill, *, ends_in_billed: bool = True) -> InvoiceEvidence:
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Play:
+def shown() -> list[str]:
+    """The versions of OpenMeter's API that stages were set up with."""
+    return []
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[str]) -> Play:
     """Run the command with these bills as the story's outcome, or with this error in its course."""
 
     def run(*arguments: str, outcome: list[Bill] | BaseException) -> Result:
@@ -78,6 +84,9 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Play:
             environment_file = tmp_path / ".cache" / "demo.env"
             customers: ClassVar = {"Ada": "cus_ada"}
 
+            def __init__(self, openmeter_api: str) -> None:
+                shown.append(openmeter_api)
+
             def __enter__(self) -> Self:
                 return self
 
@@ -89,6 +98,19 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Play:
         return CliRunner().invoke(app, ["demo", *arguments])
 
     return run
+
+
+def test_openmeters_api_is_that_of_the_option_or_of_the_environment(
+    play: Play, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENMETER_API", raising=False)
+    play(outcome=[EXACT])
+    play("--openmeter-api", "v3", outcome=[EXACT])
+    monkeypatch.setenv("OPENMETER_API", "v3")
+    play(outcome=[EXACT])
+
+    assert shown == ["v1", "v3", "v3"]
+    assert play("--openmeter-api", "v2", outcome=[EXACT]).exit_code == 2
 
 
 def test_the_last_line_says_exact_when_every_line_is(play: Play) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sandbox.simulator.generate import history_of
 from sandbox.simulator.history import History
@@ -90,11 +90,12 @@ class Worlds:
     """The setting STRIPE_METER_STREAM; None: on in half of them."""
     brake: bool = False
     undocumented: Undocumented = AS_ASSUMED
+    openmeter_api: Literal["v1", "v3"] = "v1"
 
     def history(self, seed: str) -> History:
         """The history of one seed."""
         made = history_of(seed, self.kinds, meter_stream=self.meter_stream, brake=self.brake)
-        return replace(made, undocumented=self.undocumented)
+        return replace(made, undocumented=self.undocumented, openmeter_api=self.openmeter_api)
 
     def play(self, seed: str) -> Played:
         """Play the world of one seed."""

@@ -154,6 +154,8 @@ class History:
     """The setting STRIPE_METER_STREAM."""
     brake: bool = False
     """Whether usage that doubles is held until its deadline: BRAKE_FACTOR, with BRAKE_DEADLINE=send."""
+    openmeter_api: Literal["v1", "v3"] = "v1"
+    """The setting OPENMETER_API."""
     undocumented: Undocumented = AS_ASSUMED
     """How Stripe behaves where its documentation is silent."""
 

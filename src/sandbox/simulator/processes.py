@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json import dumps as dump
 from typing import Any, NoReturn
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import stripe
@@ -15,8 +15,9 @@ from stripe._encode import _api_encode
 from stripe._util import get_api_mode
 
 from sandbox.memory_table import MemoryTable
-from sandbox.openmeter import OpenMeterSandbox, Problem
-from sandbox.openmeter.query import QueryResult, read_query
+from sandbox.openmeter import OpenMeterSandbox, Problem, Query, QueryResult, v3, v3_documents
+from sandbox.openmeter.query import read_query
+from sandbox.openmeter.v3 import MOUNTS
 from sandbox.openmeter.values import dumps, loads
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
 from sandbox.simulator.queue import MemoryQueue
@@ -371,22 +372,43 @@ class OpenMeterWire:
             raise httpx.ReadTimeout("no answer")
         if fault := trouble.take("openmeter_error"):
             return _problem(fault.seconds or 500)
-        response = self._answer(method, url.removeprefix(f"{URL}/api/v1/meters/"), dump(json).encode())
+        response = self._answer(method, url.removeprefix(URL), dump(json).encode())
         process.point()
         return response
 
     def _answer(self, method: str, path: str, body: bytes) -> httpx.Response:
         openmeter = self._process.shared.openmeter
-        slug = path.partition("/")[0]
+        version = "v3" if path.startswith(MOUNTS) else "v1"
+        openmeter.calls.counts[f"{version} {method}"] += 1
         try:
-            if method == "GET":
-                return httpx.Response(200, content=dumps(openmeter.meter(slug).document()))
-            query = read_query(loads(body))
-            if self._process.shared.trouble.take("openmeter_empty"):
-                return httpx.Response(200, content=QueryResult(query, []).json())
-            return httpx.Response(200, content=openmeter.run(slug, query).json())
+            content = self._of_v3(path, body) if version == "v3" else self._of_v1(method, path, body)
         except Problem as problem:
             return _problem(problem.status)
+        return httpx.Response(200, content=content)
+
+    def _of_v1(self, method: str, path: str, body: bytes) -> str:
+        openmeter = self._process.shared.openmeter
+        slug = path.removeprefix("/api/v1/meters/").partition("/")[0]
+        if method == "GET":
+            return dumps(openmeter.meter(slug).document())
+        return self._result(slug, read_query(loads(body))).json()
+
+    def _of_v3(self, path: str, body: bytes) -> str:
+        openmeter = self._process.shared.openmeter
+        path, _, asked = path.partition("?")
+        _, _, below = path.partition("/meters")
+        if not below:
+            return dumps(v3.meter_page(openmeter, dict(parse_qsl(asked))))
+        meter, _, is_query = below.removeprefix("/").partition("/")
+        found = v3.meter_by_id(openmeter, meter)
+        if not is_query:
+            return dumps(v3_documents.meter_document(found))
+        return v3_documents.result_json(self._result(meter, v3_documents.read_query(loads(body))))
+
+    def _result(self, meter: str, query: Query) -> QueryResult:
+        if self._process.shared.trouble.take("openmeter_empty"):
+            return QueryResult(query, [])
+        return self._process.shared.openmeter.run(meter, query)
 
 
 def _problem(status: int) -> httpx.Response:

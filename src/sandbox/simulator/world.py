@@ -96,6 +96,7 @@ class World:
             trouble=self.trouble,
             settings=Settings(
                 openmeter_url=URL,
+                openmeter_api=history.openmeter_api,
                 stripe_api_base=URL,
                 period_bounds=PeriodBounds(history.bounds),
                 allow_decrease=history.allow_decrease,
