@@ -21,6 +21,7 @@ from tests.layer.builders import (
     send,
     span,
 )
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Billing
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import Prospect, Report, Span, SpanState, Status, Target
@@ -31,6 +32,8 @@ PRICE = {"id": "price_1", "currency": "usd", "billing_scheme": "per_unit", "unit
 
 class PriceApi:
     """Answers with one price."""
+
+    account = OWN_ACCOUNT
 
     async def get(self, _path: str, _params: Any = None) -> dict[str, Any]:
         return PRICE

@@ -11,6 +11,7 @@ import pytest
 
 from tests.layer.builders import MONTH_END, MONTH_START, NOON, SETTINGS, Clock, D, MemoryTable
 from tests.layer.test_customer_meters import STRIPE_METER, item, price, subscription
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.config import Settings
 from usage_reporting.errors import NotFoundError, NotPermittedError
@@ -34,6 +35,7 @@ class FakeApi:
     lists: dict[str, list[list[Json]]] = field(default_factory=dict)
     failing: dict[str, Exception] = field(default_factory=dict)
     asked: list[tuple[str, Json]] = field(default_factory=list)
+    account: str = OWN_ACCOUNT
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
         self.asked.append((path, dict(params or {})))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.layer.builders import NOON, SETTINGS, Clock, MemoryTable, customer_meter, span
 from tests.layer.test_creation_ranges import ListedPage
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Billing, Finalized, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
@@ -65,6 +66,7 @@ class ListedBilling:
     refuses: str = ""
     unmapped: dict[str, Unmapped] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    account: str = OWN_ACCOUNT
 
     async def finalized(self, since: int, cursor: str = "") -> AsyncIterator[Finalized]:
         self.asked.append(("finalized", since, cursor))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.layer.builders import NOON, Clock, MemoryTable, customer_meter, send
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.errors import LostRaceError
 from usage_reporting.heads import LONG_AGO
 from usage_reporting.ledger import Entry, Head, Item, Key, Ledger
@@ -41,6 +42,7 @@ class FakeApi:
     """Stripe's event, and its meters."""
 
     report: Json
+    account: str = OWN_ACCOUNT
 
     async def get(self, path: str, params: Any = None) -> Json:
         return self.report

@@ -17,7 +17,7 @@ from usage_reporting.windows import BOUNDS_KEPT, DAY, HOUR
 
 FORMER = "acct#live#cus_1#mtr_1"
 NEW = "acct#live#cus_2#mtr_1"
-NOTE = ("acct#live#m1#acme", "subject")
+NOTE = ("self#live#m1#acme", "subject")
 THEN = span(NOON - DAY, NOON)
 NOW = span(NOON - HOUR, NOON + DAY)
 

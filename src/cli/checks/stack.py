@@ -13,8 +13,8 @@ from cli.checks.finding import Finding, count, duration, ok, problem, some_of, w
 from cli.checks.patient import Patient, Side
 from cli.errors import explain
 from cli.stripe_account import is_test_key
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.config import Mode
-from usage_reporting.customer_meters import OWN_ACCOUNT
 from usage_reporting.telemetry import NAMESPACE
 from usage_reporting.windows import DAY, HOUR, MINUTE
 

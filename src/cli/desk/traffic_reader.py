@@ -17,8 +17,8 @@ from cli.desk.traffic import (
     usage_by_day,
 )
 from cli.wiring import Operator
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO
-from usage_reporting.customer_meters import OWN_ACCOUNT
 from usage_reporting.ledger import Entry, Key
 from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.openmeter import MOST_SUBJECTS

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 
+from usage_reporting.accounts import OWN_ACCOUNT
+
 STACK: ContextVar[str] = ContextVar("stack", default="")
 """The stack that a command of the operator's works on; a function's is in its environment."""
+
+
+ACCOUNT: ContextVar[str] = ContextVar("account", default=OWN_ACCOUNT)
+"""The account whose customers are being worked on, as it stands in the ledger's keys."""
 
 
 def command(name: str, customer: str, *options: str) -> str:
     """A command of `usage-reporter` for one customer of this stack."""
     stack = STACK.get() or os.environ.get("POWERTOOLS_SERVICE_NAME") or "NAME"
+    account = ACCOUNT.get()
+    if account != OWN_ACCOUNT:
+        options = (f"--account {account}", *options)
     return " ".join([f"`usage-reporter {name} --stack {stack} --customer {customer}", *options]) + "`"
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO
 from usage_reporting.catalog import Catalog
 from usage_reporting.config import Settings
@@ -36,6 +37,7 @@ from usage_reporting.customer_meters import (
     span_of,
     stripe_meter,
     target_of,
+    with_account,
     with_subject,
 )
 from usage_reporting.errors import (
@@ -115,6 +117,8 @@ class Finalized:
     invoices: Sequence[str]
     cursor: str = ""
     """The last event's id; the listing goes on after it."""
+    account: str = OWN_ACCOUNT
+    """Whose they are, as it stands in the ledger's keys."""
 
 
 @dataclass(slots=True)
@@ -140,6 +144,11 @@ class Billing:
         """Wire the parts that read events and what seldom changes."""
         self.price_changes = PriceChanges(self.api, self.clock)
         self.catalog = Catalog(self.api, self.ledger, self.clock)
+
+    @property
+    def account(self) -> str:
+        """The account that is read, as it stands in the ledger's keys."""
+        return self.api.account
 
     def subscriptions(self, filters: Mapping[str, Any], cursor: str = "") -> AsyncGenerator[Listing]:
         """Customer meters of live subscriptions, a list page at a time."""
@@ -263,7 +272,7 @@ class Billing:
         async for page in self.api.pages("/v1/events", query):
             if page:
                 invoices = [invoice_id(event) for event in page]
-                yield Finalized(mode_of(page[0]), invoices, page[-1]["id"])
+                yield Finalized(mode_of(page[0]), invoices, page[-1]["id"], self.account)
 
     async def final_since(self, since: int, customer: str = "") -> AsyncIterator[Finalized]:
         """Invoices of subscriptions that became final since then (UTC seconds), a page of a list at a time.
@@ -278,7 +287,7 @@ class Billing:
             final = [one for one in page if is_final(one) and finalized_at(one) >= since]
             own = [one["id"] for one in final if subscription_of(one)]
             if own:
-                yield Finalized(mode_of(final[0]), own, page[-1]["id"])
+                yield Finalized(mode_of(final[0]), own, page[-1]["id"], self.account)
 
     async def price(self, price: str) -> Json:
         """A price, asked seldom."""
@@ -414,13 +423,15 @@ class Billing:
             name = await self._openmeter_meter(item)
             if not name and item["id"] not in named_by_ledger:
                 if not subscription.get("ended_at"):
-                    pk = pk_of(subscription, item)
+                    pk = pk_of(subscription, item, self.account)
                     self.unmapped[item["id"]] = Unmapped(item["id"], subscription["id"], pk)
                 continue
             facts = await self._facts(subscription, item)
             one = customer_meter(subscription, item, facts, openmeter_meter=name, spans=[span])
             if facts.customer_metadata is not None:
                 one = with_subject(one, self.settings.subject_metadata_key, facts.customer_metadata)
+            if self.settings.subject_with_account:
+                one = with_account(one)
             found.append(one)
         return merged(found)
 
@@ -443,6 +454,7 @@ class Billing:
             customer_metadata=customer.get("metadata") or {} if self.settings.subject_metadata_key else None,
             asked_at=self.clock(),
             is_deleted=bool(customer.get("deleted")),
+            account=self.account,
         )
 
     async def _customer(self, subscription: Json) -> Json:

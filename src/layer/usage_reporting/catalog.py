@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from usage_reporting.amounts import loads
-from usage_reporting.customer_meters import OM_METER_ID, OWN_ACCOUNT
+from usage_reporting.customer_meters import OM_METER_ID
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import Item, Ledger
 from usage_reporting.stripe_api import StripeApi
@@ -67,7 +67,7 @@ class Catalog:
         if self.ledger is not None and _lets_usage_through(found):
             read_version = int(stored["version"]) if stored else 0
             item = {
-                **_key(name),
+                **self._key(name),
                 "object": json.dumps(found, default=str, separators=(",", ":")),
                 "asked_at": now,
                 "version": read_version + 1,
@@ -82,15 +82,14 @@ class Catalog:
     async def _stored(self, name: str) -> Item | None:
         if self.ledger is None:
             return None
-        key = _key(name)
+        key = self._key(name)
         try:
             return (await self.ledger.items([(key["pk"], key["sk"])])).get((key["pk"], key["sk"]))
         except LedgerUnavailableError:
             return None
 
-
-def _key(name: str) -> dict[str, str]:
-    return {"pk": f"{OWN_ACCOUNT}#{CATALOG}#{name}", "sk": CATALOG}
+    def _key(self, name: str) -> dict[str, str]:
+        return {"pk": f"{self.api.account}#{CATALOG}#{name}", "sk": CATALOG}
 
 
 def _lets_usage_through(found: Json) -> bool:

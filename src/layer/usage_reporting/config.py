@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from usage_reporting.accounts import NONE_CONNECTED, ConnectedAccounts
 from usage_reporting.amounts import ZERO
 from usage_reporting.brake import AtDeadline, Brake
 from usage_reporting.errors import ConfigurationError
@@ -56,6 +57,8 @@ class Settings:
     """The SNS topic of the daily line; empty: it is in the log alone."""
     stripe_rate_share: float = 1.0
     stripe_endpoint_share: float = 1.0
+    connected_accounts: ConnectedAccounts = NONE_CONNECTED
+    subject_with_account: bool = False
 
     @property
     def brake(self) -> Brake:
@@ -100,6 +103,8 @@ class Settings:
             reconcile_topic=environment.get("RECONCILE_TOPIC", "").strip(),
             stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
             stripe_endpoint_share=_share(environment, "STRIPE_ENDPOINT_SHARE"),
+            connected_accounts=_connected(environment, "CONNECTED_ACCOUNTS"),
+            subject_with_account=_flag(environment, "SUBJECT_WITH_ACCOUNT"),
         )
 
 
@@ -140,6 +145,18 @@ def _factor(environment: Mapping[str, str], name: str) -> Decimal:
     if factor and factor <= 1:
         raise ConfigurationError(f"{name} is {str(factor)!r}; it must be {what}")
     return factor
+
+
+def _connected(environment: Mapping[str, str], name: str) -> ConnectedAccounts:
+    text = environment.get(name, "")
+    try:
+        return ConnectedAccounts.parse(text)
+    except ValueError as error:
+        shown = "what looks like a key" if text.strip().startswith(_KEYS) else repr(text)
+        raise ConfigurationError(
+            f"{name} is {shown}; it must be empty, all, or ids of connected accounts such as "
+            "acct_1Abc,acct_1Def"
+        ) from error
 
 
 def _share(environment: Mapping[str, str], name: str) -> float:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target, ledger_pk
 from usage_reporting.renewals import mode_of
 from usage_reporting.windows import HOUR
 
 Json = dict[str, Any]
-
-OWN_ACCOUNT = "self"
-"""Stands in the ledger's keys for the account that the API key belongs to."""
 
 OM_METER_ID = "om_meter_id"
 SHORTEST_LEGACY_PERIOD = 2 * HOUR
@@ -33,6 +31,8 @@ class Facts:
     """UTC seconds."""
     is_deleted: bool = False
     """Whether the customer was deleted, and its metadata with it."""
+    account: str = OWN_ACCOUNT
+    """As it stands in the ledger's keys."""
 
 
 def is_metered(item: Json) -> bool:
@@ -65,10 +65,10 @@ def named_meter(item: Json) -> str:
     return ""
 
 
-def pk_of(subscription: Json, item: Json) -> str:
+def pk_of(subscription: Json, item: Json, account: str = OWN_ACCOUNT) -> str:
     """The ledger's partition key of an item's customer meter."""
     holder = meter_id_of(item["price"]) or item["id"]
-    return ledger_pk(OWN_ACCOUNT, mode_of(subscription), id_of(subscription["customer"]), holder)
+    return ledger_pk(account, mode_of(subscription), id_of(subscription["customer"]), holder)
 
 
 def period_of(subscription: Json, item: Json) -> tuple[int, int] | None:
@@ -181,7 +181,7 @@ def customer_meter(
     customer = id_of(subscription["customer"])
     subject = customer if facts.customer_metadata is None else ""
     return CustomerMeter(
-        account=OWN_ACCOUNT,
+        account=facts.account,
         mode=mode_of(subscription),
         customer=customer,
         subject=subject,
@@ -233,6 +233,13 @@ def with_subject(found: CustomerMeter, metadata_key: str, metadata: Mapping[str,
         "set it to the subject in OpenMeter"
     )
     return replace(found, refusal=found.refusal or reason)
+
+
+def with_account(found: CustomerMeter) -> CustomerMeter:
+    """The customer meter of a connected account with that account in its subject (SUBJECT_WITH_ACCOUNT)."""
+    if found.account == OWN_ACCOUNT or not found.subject:
+        return found
+    return replace(found, subject=f"{found.account}:{found.subject}")
 
 
 def stripe_meter(meter: Json) -> StripeMeter:

@@ -16,11 +16,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting import aws, telemetry
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
-from usage_reporting.customer_meters import OWN_ACCOUNT
 from usage_reporting.daily_sums import DailyCursor, DailyPart, DailySums
 from usage_reporting.errors import AskAgainError, LostRaceError, NotPermittedError
 from usage_reporting.final_invoices import billed_lines

@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any
 
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.pricing import money
 from usage_reporting.windows import day_of
 
@@ -85,16 +86,23 @@ class DailyCursor:
     done: str = ""
     """The last of this page that was looked at: a ledger key, or an invoice."""
     sums: DailySums = field(default_factory=DailySums)
+    account: str = OWN_ACCOUNT
+    """Whose lists these are, as it stands in the ledger's keys."""
+    accounts: tuple[str, ...] = ()
+    """Connected accounts that were listed and come next."""
 
     def to_json(self) -> dict[str, Any]:
         """The cursor as it stands in a message."""
-        return {
+        data: dict[str, Any] = {
             "day": self.day,
             "part": self.part.value,
             "after": self.after,
             "done": self.done,
             "sums": asdict(self.sums),
         }
+        if self.account != OWN_ACCOUNT:
+            data |= {"account": self.account, "accounts": list(self.accounts)}
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DailyCursor:
@@ -105,6 +113,8 @@ class DailyCursor:
             after=str(data["after"]),
             done=str(data["done"]),
             sums=DailySums(**data["sums"]),
+            account=str(data.get("account", OWN_ACCOUNT)),
+            accounts=tuple(str(account) for account in data.get("accounts", ())),
         )
 
 

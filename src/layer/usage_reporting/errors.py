@@ -7,7 +7,8 @@ UsageReportingError
 ├── RefusedError                  we will not report this: what, why, what to do
 ├── HeldError                     something must be looked at by a person before anything is sent
 ├── RejectedError                 Stripe read the request and said no; asking again would not help
-│   └── NotFoundError             Stripe knows no such object
+│   ├── NotFoundError             Stripe knows no such object
+│   └── NoAccessError             the key may not act for a connected account, or not any more
 └── AskAgainError                 not done now; the same call may succeed later
     ├── OpenMeterUnavailableError
     ├── StripeUnavailableError    no answer, throttled, answered 5xx, or the key does not work
@@ -64,6 +65,10 @@ class RejectedError(UsageReportingError):
 
 class NotFoundError(RejectedError):
     """Stripe knows no such object."""
+
+
+class NoAccessError(RejectedError):
+    """The key may not act for a connected account: it was never connected, or its access was revoked."""
 
 
 class AskAgainError(UsageReportingError):

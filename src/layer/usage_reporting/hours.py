@@ -312,6 +312,7 @@ class Case:
                     total=sum((r.value for r in inside), ZERO),
                     start=max(span_start, min(self.start, end)),
                     end=max(end, span_start),
+                    account=self.customer_meter.account,
                 )
             )
         return lines

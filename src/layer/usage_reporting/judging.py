@@ -12,11 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 from usage_reporting import telemetry
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO, round_units, round_whole
 from usage_reporting.billing import LONGEST_DRAFT, Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
-from usage_reporting.customer_meters import OWN_ACCOUNT
 from usage_reporting.errors import (
     AskAgainError,
     LostRaceError,
@@ -60,6 +60,8 @@ class Judged:
     """What came of one invoice."""
 
     invoice: str
+    account: str = OWN_ACCOUNT
+    """As it stands in the ledger's keys."""
     judgement: Judgement | None = None
     """None where a call failed."""
     news: Sequence[JudgedLine] = ()
@@ -90,7 +92,7 @@ class Judge:
         `afresh`: all of them, whatever was found before, and nothing of it is written. An error stands beside
         its invoice. Raises LedgerUnavailableError.
         """
-        found = [Judged(invoice) for invoice in dict.fromkeys(invoices)]
+        found = [Judged(invoice, self.billing.account) for invoice in dict.fromkeys(invoices)]
         before = await self._before(found, mode)
         cases: dict[str, list[MeteredLine]] = {}
         for judged in found:
@@ -133,7 +135,7 @@ class Judge:
         return entries
 
     async def _before(self, found: Sequence[Judged], mode: str) -> dict[str, Judgement]:
-        keys = {judged.invoice: (pk_of(OWN_ACCOUNT, mode, judged.invoice), VERDICT) for judged in found}
+        keys = {one.invoice: (pk_of(one.account, mode, one.invoice), VERDICT) for one in found}
         items = await self.ledger.items(list(keys.values()))
         return {
             invoice: Judgement.from_item(items[key]) if key in items else Judgement(key[0])
@@ -285,9 +287,10 @@ class Judge:
 def record_judged(judged: Judged, mode: Mode, now: int) -> None:
     """Log and count what came of one final invoice; `now` in UTC seconds."""
     telemetry.record(judged.reports, now)
-    telemetry.record_verdict(judged.invoice, judged.news, is_counted=mode is not Mode.SHADOW)
+    is_counted = mode is not Mode.SHADOW
+    telemetry.record_verdict(judged.invoice, judged.news, is_counted=is_counted, account=judged.account)
     if judged.error is not None:
-        telemetry.problem(judged.invoice, "not_judged", judged.error.reason)
+        telemetry.problem(judged.invoice, "not_judged", judged.error.reason, judged.account)
 
 
 def _of_odd(error: Exception) -> RejectedError:

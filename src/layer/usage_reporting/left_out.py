@@ -34,7 +34,7 @@ class LeftOut:
         self._tell_unreadable()
         await self._tell_unmapped()
         for one in self._lost_names.found():
-            telemetry.problem(one.item, Status.HELD, one.reason)
+            telemetry.problem(one.item, Status.HELD, one.reason, self._billing.account)
             telemetry.count("Held")
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class LeftOut:
 
     def _tell_unreadable(self) -> None:
         for unreadable, reason in self._billing.unreadable.items():
-            telemetry.problem(unreadable, Status.REFUSED, reason)
+            telemetry.problem(unreadable, Status.REFUSED, reason, self._billing.account)
             telemetry.count("Refused")
         self._billing.unreadable.clear()
 

@@ -76,7 +76,7 @@ class Lister:
         for part, following in zip_longest(parts, parts[1:]):
             if part is Part.FINALIZED:
                 break
-            start = cursor if part is cursor.part else Cursor(cursor.scope, part)
+            start = cursor if part is cursor.part else Cursor(cursor.scope, part, account=cursor.account)
             async with aclosing(self._listings(start)) as listings:
                 async for listing, left in listings:
                     await outgoing.add(listing.customer_meters)
@@ -84,7 +84,8 @@ class Lister:
                     is_over = outgoing.is_full or budget.ends_within(outgoing.seconds_to_flush)
                     if is_over and (left or listing.cursor):
                         is_parted = not any(one.range.is_whole for one in left)
-                        return [*left, Cursor(cursor.scope, following)] if is_parted and following else left
+                        further = [replace(start, part=following, after="")] if following else []
+                        return [*left, *further] if is_parted else left
         return []
 
     async def _listings(self, start: Cursor) -> AsyncGenerator[tuple[Listing, list[Cursor]]]:
@@ -106,7 +107,7 @@ class Lister:
         self, start: Cursor
     ) -> AsyncGenerator[tuple[SubscriptionPage, list[CreationRange]]]:
         """Side by side in a tick; what it had no time for goes on as the chains that it is in by then."""
-        is_new = start == Cursor(Scope.ALL)
+        is_new = start == Cursor(Scope.ALL, account=start.account)
         at_once = self.billing.settings.listing_concurrency if is_new else 1
 
         async def ask(wanted: CreationRange) -> SubscriptionPage:
@@ -134,7 +135,7 @@ class Lister:
                     page = replace(found, invoices=found.invoices[first : first + INVOICES_A_PAGE])
                     await asyncio.to_thread(self.queue.send, finalized_message(page))
                 if budget.is_over:
-                    return [Cursor(cursor.scope, Part.FINALIZED, found.cursor)]
+                    return [Cursor(cursor.scope, Part.FINALIZED, found.cursor, account=cursor.account)]
         except (RejectedError, StripeUnavailableError) as error:
             if error.reason != self._said:
                 self._said = error.reason

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from usage_reporting.billing import Billing
-from usage_reporting.customer_meters import OWN_ACCOUNT, is_metered, meter_id_of
+from usage_reporting.customer_meters import is_metered, meter_id_of
 from usage_reporting.final_invoices import BilledLine, customer_of
 from usage_reporting.ledger import Entry, Head, Key, Ledger, cuts_told
-from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, Target
+from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, Target, ledger_pk
 from usage_reporting.period_bounds import Cuts, PeriodBounds
 from usage_reporting.verdict import Known
 from usage_reporting.windows import BOUNDS_KEPT, block_of, days_between, floor_hour
@@ -156,7 +156,7 @@ async def metered_lines(
     for one in billed:
         price = await billing.price(one.price)
         if is_metered({"price": price}):
-            pk = f"{OWN_ACCOUNT}#{mode}#{customer}#{meter_id_of(price) or one.item}"
+            pk = ledger_pk(billing.account, mode, customer, meter_id_of(price) or one.item)
             target = await billing.target_of(meter_id_of(price))
             found.append(MeteredLine(customer, one, price, pk, target))
     heads = await ledger.heads([line.pk for line in found])
@@ -181,7 +181,7 @@ async def customer_meter_of(
         return replace(one.mapped, spans=spans, bounds=bounds | one.mapped.bounds, read_until=until)
     meter = meter_id_of(one.price)
     return CustomerMeter(
-        account=OWN_ACCOUNT,
+        account=billing.account,
         mode=mode,
         customer=one.customer,
         subject=one.subject,

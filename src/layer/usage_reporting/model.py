@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO, is_same, to_wire
 from usage_reporting.windows import Slice, rfc3339
 
@@ -457,11 +458,14 @@ class Line:
     total: Decimal
     start: int
     end: int
+    account: str = OWN_ACCOUNT
 
     def __str__(self) -> str:
+        whose = "" if self.account == OWN_ACCOUNT else f", stripe_account: {self.account}"
         return (
             f"stripe_customer: {self.customer}, stripe_price: {self.price}, meter: {self.meter}, "
             f"total_usage: {to_wire(self.total)}, from: {rfc3339(self.start)}, to: {rfc3339(self.end)}"
+            f"{whose}"
         )
 
 

@@ -48,10 +48,14 @@ class Limits:
     account: float
     endpoint: float
     own: dict[str, float] = field(default_factory=dict)
+    wide: frozenset[str] = frozenset()
+    """Paths that may have all calls of the account."""
 
 
 LIVE = Limits(account=100, endpoint=25, own={_METER_EVENTS: 1_000, _STREAM: 10_000})
 TEST = Limits(account=25, endpoint=25)
+LIVE_CONNECTED = Limits(account=100, endpoint=25, wide=frozenset({_METER_EVENTS}))
+"""With `Stripe-Account` meter events have no limit of their own ("Record usage for billing with the API")."""
 
 
 @dataclass(slots=True)
@@ -164,6 +168,9 @@ class Pacer:
 
     `share`: of the calls of the whole account; `endpoint_share`: of those of one endpoint. Who lists is alone
     with the lists, and who sends with the meter events, so that theirs may be larger.
+
+    Whether calls for connected accounts count for each of them or for the platform Stripe does not say. A
+    process works for one account at a time, so that the sum over all processes stays below either.
     """
 
     def __init__(
@@ -171,9 +178,11 @@ class Pacer:
         share: float = 1.0,
         endpoint_share: float = 1.0,
         *,
+        live: Limits = LIVE,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._live = live
         self._share = share
         self._endpoint_share = endpoint_share
         self._monotonic = monotonic
@@ -192,13 +201,13 @@ class Pacer:
             return Turn(self._monotonic(), lanes)
 
     def _lanes_of(self, is_test: bool, method: str, path: str) -> list[_Lane]:
-        limits = TEST if is_test else LIVE
+        limits = TEST if is_test else self._live
         if path in limits.own:
             return [self._lane(is_test, path, limits.own[path])]
         # Ids hold capitals or digits; names of resources do not, but for the version in front.
         endpoint = f"{method} {path[:3]}{_ID.sub('/*', path[3:])}"
         return [
-            self._lane(is_test, endpoint, limits.endpoint),
+            self._lane(is_test, endpoint, limits.account if path in limits.wide else limits.endpoint),
             self._lane(is_test, "", limits.account),
         ]
 

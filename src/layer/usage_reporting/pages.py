@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting import aws
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import loads
 from usage_reporting.billing import Finalized
 from usage_reporting.creation_ranges import CreationRange
@@ -44,6 +45,8 @@ class Part(StrEnum):
     """What ended without a draft of its own, by Stripe's events; only when every subscription is listed."""
     FINALIZED = "finalized"
     """Invoices that became final a short while ago; closing ticks only."""
+    ACCOUNTS = "accounts"
+    """Connected accounts: each is listed by a message of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Cursor:
     after: str = ""
     since: int = 0
     until: int = 0
+    account: str = OWN_ACCOUNT
+    """Whose lists these are, as it stands in the ledger's keys."""
 
     @property
     def range(self) -> CreationRange:
@@ -98,17 +103,23 @@ def page_message(customer_meters: Sequence[CustomerMeter]) -> dict[str, Any]:
 def cursor_message(cursor: Cursor) -> dict[str, Any]:
     """The message that carries a listing that is not finished."""
     bounds = {name: bound for name, bound in (("since", cursor.since), ("until", cursor.until)) if bound}
-    return {"scope": cursor.scope.value, "part": cursor.part.value, "after": cursor.after, **bounds}
+    where = {"scope": cursor.scope.value, "part": cursor.part.value, "after": cursor.after}
+    return {**where, **bounds, **_whose(cursor.account)}
 
 
 def finalized_message(found: Finalized) -> dict[str, Any]:
     """The message that carries a page of final invoices."""
-    return {"mode": found.mode, "finalized": list(found.invoices)}
+    return {"mode": found.mode, "finalized": list(found.invoices), **_whose(found.account)}
 
 
 def daily_message(cursor: DailyCursor) -> dict[str, Any]:
     """The message that carries a daily reconciliation that is not finished."""
     return {"reconcile": cursor.to_json()}
+
+
+def _whose(account: str) -> dict[str, str]:
+    """The account of a message; those for the key's own are as they were before others could be served."""
+    return {} if account == OWN_ACCOUNT else {"account": account}
 
 
 def read_message(body: str) -> list[CustomerMeter] | Cursor | DailyCursor | Finalized:
@@ -122,11 +133,13 @@ def read_message(body: str) -> list[CustomerMeter] | Cursor | DailyCursor | Fina
                 after=str(data["after"]),
                 since=int(data.get("since", 0)),
                 until=int(data.get("until", 0)),
+                account=str(data.get("account", OWN_ACCOUNT)),
             )
         if "reconcile" in data:
             return DailyCursor.from_json(data["reconcile"])
         if "finalized" in data:
-            return Finalized(str(data["mode"]), [str(invoice) for invoice in data["finalized"]])
+            invoices = [str(invoice) for invoice in data["finalized"]]
+            return Finalized(str(data["mode"]), invoices, account=str(data.get("account", OWN_ACCOUNT)))
         return [CustomerMeter.from_json(one) for one in data["customer_meters"]]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BadRequestError(f"the message is not a page of customer meters: {error!r}") from error

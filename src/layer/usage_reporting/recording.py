@@ -113,7 +113,9 @@ class Recording:
             return None
         total = round_units(found.get(head.subject, ZERO))
         customer = report.customer_meter.customer
-        report.lines.append(Line(customer, span.price, head.openmeter_meter, total, start, until))
+        account = report.customer_meter.account
+        line = Line(customer, span.price, head.openmeter_meter, total, start, until, account)
+        report.lines.append(line)
         return total
 
     async def _send(

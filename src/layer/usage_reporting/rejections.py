@@ -16,7 +16,6 @@ from decimal import Decimal
 from typing import Any
 
 from usage_reporting.amounts import ZERO, to_wire
-from usage_reporting.customer_meters import OWN_ACCOUNT
 from usage_reporting.doubts import Doubts
 from usage_reporting.error_reports import (
     ErrorReport,
@@ -192,7 +191,7 @@ class Rejections:
         for one in report.samples:
             if is_streamed(one.request):
                 refusals[one.request].append(one.code)
-        keys = [(carried_pk(OWN_ACCOUNT, report.mode, request), CARRIED) for request in refusals]
+        keys = [(carried_pk(self.api.account, report.mode, request), CARRIED) for request in refusals]
         known = await self.ledger.items(keys)
         return [
             _Streamed(known.get(key, {}), tuple(codes))
@@ -209,7 +208,7 @@ class Rejections:
             (key, sent)
             for sent in codes
             for meter in meters
-            for key in sent.keys(OWN_ACCOUNT, report.mode, meter)
+            for key in sent.keys(self.api.account, report.mode, meter)
         ]
         entries = await self.ledger.entries(list(dict.fromkeys(key for key, _ in places)))
         found: _Found = defaultdict(dict)
@@ -261,7 +260,7 @@ class Rejections:
         raise LostRaceError("others keep writing the head of a refused meter event")
 
     async def _doubt(self, report: ErrorReport, meter: str) -> None:
-        pk = f"{OWN_ACCOUNT}#{report.mode}#{meter}"
+        pk = f"{self.api.account}#{report.mode}#{meter}"
         for _ in range(RACES):
             _, known = await self.ledger.page([], [pk])
             before = known.get(pk, Doubts(pk))

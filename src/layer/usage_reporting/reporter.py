@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from usage_reporting import advice
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Billing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
@@ -39,7 +41,8 @@ class Reporter:
 
     def __post_init__(self) -> None:
         """Wire the parts that share these."""
-        subjects = Subjects(self.ledger) if self.settings.subject_metadata_key else None
+        may_collide = self.settings.subject_metadata_key or self.settings.connected_accounts
+        subjects = Subjects(self.ledger) if may_collide else None
         self.heads = Heads(self.billing, self.ledger, self.clock, subjects)
         self.mirroring = Mirroring(
             self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
@@ -58,6 +61,15 @@ class Reporter:
         budget: Budget | None = None,
     ) -> list[Report]:
         """Report a page; every customer meter has an outcome, in the page's order."""
+        said = advice.ACCOUNT.set(page[0].account if page else OWN_ACCOUNT)
+        try:
+            return await self._report(page, options, budget)
+        finally:
+            advice.ACCOUNT.reset(said)
+
+    async def _report(
+        self, page: Sequence[CustomerMeter], options: Options | None, budget: Budget | None
+    ) -> list[Report]:
         options, budget = options or Options(), budget or Budget()
         if self.settings.mode is Mode.SHADOW:
             options = replace(options, dry_run=True)

@@ -10,11 +10,13 @@ from typing import Any, cast
 import stripe
 
 from usage_reporting import telemetry
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import loads
 from usage_reporting.backoff import pause
 from usage_reporting.connection_pools import ConnectionPools, Unread
 from usage_reporting.credentials import Credentials
 from usage_reporting.errors import (
+    NoAccessError,
     NotFoundError,
     NotPermittedError,
     RejectedError,
@@ -34,6 +36,9 @@ PACED_TRIES = 8
 PATIENCE_S = 8.0
 """How long a call waits for its turns: less than a function keeps to hand over what it has no time for."""
 LONGEST_MESSAGE = 300
+
+NO_ACCESS = "account_invalid"
+"""Stripe's code where the key may not act for an account ("Error codes")."""
 
 _REASON = "stripe-rate-limited-reason"
 _KEY = re.compile(r"\b(?:sk|rk|pk|whsec)_[\w*]+")
@@ -57,7 +62,10 @@ class StripeApi:
         http_client: stripe.HTTPClient | None = None,
         pacer: Pacer | None = None,
         sleep: Sleep = asyncio.sleep,
+        account: str = OWN_ACCOUNT,
     ) -> None:
+        self.account = account
+        """The account that is spoken for, as it stands in the ledger's keys."""
         self._credentials = credentials
         self._api_base = api_base
         self._http_client = http_client or ConnectionPools(TIMEOUT_S)
@@ -65,6 +73,17 @@ class StripeApi:
         self._sleep = sleep
         self._client: stripe.StripeClient | None = None
         self._key = ""
+
+    def for_account(self, account: str, pacer: Pacer) -> StripeApi:
+        """The same key and connections, for a connected account at a pace of its own."""
+        return StripeApi(
+            self._credentials,
+            api_base=self._api_base,
+            http_client=self._http_client,
+            pacer=pacer,
+            sleep=self._sleep,
+            account=account,
+        )
 
     @property
     def key(self) -> str:
@@ -119,7 +138,7 @@ class StripeApi:
         RejectedError (Stripe's 4xx), SessionExpiredError or StripeUnavailableError (anything that may end
         better later).
         """
-        options = {"stripe_version": version}
+        options = {"stripe_version": version, **self._on_behalf(path)}
         if idempotency_key:
             options["idempotency_key"] = idempotency_key
         if session:
@@ -130,17 +149,36 @@ class StripeApi:
             if session:
                 raise SessionExpiredError("the meter event session is over", turned_away=True) from error
             if not await asyncio.to_thread(self._credentials.reread):
-                raise _translated(error) from error
+                raise self._translated(error) from error
             try:
                 answer = await self._paced(method, path, params, options)
             except stripe.StripeError as again:
-                raise _translated(again) from again
+                raise self._translated(again) from again
         except stripe.StripeError as error:
-            raise _translated(error) from error
+            raise self._translated(error) from error
         try:
             return cast("Json", loads(answer))
         except ValueError as error:
             raise StripeUnavailableError(f"Stripe answered {path} with something that is not JSON") from error
+
+    def _on_behalf(self, path: str) -> dict[str, str]:
+        """The header that names a connected account ("Making API calls for connected accounts").
+
+        The /v2 namespace takes `Stripe-Context` ("Stripe-Context header").
+        """
+        if self.account == OWN_ACCOUNT:
+            return {}
+        return {"stripe_context" if path.startswith("/v2/") else "stripe_account": self.account}
+
+    def _translated(self, error: stripe.StripeError) -> Exception:
+        if self.account != OWN_ACCOUNT and error.code == NO_ACCESS:
+            return NoAccessError(
+                f"the Stripe key may not act for the connected account {self.account}, or not any more: its "
+                "owner may have disconnected it. Connect it again, or take it out of ConnectedAccounts",
+                code=NO_ACCESS,
+                status=error.http_status or 403,
+            )
+        return _translated(error)
 
     async def _paced(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]

@@ -1,6 +1,7 @@
-"""Sees to it that the usage of one subject is billed to one customer at a time.
+"""Sees to it that the usage of one subject is billed to one customer at a time, in whatever account.
 
-Where SUBJECT_METADATA_KEY names subjects, two customers may be given the same one by mistake.
+Where SUBJECT_METADATA_KEY names subjects, two customers may be given the same one by mistake; and where
+connected accounts are served, customers of two of them may be one subject in OpenMeter.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from usage_reporting import advice
+from usage_reporting.accounts import OWN_ACCOUNT, account_in, of_account
 from usage_reporting.errors import HeldError
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import Span, SpanState
@@ -24,15 +26,27 @@ class Holder:
 
     pk: str
     customer: str
+    """Its id; another account may have the same one."""
     begin: int
     """Of the newest periods that are known of it, UTC seconds."""
     until: int
     beside: frozenset[str] = frozenset()
     """The customer meters of others that an operator knows to be billed for it, too."""
 
+    @property
+    def whom(self) -> str:
+        """The customer who pays, with the account that it is in unless that is the key's own."""
+        return of_account(self.customer, account_in(self.pk))
+
+    @property
+    def whom_in_full(self) -> str:
+        """The customer who pays, with the account in any case."""
+        account = account_in(self.pk)
+        return f"{self.customer} of {'the own account' if account == OWN_ACCOUNT else account}"
+
     def is_beside(self, other: Holder) -> bool:
         """Whether another customer is billed for some of the same time, and nobody said that it is meant."""
-        is_another = self.customer != other.customer and self.begin < other.until and other.begin < self.until
+        is_another = self.whom != other.whom and self.begin < other.until and other.begin < self.until
         return is_another and other.pk not in self.beside and self.pk not in other.beside
 
     def to_item(self) -> dict[str, Any]:
@@ -69,7 +83,7 @@ class Subjects:
         own = _holder(customer, head, spans, holders)
         if others := await self._beside(own, head, holders.values()):
             if not accepted:
-                raise HeldError(f"{_beside_whom(head, others)}; {_advice(customer)}")
+                raise HeldError(f"{_beside_whom(head, own, others)}; {_advice(customer, own, others)}")
             own = replace(own, beside=own.beside | {other.pk for other in others})
         newest = max(own, holders.get(own.pk, own), key=lambda one: one.until)
         holders[own.pk] = replace(newest, beside=own.beside)
@@ -79,16 +93,22 @@ class Subjects:
 
     async def check(self, customer: str, head: Head, spans: Sequence[Span]) -> None:
         """Raise HeldError where a claim would."""
-        if others := await self.beside_whom(customer, head, spans):
-            raise HeldError(f"{others}; {_advice(customer)}")
+        own, others = await self._others(customer, head, spans)
+        if others:
+            raise HeldError(f"{_beside_whom(head, own, others)}; {_advice(customer, own, others)}")
 
     async def beside_whom(self, customer: str, head: Head, spans: Sequence[Span]) -> str:
         """Who else is billed for the subject's usage in these spans, in words; empty: nobody."""
+        own, others = await self._others(customer, head, spans)
+        return _beside_whom(head, own, others) if others else ""
+
+    async def _others(self, customer: str, head: Head, spans: Sequence[Span]) -> tuple[Holder, list[Holder]]:
+        """The claim that these spans make, and whose it would be beside."""
         if not spans:
-            return ""
+            return Holder(head.pk, customer, 0, 0), []
         holders, _ = await self._holders(head)
-        others = await self._beside(_holder(customer, head, spans, holders), head, holders.values())
-        return _beside_whom(head, others) if others else ""
+        own = _holder(customer, head, spans, holders)
+        return own, await self._beside(own, head, holders.values())
 
     async def _holders(self, head: Head) -> tuple[dict[str, Holder], int]:
         key = _key_of(head)
@@ -103,8 +123,9 @@ class Subjects:
 
 
 def _key_of(head: Head) -> tuple[str, str]:
-    account, mode, _ = head.pk.split("#", 2)
-    return f"{account}#{mode}#{head.openmeter_meter}#{head.subject}", SUBJECT
+    """One item for all accounts: their usage is in one OpenMeter."""
+    _, mode, _ = head.pk.split("#", 2)
+    return f"{OWN_ACCOUNT}#{mode}#{head.openmeter_meter}#{head.subject}", SUBJECT
 
 
 def _holder(customer: str, head: Head, spans: Sequence[Span], known: Mapping[str, Holder]) -> Holder:
@@ -125,16 +146,22 @@ def _end_of(holder: Holder, its_head: Head | None, head: Head) -> int:
     return max((span.end for span in known if span.state is not SpanState.FREE), default=0)
 
 
-def _beside_whom(head: Head, others: Sequence[Holder]) -> str:
-    customers = ", ".join(sorted({other.customer for other in others}))
+def _beside_whom(head: Head, own: Holder, others: Sequence[Holder]) -> str:
+    is_abroad = _is_in_several_accounts(own, others)
+    customers = ", ".join(sorted({other.whom_in_full if is_abroad else other.customer for other in others}))
+    both = f"that one and {own.whom_in_full}" if is_abroad else "both"
     return (
         f"the subject {head.subject!r} of OpenMeter meter {head.openmeter_meter!r} is billed to customer "
-        f"{customers} already, and both would pay for all of it"
+        f"{customers} already, and {both} would pay for all of it"
     )
 
 
-def _advice(customer: str) -> str:
-    return (
-        "correct the metadata of one in Stripe or, if that is meant, release it with "
-        f"{advice.accept(customer)}"
-    )
+def _advice(customer: str, own: Holder, others: Sequence[Holder]) -> str:
+    apart = "correct the metadata of one in Stripe or"
+    if _is_in_several_accounts(own, others):
+        apart = "give each account subjects of its own (SubjectWithAccount), correct the metadata of one, or"
+    return f"{apart}, if that is meant, release it with {advice.accept(customer)}"
+
+
+def _is_in_several_accounts(own: Holder, others: Sequence[Holder]) -> bool:
+    return any(account_in(other.pk) != account_in(own.pk) for other in others)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 
+from usage_reporting.accounts import OWN_ACCOUNT, of_account
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.verdict import Finding, JudgedLine
 
@@ -81,10 +82,10 @@ def timed(page: Sequence[CustomerMeter]) -> Iterator[None]:
         _measure("ReportDuration", MetricUnit.Milliseconds, 1000 * (time.perf_counter() - began))
 
 
-def problem(who: str, outcome: str, reason: str) -> None:
+def problem(who: str, outcome: str, reason: str, account: str = OWN_ACCOUNT) -> None:
     """Log what keeps usage from being reported; `who`: the customer, or the object of Stripe it is about."""
-    fields = {"who": who, "outcome": outcome, "reason": reason}
-    logger.warning("%s: %s: %s", who, outcome, reason, extra=fields)
+    fields = {"who": who, "outcome": outcome, "reason": reason, **_whose(account)}
+    logger.warning("%s: %s: %s", of_account(who, account), outcome, reason, extra=fields)
 
 
 def given_back(message: str, reason: str, *, is_bad: bool) -> None:
@@ -112,7 +113,8 @@ def record(reports: Iterable[Report], now: int) -> None:
         for line in report.lines:
             (logger.info if is_news else logger.debug)("%s", line)
         if report.reasons:
-            problem(report.customer_meter.customer, report.status.value, report.reason)
+            one = report.customer_meter
+            problem(one.customer, report.status.value, report.reason, one.account)
         for name, value in _counts_of(report, now):
             counted[name] += value
         _measure_margin(report, now)
@@ -149,12 +151,16 @@ def _measure_margin(report: Report, now: int) -> None:
         _measure("DeadlineMargin", MetricUnit.Seconds, max(deadline - now, 0))
 
 
-def record_verdict(invoice: str, lines: Iterable[JudgedLine], *, is_counted: bool) -> None:
+def record_verdict(
+    invoice: str, lines: Iterable[JudgedLine], *, is_counted: bool, account: str = OWN_ACCOUNT
+) -> None:
     """Log and count what was found of an invoice's lines; in shadow mode it is said and not counted."""
     for line in lines:
-        fields = {"stripe_invoice": invoice, "who": line.customer, "verdict": line.finding.value}
+        whose = _whose(account)
+        fields = {"stripe_invoice": invoice, "who": line.customer, "verdict": line.finding.value, **whose}
         log = logger.info if line.finding.is_fine else logger.warning
-        log("stripe_invoice: %s, %s", invoice, line, extra=fields)
+        said = "".join(f", {name}: {value}" for name, value in whose.items())
+        log("stripe_invoice: %s, %s%s", invoice, line, said, extra=fields)
         name = _VERDICTS.get(line.finding)
         if name and is_counted:
             count(name)
@@ -189,7 +195,13 @@ def _count_by(name: str, value: float, dimensions: Mapping[str, str]) -> None:
         pass
 
 
+def _whose(account: str) -> dict[str, str]:
+    """The field that names a connected account."""
+    return {} if account == OWN_ACCOUNT else {"stripe_account": account}
+
+
 def _identity(page: Sequence[CustomerMeter]) -> dict[str, str | int]:
     if not page:
         return {}
-    return {"page_meter": page[0].openmeter_meter, "page_first": page[0].customer, "page_size": len(page)}
+    named = {"page_meter": page[0].openmeter_meter, "page_first": page[0].customer}
+    return {**named, "page_size": len(page), **_whose(page[0].account)}

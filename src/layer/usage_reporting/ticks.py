@@ -7,17 +7,27 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from usage_reporting import telemetry
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Finalized
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
+from usage_reporting.connected import Connected
 from usage_reporting.container import Container
 from usage_reporting.daily import Daily, SnsTopic, last_day
 from usage_reporting.daily_sums import DailyCursor
-from usage_reporting.errors import AskAgainError, BadRequestError, NotConfiguredError, OutOfTimeError
+from usage_reporting.errors import (
+    AskAgainError,
+    BadRequestError,
+    NotConfiguredError,
+    NotPermittedError,
+    OutOfTimeError,
+    RejectedError,
+)
 from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.pages import (
     Cursor,
+    Part,
     Scope,
     cursor_message,
     daily_message,
@@ -59,6 +69,8 @@ def tick(container: Container, event: object, context: LambdaContext | None) -> 
     if scope is Scope.RECONCILE:
         answer = _reconcile(container, DailyCursor(last_day(container.clock())), context)
     else:
+        if container.settings.connected_accounts:
+            container.queue.send(cursor_message(Cursor(scope, Part.ACCOUNTS)))
         answer = _list(container, Cursor(scope), context)
     _count_tick(scope)
     return answer
@@ -86,7 +98,7 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
     """Do what a message asks for. Raises AskAgainError when it may end better later, and BadRequestError."""
     message = read_message(body)
     if isinstance(message, Cursor):
-        _list(container, message, context)
+        _list_one(container, message, context)
     elif isinstance(message, DailyCursor):
         _reconcile(container, message, context)
     elif isinstance(message, Finalized):
@@ -98,17 +110,18 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
 def _report(container: Container, message: list[CustomerMeter], context: LambdaContext | None) -> None:
     kept_s = KEPT_FOR_DRAFTS_S if _keeps_open(container, message) else 0.0
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S - kept_s
-    work = container.reporter.report(message, budget=Budget.of(seconds))
+    parts = container.of(message[0].account) if message else container
+    work = parts.reporter.report(message, budget=Budget.of(seconds))
     try:
         with telemetry.timed(message):
             reports = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
     except OutOfTimeError:
         if kept_s:
-            container.run(container.drafts.after([Report(one, Status.UNKNOWN) for one in message], kept_s))
+            container.run(parts.drafts.after([Report(one, Status.UNKNOWN) for one in message], kept_s))
         raise
     telemetry.record(reports, container.clock())
     if kept_s:
-        container.run(container.drafts.after(reports, kept_s))
+        container.run(parts.drafts.after(reports, kept_s))
     rest = _handed_over(reports)
     if rest:
         container.queue.send(page_message(rest))
@@ -126,7 +139,8 @@ def _keeps_open(container: Container, page: Sequence[CustomerMeter]) -> bool:
 def _judge(container: Container, page: Finalized, context: LambdaContext | None) -> None:
     """Judge a page of final invoices. Raises AskAgainError if that of one of them may be possible later."""
     seconds = _seconds_left(context) - KEPT_FOR_HAND_OVER_S
-    work = container.judge.judge(page.invoices, page.mode, Budget.of(seconds))
+    judge = container.of(page.account).judge
+    work = judge.judge(page.invoices, page.mode, Budget.of(seconds))
     found = container.run(_in_time(work, seconds + KEPT_FOR_HAND_OVER_S - KEPT_FOR_ANSWER_S))
     for judged in found:
         record_judged(judged, container.settings.mode, container.clock())
@@ -151,9 +165,31 @@ def _handed_over(reports: Sequence[Report]) -> list[CustomerMeter]:
     return [report.customer_meter for report in reports if report.status is Status.HANDED_OVER]
 
 
+def _list_one(container: Container, cursor: Cursor, context: LambdaContext | None) -> None:
+    """Go on with a listing; a connected account that may not be listed is said once, and left alone."""
+    lists_accounts = cursor.part is Part.ACCOUNTS
+    try:
+        (_list_accounts if lists_accounts else _list)(container, cursor, context)
+    except (RejectedError, NotPermittedError) as error:
+        if cursor.account == OWN_ACCOUNT and not lists_accounts:
+            raise
+        who = "the list of connected accounts" if lists_accounts else "the listing"
+        telemetry.problem(who, Status.REFUSED, error.reason, cursor.account)
+        telemetry.count("Refused")
+
+
+def _list_accounts(container: Container, cursor: Cursor, context: LambdaContext | None) -> None:
+    """Queue a listing of each connected account."""
+    accounts = container.settings.connected_accounts
+    connected = Connected(accounts, container.billing.api, container.queue)
+    budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
+    if (rest := container.run(connected.queue_listings(cursor, budget))) is not None:
+        container.queue.send(cursor_message(rest))
+
+
 def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
     budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
-    queued, rest = container.run(container.lister.queue_pages(cursor, budget))
+    queued, rest = container.run(container.of(cursor.account).lister.queue_pages(cursor, budget))
     for one in rest:
         container.queue.send(cursor_message(one))
     telemetry.count("Queued", queued)

@@ -236,6 +236,7 @@ class TotalsCase:
                 total=ZERO if read.value is None else round_units(read.value),
                 start=read.start,
                 end=read.until,
+                account=self.customer_meter.account,
             )
             for read in self.reads
             for span in read.spans

@@ -13,9 +13,10 @@ from typing import Any
 import stripe
 
 from usage_reporting import telemetry
+from usage_reporting.accounts import account_of
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode
-from usage_reporting.container import Container
+from usage_reporting.container import Container, Parts
 from usage_reporting.error_reports import THIN_EVENTS, THIN_OBJECT
 from usage_reporting.errors import (
     AskAgainError,
@@ -107,16 +108,26 @@ async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answe
 async def _handle(container: Container, event: dict[str, Any]) -> Answer:
     if event["type"] not in HANDLED:
         return Answer(200, "ignored", "not an event that ends a billing period")
-    if event.get("account"):
-        return Answer(200, "not_ours", "the event is of a connected account")
+    if (not_served := _not_served(container, event)) is not None:
+        return not_served
     if event["type"] == INVOICE_FINALIZED:
         return await _judged(container, event)
     return await _reported(container, event)
 
 
+def _not_served(container: Container, event: dict[str, Any]) -> Answer | None:
+    """The answer to an event of an account that this deployment does not bill; else None."""
+    account = account_of(event)
+    if container.settings.connected_accounts.serves(account):
+        return None
+    reason = f"the event is of the connected account {account}, which ConnectedAccounts does not name"
+    return Answer(200, "not_ours", reason)
+
+
 async def _reported(container: Container, event: dict[str, Any]) -> Answer:
+    parts = container.of(account_of(event))
     try:
-        ended = await _ended(container, event)
+        ended = await _ended(parts, event)
     except NotFoundError as error:
         return Answer(200, "not_ours", error.reason)
     if ended is None:
@@ -127,7 +138,7 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
     budget = Budget.of(BUDGET_S * 0.9)
     with telemetry.timed(ended):
-        reports = await container.reporter.report(ended, budget=budget)
+        reports = await parts.reporter.report(ended, budget=budget)
     telemetry.record(reports, container.clock())
     return _answer_for(reports)
 
@@ -135,7 +146,8 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
 async def _judged(container: Container, event: dict[str, Any]) -> Answer:
     """Judge a final invoice; nothing can be mended any more, so that a bad verdict is no error."""
     budget = Budget.of(BUDGET_S * 0.9)
-    [judged] = await container.judge.judge([invoice_id(event)], mode_of(event), budget)
+    judge = container.of(account_of(event)).judge
+    [judged] = await judge.judge([invoice_id(event)], mode_of(event), budget)
     record_judged(judged, container.settings.mode, container.clock())
     if isinstance(judged.error, NotFoundError):
         return Answer(200, "not_ours", judged.error.reason)
@@ -151,16 +163,16 @@ async def _handle_thin(container: Container, event: dict[str, Any]) -> Answer:
     """Meter events that Stripe took and does not count."""
     if event["type"] not in THIN_EVENTS:
         return Answer(200, "ignored", "not a report of refused meter events")
-    if event.get("context"):
-        return Answer(200, "not_ours", "the event is of a connected account")
+    if (not_served := _not_served(container, event)) is not None:
+        return not_served
     if container.settings.mode is Mode.SHADOW:
         return Answer(200, "ignored", "in shadow mode nothing was sent that could be refused")
     try:
-        taken = await container.rejections.take(event)
+        taken = await container.of(account_of(event)).rejections.take(event)
     except NotFoundError as error:
         return Answer(200, "not_ours", error.reason)
     for one in taken.discarded:
-        telemetry.problem(one.customer, Status.REJECTED, one.reason)
+        telemetry.problem(one.customer, Status.REJECTED, one.reason, account_of(event))
     if taken.alarming:
         telemetry.count("Rejected", taken.alarming)
     if taken.unbillable:
@@ -168,11 +180,11 @@ async def _handle_thin(container: Container, event: dict[str, Any]) -> Answer:
     return Answer(200, *taken.outcome)
 
 
-async def _ended(container: Container, event: dict[str, Any]) -> list[CustomerMeter] | None:
+async def _ended(parts: Parts, event: dict[str, Any]) -> list[CustomerMeter] | None:
     """The customer meters of what ended; None when the event says that nothing did."""
     if event["type"] == INVOICE_CREATED:
-        return await container.billing.drafted(invoice_id(event))
-    return await container.endings.of(event)
+        return await parts.billing.drafted(invoice_id(event))
+    return await parts.endings.of(event)
 
 
 def _answer_for(reports: Sequence[Report]) -> Answer:
