@@ -1,6 +1,7 @@
 """The daily reconciliation: the last UTC day of everyone, and the invoices that became final on it.
 
-It reads alone. What it has no time for goes on by a cursor; at the end one line tells of the day.
+It reads alone. What it has no time for goes on by a cursor; at the end one line tells of the day, of the
+connected accounts, too: they come one after the other, after the key's own.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from usage_reporting import aws, telemetry
-from usage_reporting.accounts import OWN_ACCOUNT
+from usage_reporting.accounts import OWN_ACCOUNT, of_account
 from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
+from usage_reporting.connected import Connected
 from usage_reporting.daily_sums import DailyCursor, DailyPart, DailySums
-from usage_reporting.errors import AskAgainError, LostRaceError, NotPermittedError
+from usage_reporting.errors import (
+    AskAgainError,
+    LostRaceError,
+    NotPermittedError,
+    RejectedError,
+    StripeUnavailableError,
+)
 from usage_reporting.final_invoices import billed_lines
 from usage_reporting.hours import known_spans
 from usage_reporting.judging import Judge, Judged
@@ -78,7 +86,7 @@ class _Wanted:
 
 @dataclass(slots=True)
 class Daily:
-    """Reconciles a day, chunk by chunk."""
+    """Reconciles a day, chunk by chunk; the parts are those of the cursor's account."""
 
     settings: Settings
     billing: Billing
@@ -87,22 +95,56 @@ class Daily:
     judge: Judge
     topic: SnsTopic | None
     clock: Callable[[], int]
+    connected: Connected
 
     async def go_on(self, cursor: DailyCursor, budget: Budget) -> DailyCursor | None:
-        """Reconcile from a cursor on; where to go on if time ran out, else None: the line is out.
+        """Reconcile from a cursor on; where to go on, be it with another account, else None: the line is out.
 
         Raises AskAgainError or RejectedError; what was compared before is then compared again.
         """
         if await self._is_told(cursor.day):
             return None
+        try:
+            if (rest := await self._one_account(cursor, budget)) is not None:
+                return rest
+        except (RejectedError, StripeUnavailableError) as error:
+            if cursor.account == OWN_ACCOUNT:
+                raise
+            self._leave_out(cursor, f"{cursor.account} could not be compared: {error.reason}")
+        if (following := await self._next_account(cursor)) is not None:
+            return following
+        await self._tell(cursor.day, cursor.sums)
+        return None
+
+    async def _one_account(self, cursor: DailyCursor, budget: Budget) -> DailyCursor | None:
         parts = list(DailyPart)
         for part in parts[parts.index(cursor.part) :]:
-            here = cursor if part is cursor.part else DailyCursor(cursor.day, part, sums=cursor.sums)
+            here = cursor if part is cursor.part else replace(cursor, part=part, after="", done="")
             work = self._judge if part is DailyPart.FINALIZED else self._compare
             if (rest := await work(here, budget)) is not None:
                 return rest
-        await self._tell(cursor.day, cursor.sums)
         return None
+
+    async def _next_account(self, cursor: DailyCursor) -> DailyCursor | None:
+        """Where the next connected account begins; None after the last one."""
+        coming, last = cursor.accounts, cursor.accounts_after
+        if not coming and self.settings.connected_accounts:
+            try:
+                async with aclosing(self.connected.pages(last)) as pages:
+                    coming = tuple(await anext(pages, []))
+            except (RejectedError, NotPermittedError) as error:
+                where = f" after {last}" if last else ""
+                self._leave_out(cursor, f"connected accounts{where} could not be listed: {error.reason}")
+            last = coming[-1] if coming else last
+        if not coming:
+            return None
+        return DailyCursor(
+            cursor.day, sums=cursor.sums, account=coming[0], accounts=coming[1:], accounts_after=last
+        )
+
+    def _leave_out(self, cursor: DailyCursor, text: str) -> None:
+        logger.warning("reconciled: %s", text)
+        cursor.sums.name(text)
 
     async def _compare(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
         """Compare the customer meters of a list; where to go on if time ran out."""
@@ -216,15 +258,17 @@ def _take(sums: DailySums, one: Reconciled) -> None:
     sums.drift += not is_held and (one.beyond_ledger or bool(_UNTOLD & one.causes.keys()))
     causes = ", ".join(f"{to_wire(units)} {cause.value}" for cause, units in one.causes.items())
     meter = one.head.openmeter_meter if one.head else one.customer_meter.openmeter_meter
-    text = f"{one.customer_meter.customer} {meter} {one.verdict}" + (f" ({causes})" if causes else "")
+    who = of_account(one.customer_meter.customer, one.customer_meter.account)
+    text = f"{who} {meter} {one.verdict}" + (f" ({causes})" if causes else "")
     logger.warning("reconciled: %s", text)
     sums.name(text)
 
 
 def _take_judged(sums: DailySums, judged: Judged) -> None:
     """Count the lines of a final invoice, and what they bill."""
+    invoice = of_account(judged.invoice, judged.account)
     if judged.error is not None:
-        text = f"{judged.invoice} NOT JUDGED: {judged.error.reason}"
+        text = f"{invoice} NOT JUDGED: {judged.error.reason}"
         logger.warning("reconciled: %s", text)
         sums.name(text)
     lines = judged.judgement.lines if judged.judgement else ()
@@ -232,8 +276,9 @@ def _take_judged(sums: DailySums, judged: Judged) -> None:
     for line in lines:
         sums.lines[line.finding.value] = sums.lines.get(line.finding.value, 0) + 1
         if not line.finding.is_fine and line.reason != NOT_BY_ITSELF:
-            logger.warning("reconciled: stripe_invoice: %s, %s", judged.invoice, line)
-            sums.name(f"{judged.invoice} of {line.customer} {line.meter} {line.verdict}")
+            logger.warning("reconciled: stripe_invoice: %s, %s", invoice, line)
+            customer = of_account(line.customer, judged.account)
+            sums.name(f"{judged.invoice} of {customer} {line.meter} {line.verdict}")
     if judged.document is not None and lines:
         billed = _billed(judged.document, lines)
         currency = str(judged.document["currency"])

@@ -89,7 +89,9 @@ class DailyCursor:
     account: str = OWN_ACCOUNT
     """Whose lists these are, as it stands in the ledger's keys."""
     accounts: tuple[str, ...] = ()
-    """Connected accounts that were listed and come next."""
+    """Connected accounts of the same list page that come next."""
+    accounts_after: str = ""
+    """The last account of that page."""
 
     def to_json(self) -> dict[str, Any]:
         """The cursor as it stands in a message."""
@@ -101,7 +103,11 @@ class DailyCursor:
             "sums": asdict(self.sums),
         }
         if self.account != OWN_ACCOUNT:
-            data |= {"account": self.account, "accounts": list(self.accounts)}
+            data |= {
+                "account": self.account,
+                "accounts": self.accounts,
+                "accounts_after": self.accounts_after,
+            }
         return data
 
     @classmethod
@@ -115,6 +121,7 @@ class DailyCursor:
             sums=DailySums(**data["sums"]),
             account=str(data.get("account", OWN_ACCOUNT)),
             accounts=tuple(str(account) for account in data.get("accounts", ())),
+            accounts_after=str(data.get("accounts_after", "")),
         )
 
 

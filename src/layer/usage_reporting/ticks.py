@@ -180,11 +180,13 @@ def _list_one(container: Container, cursor: Cursor, context: LambdaContext | Non
 
 def _list_accounts(container: Container, cursor: Cursor, context: LambdaContext | None) -> None:
     """Queue a listing of each connected account."""
-    accounts = container.settings.connected_accounts
-    connected = Connected(accounts, container.billing.api, container.queue)
     budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
-    if (rest := container.run(connected.queue_listings(cursor, budget))) is not None:
+    if (rest := container.run(_connected(container).queue_listings(cursor, budget))) is not None:
         container.queue.send(cursor_message(rest))
+
+
+def _connected(container: Container) -> Connected:
+    return Connected(container.settings.connected_accounts, container.billing.api, container.queue)
 
 
 def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
@@ -198,16 +200,17 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
 
 def _reconcile(container: Container, cursor: DailyCursor, context: LambdaContext | None) -> dict[str, Any]:
     """Go on with a daily reconciliation; what there is no time for goes on by a cursor on the queue."""
-    settings = container.settings
-    openmeter, reporter = container.reporter.openmeter, container.reporter
+    settings, parts = container.settings, container.of(cursor.account)
+    openmeter, reporter = parts.reporter.openmeter, parts.reporter
     daily = Daily(
         settings=settings,
-        billing=container.billing,
+        billing=parts.billing,
         ledger=container.ledger,
-        reconciler=Reconciler(settings, container.billing, openmeter, reporter, container.clock),
-        judge=container.judge,
+        reconciler=Reconciler(settings, parts.billing, openmeter, reporter, container.clock),
+        judge=parts.judge,
         topic=SnsTopic(settings.reconcile_topic) if settings.reconcile_topic else None,
         clock=container.clock,
+        connected=_connected(container),
     )
     seconds = _seconds_left(context) - KEPT_FOR_LISTING_S
     work = daily.go_on(cursor, Budget.of(seconds))
