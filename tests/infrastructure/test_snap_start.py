@@ -85,6 +85,14 @@ def test_other_code_makes_a_new_version() -> None:
     assert description()[0] == f"code {known.hexdigest()[:8]}", "put this into WebhookVersion's description"
 
 
+def test_a_list_of_accounts_goes_without_snapshots() -> None:
+    # It would not fit the description, and what is not in there does not reach a snapshot.
+    (rule,) = source()["Rules"].values()
+    assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "SnapStart"}, "on"]}
+    (assertion,) = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Contains": [["", "all"], {"Ref": "ConnectedAccounts"}]}
+
+
 def test_the_description_fits() -> None:
     # Lambda takes 256 characters (AWS::Lambda::Version, "Description"); these are long ones.
     longest = {
@@ -95,6 +103,8 @@ def test_the_description_fits() -> None:
         "MapByEventName": "false",
         "PeriodBounds": "minute",
         "SubjectMetadataKey": "k" * 20,
+        "ConnectedAccounts": "all",
+        "SubjectWithAccount": "false",
         "Rounding": "half_up",
         "AllowDecrease": "false",
         "HoldDrafts": "false",

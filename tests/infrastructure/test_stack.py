@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.infrastructure.template import Block, resources, source
+from usage_reporting.accounts import ConnectedAccounts
 
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 LEDGER = {"dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem"}
@@ -291,6 +292,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
         ("MeterStream", "false", ["true", "false"]),
         ("DailyReconcile", "false", ["true", "false"]),
         ("MapByEventName", "false", ["true", "false"]),
+        ("SubjectWithAccount", "false", ["true", "false"]),
     ],
 )
 def test_choices(name: str, default: str, allowed: list[str]) -> None:
@@ -308,12 +310,21 @@ def test_choices(name: str, default: str, allowed: list[str]) -> None:
         ("ExistingLedgerTable", "arn:aws:dynamodb:us-east-1:111122223333:table/ledger"),
         ("AlarmTopicArn", "topic"),
         ("SubjectMetadataKey", "a[b]"),
+        ("ConnectedAccounts", "ALL"),
+        ("ConnectedAccounts", "acct_1,,acct_2"),
+        ("ConnectedAccounts", "cus_1"),
         ("StripeApiBase", "localhost:80"),
         ("RunbookUrl", "https://example.com/runbook.md#heldalarm"),
     ],
 )
 def test_wrong_values_are_refused_before_anything_is_made(name: str, wrong: str) -> None:
     assert not re.fullmatch(source()["Parameters"][name]["AllowedPattern"], wrong)
+
+
+@pytest.mark.parametrize("right", ["", "all", "acct_1Abc", "acct_1Abc,acct_1Def", "acct_1Abc, acct_1Def"])
+def test_connected_accounts_are_none_all_or_given(right: str) -> None:
+    assert re.fullmatch(source()["Parameters"]["ConnectedAccounts"]["AllowedPattern"], right)
+    assert ConnectedAccounts.parse(right).serves("acct_1Abc") is bool(right)
 
 
 def test_outputs_tell_the_webhook_url_first() -> None:
