@@ -21,6 +21,8 @@ from tests.infrastructure.template import resources
 from tests.integration.test_legacy import legacy_subscription
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.config import Mode
+from usage_reporting.errors import RefusedError
+from usage_reporting.openmeter import OpenMeter
 
 __all__ = ["healthy"]
 
@@ -292,6 +294,58 @@ def test_openmeter_out_of_reach_or_with_another_key(
     monkeypatch.setenv("OPENMETER_URL", account.world.openmeter_url)
     openmeter.delete_meter("m1")
     assert "has no meters" in account.doctor().of("OpenMeter")[0]["seen"]
+
+
+def test_the_version_of_openmeters_api_that_answers_is_named(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openmeter = account.world.openmeter
+    for served, other in (("v3", "v1"), ("v1", "v3")):
+        openmeter.settings = replace(openmeter.settings, apis=(served,))  # type: ignore[arg-type]
+        monkeypatch.setenv("OPENMETER_API", other)
+
+        found = account.doctor()
+
+        [one] = found.of("OpenMeter")
+        assert one["level"] == "problem"
+        assert f"answers to OpenMeter's {served} API, not to {other}" in one["seen"]
+        assert f"OpenMeterApi={served}" in one["fix"]
+        assert found.of("Mapping")[0]["seen"] == "not looked at: OpenMeter cannot be asked"
+
+
+def test_konnect_has_v3_alone(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nowhere(*_: object) -> list[str]:
+        raise RefusedError("OpenMeter answers 404 to /api/v1/meters")
+
+    monkeypatch.setattr(OpenMeter, "slugs", nowhere)
+    monkeypatch.setenv("OPENMETER_URL", "https://eu.api.konghq.com")
+    [one] = account.doctor().of("OpenMeter")
+
+    assert one["seen"].startswith(
+        "https://eu.api.konghq.com is Kong Konnect, which has OpenMeter's v3 API alone"
+    )
+    assert one["fix"].startswith("deploy with OpenMeterApi=v3")
+
+
+def test_all_is_well_by_v3(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENMETER_API", "v3")
+    openmeter = account.world.openmeter
+    openmeter.calls.reset()
+
+    found = account.doctor()
+
+    assert "answers (v3); meters: m1" in found.of("OpenMeter")[0]["seen"]
+    assert levels(found.of("Mapping")) == ["ok"]
+    assert found.of("Subjects") == [
+        {"check": "Subjects", "level": "ok", "seen": "OpenMeter has usage of each subject (1)", "fix": ""}
+    ]
+    [events] = found.of("OpenMeter events")
+    assert (events["level"], "its v3 API may not say" in events["seen"]) == ("ok", True)
+    assert openmeter.calls.counts
+    assert all(name.startswith("v3_") for name in openmeter.calls.counts)
+
+    account.world.subscription(account.price, account.world.customer())
+    assert "never had usage on meter m1" in account.doctor().of("Subjects")[0]["seen"]
 
 
 # Mapping

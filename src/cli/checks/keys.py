@@ -15,11 +15,13 @@ from cli.errors import explain
 from cli.stripe_account import is_test_key
 from usage_reporting.errors import (
     NotPermittedError,
+    RefusedError,
     RejectedError,
     StripeUnavailableError,
     UsageReportingError,
 )
 from usage_reporting.model import Target
+from usage_reporting.openmeter_v3 import is_konnect
 from usage_reporting.stripe_api import API_VERSION, LEGACY_API_VERSION, StripeApi
 
 PROBE = "usage_reporter_doctor"
@@ -131,18 +133,33 @@ async def _is_accepted(stripe: StripeApi) -> None:
 
 
 async def openmeter(patient: Patient) -> list[Finding]:
-    """Whether OpenMeter answers, and accepts its key."""
-    url = patient.operator.settings.openmeter_url
+    """Whether OpenMeter answers, in the version of its API that is set, and accepts its key."""
+    settings = patient.operator.settings
+    url = settings.openmeter_url
     try:
         slugs = await patient.operator.openmeter.slugs()
     except UsageReportingError as error:
         patient.unreached[Side.OPENMETER] = "OpenMeter cannot be asked"
-        connect = f"`OPENMETER_API_KEY=om_... {patient.command('connect')[1:]}"
-        fix = f"correct OpenMeterUrl ({url}), or the key: {connect}"
-        return [problem(explain(error)[0], fix)]
+        return [await _of_no_openmeter(patient, error)]
+    answers = f"{url} answers" if settings.openmeter_api == "v1" else f"{url} answers (v3)"
     if not slugs:
-        return [problem(f"{url} answers, and has no meters", "create the meters in OpenMeter")]
-    return [ok(f"{url} answers; meters: {some_of(sorted(slugs))}")]
+        return [problem(f"{answers}, and has no meters", "create the meters in OpenMeter")]
+    return [ok(f"{answers}; meters: {some_of(sorted(slugs))}")]
+
+
+async def _of_no_openmeter(patient: Patient, error: UsageReportingError) -> Finding:
+    """What is wrong with the address, the version of the API, or the key."""
+    settings = patient.operator.settings
+    url, api = settings.openmeter_url, settings.openmeter_api
+    other = "v1" if api == "v3" else "v3"
+    instead = f"deploy with OpenMeterApi={other} (on your machine: OPENMETER_API={other})"
+    if api == "v1" and is_konnect(url):
+        return problem(f"{url} is Kong Konnect, which has OpenMeter's v3 API alone, not v1", instead)
+    if isinstance(error, RefusedError) and await patient.operator.openmeter.serves(other):
+        return problem(f"{url} answers to OpenMeter's {other} API, not to {api}", instead)
+    key = "kpat_..." if is_konnect(url) else "om_..."
+    connect = f"`OPENMETER_API_KEY={key} {patient.command('connect')[1:]}"
+    return problem(explain(error)[0], f"correct OpenMeterUrl ({url}), or the key: {connect}")
 
 
 async def scopes(patient: Patient) -> list[Finding]:

@@ -160,7 +160,9 @@ async def _unseen(
     patient: Patient, slug: str, unseen: Sequence[CustomerMeter], known: frozenset[str]
 ) -> Finding:
     names = sorted({one.subject for one in unseen})
-    what = f"OpenMeter never had an event on meter {slug} of {some_of(names)}"
+    # v3 has no list of a meter's subjects but that of those with a value.
+    had = "an event" if patient.operator.settings.openmeter_api == "v1" else "usage"
+    what = f"OpenMeter never had {had} on meter {slug} of {some_of(names)}"
     if known:
         what += f"; it has of {some_of(sorted(known))}"
     key, customers = await _key_that_fits(patient, unseen, known)
@@ -198,6 +200,7 @@ async def _key_that_fits(
 async def events(patient: Patient) -> list[Finding]:
     """Whether OpenMeter can read a value out of the newest events."""
     newest = await patient.operator.openmeter.newest_events()
+    is_v1 = patient.operator.settings.openmeter_api == "v1"
     wrong: dict[str, list[str]] = defaultdict(list)
     for one in newest:
         if error := one.get("validationError"):
@@ -205,8 +208,16 @@ async def events(patient: Patient) -> list[Finding]:
     if not newest:
         return [
             warning(
-                "OpenMeter had no events in the last three days",
+                "OpenMeter had no events in the last three days" if is_v1 else "OpenMeter has no events",
                 "check that your application still sends them",
+            )
+        ]
+    if not wrong and not is_v1:
+        # The spec has `validation_errors`; the server that was read fills them in for v1 alone.
+        return [
+            ok(
+                f"OpenMeter has {count(len(newest), 'newest event')}; whether it can read their values, "
+                "its v3 API may not say"
             )
         ]
     if not wrong:

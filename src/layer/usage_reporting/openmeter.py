@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from usage_reporting.credentials import Credentials
-from usage_reporting.errors import RefusedError
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
 from usage_reporting.openmeter_dialect import Dialect, Query, Row
 from usage_reporting.openmeter_http import OpenMeterHttp
 from usage_reporting.openmeter_v1 import OpenMeterV1
@@ -68,6 +68,7 @@ class OpenMeter:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._url = url
         self.http = OpenMeterHttp(credentials, concurrency=concurrency, transport=transport, sleep=sleep)
         self._dialect: Dialect = _DIALECTS[api](url, self.http)
         self._whole_windows = whole_windows
@@ -116,6 +117,14 @@ class OpenMeter:
         """Usage by subject in exactly [start, end); a subject without usage is missing."""
         rows = await self._rows(Query(slug, subjects, start, end, by_hour=False))
         return {row.subject: row.value for row in rows}
+
+    async def serves(self, api: str) -> bool:
+        """Whether the address answers to that version of the API, with the key that there is."""
+        try:
+            await _DIALECTS[api](self._url, self.http).slugs()
+        except (OpenMeterUnavailableError, RefusedError):
+            return False
+        return True
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -149,8 +149,12 @@ def base_address(url: str) -> str:
     """
     if url.endswith("/v3"):
         return url
-    is_konnect = (urlsplit(url).hostname or "").endswith(_KONNECT)
-    return f"{url}/v3" if is_konnect else f"{url}/api/v3"
+    return f"{url}/v3" if is_konnect(url) else f"{url}/api/v3"
+
+
+def is_konnect(url: str) -> bool:
+    """Whether the address is Kong's cloud, which serves v3 alone."""
+    return (urlsplit(url).hostname or "").endswith(_KONNECT)
 
 
 def _row(row: dict[str, Any]) -> Row:

@@ -57,6 +57,8 @@ class Api:
         async def wrapped(request: Request) -> Response:
             if self.sandbox.faults.down:
                 return Dropped()
+            if self.version not in self.sandbox.settings.apis:
+                return self.no_route()
             loop = asyncio.get_running_loop()
             due = loop.time() + self.sandbox.settings.latency
             response = await answered(request)
@@ -65,6 +67,10 @@ class Api:
             return response
 
         return wrapped
+
+    def no_route(self) -> Response:
+        """The answer where nothing is."""
+        return self.problem(Problem(404, instance=False))
 
     def document(self, problem: Problem, request_id: str) -> dict[str, object]:
         """The body of an error."""

@@ -121,7 +121,7 @@ class _V1(Api):
 
 
 def create_app(sandbox: OpenMeterSandbox) -> Starlette:
-    """The APIs of the settings, `/healthz`, and the controls under `/_sandbox`."""
+    """Both APIs, `/healthz`, and the controls under `/_sandbox`."""
     api, newer = _V1(sandbox), V3(sandbox)
 
     def route(path: str, method: str, name: str, answer: Endpoint) -> Route:
@@ -130,8 +130,7 @@ def create_app(sandbox: OpenMeterSandbox) -> Starlette:
     async def unknown(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         if request.url.path.startswith(MOUNTS):
-            # Its request validation knows no such route, also where another method would do.
-            return newer.problem(Problem(404, "The requested route was not found"))
+            return newer.no_route()
         return api.problem(Problem(status, instance=False))
 
     async def healthz(_: Request) -> Response:
@@ -155,10 +154,10 @@ def create_app(sandbox: OpenMeterSandbox) -> Starlette:
         route("/api/v1/events", "POST", "ingest", api.ingest),
         route("/api/v1/events", "GET", "list_events", api.list_events),
     ]
-    served = {"v1": older, "v3": newer.routes()}
     return Starlette(
         routes=[
-            *(one for version in sandbox.settings.apis for one in served[version]),
+            *older,
+            *newer.routes(),
             Route("/healthz", healthz),
             Mount("/_sandbox", routes=controls.routes(sandbox)),
         ],

@@ -197,6 +197,10 @@ class V3(Api):
         """The body of an error."""
         return problem_document(problem, request_id)
 
+    def no_route(self) -> Response:
+        """Its request validation knows no such route, also where another method would do."""
+        return self.problem(Problem(404, "The requested route was not found"))
+
     def routes(self) -> list[Route]:
         """All routes."""
         endpoints = (
