@@ -76,6 +76,17 @@ def test_what_came_after_the_invoice_was_final_is_foretold_and_no_wrong_bill() -
     assert verdict.predicted == 1
 
 
+@pytest.mark.parametrize("api", ["v1", "v3"])
+def test_one_version_of_openmeters_api_is_spoken_alone(api: str) -> None:
+    made = history(daily(), usage=(used(NOON, "2"), used(NOON + DAY - 1, "0.5")), openmeter_api=api)
+
+    world = World(made)
+    verdict = judge(made, world.play())
+
+    assert (verdict.wrong, verdict.periods) == ([], 2)
+    assert {asked.split()[0] for asked in world.openmeter.calls.counts} == {api}
+
+
 def test_the_same_seed_is_the_same_world_to_the_last_call() -> None:
     outcomes = [played(history_of("7", KINDS)) for _ in range(2)]
 
