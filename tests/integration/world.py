@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -136,6 +137,19 @@ class World:
 
     # Entities
 
+    @contextmanager
+    def of_account(self, account: str) -> Iterator[StripeSandbox]:
+        """What is made meanwhile is made in a connected account, which is connected if it is not yet."""
+        own = self.client
+        found = self.stripe.connected.get(account) or self.stripe.connect(account)
+        self.client = stripe.StripeClient(
+            API_KEY, base_addresses={"api": self.stripe_url}, max_network_retries=0, stripe_account=account
+        )
+        try:
+            yield found
+        finally:
+            self.client = own
+
     def metered_price(
         self, event_name: str = "tokens", formula: str = "sum", **price: Any
     ) -> tuple[str, str]:
@@ -238,6 +252,7 @@ class World:
         self,
         api_version: str = API_VERSION,
         enabled_events: Collection[str] = (UPDATED, DELETED),
+        **other: Any,
     ) -> None:
         """Register the webhook with Stripe; what it sends is kept for `deliver`."""
         endpoint = self.client.v1.webhook_endpoints.create(
@@ -245,12 +260,13 @@ class World:
                 "url": "https://example.com/stripe/webhook",
                 "enabled_events": sorted(enabled_events),
                 "api_version": api_version,
+                **other,
             }
         )
         self.write_secret(str(endpoint.secret))
         self.stripe.deliver = self._receive
 
-    def listen_to_refusals(self) -> None:
+    def listen_to_refusals(self, **other: Any) -> None:
         """Register the second destination, of thin events, with a signing secret of its own."""
         made = self.client.v2.core.event_destinations.create(
             {
@@ -260,6 +276,7 @@ class World:
                 "enabled_events": sorted(THIN_EVENTS),
                 "webhook_endpoint": {"url": "https://example.com/stripe/webhook"},
                 "include": ["webhook_endpoint.signing_secret"],
+                **other,
             }
         )
         self.thin_secret = str(made.webhook_endpoint.signing_secret)

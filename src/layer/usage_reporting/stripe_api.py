@@ -171,7 +171,7 @@ class StripeApi:
         return {"stripe_context" if path.startswith("/v2/") else "stripe_account": self.account}
 
     def _translated(self, error: stripe.StripeError) -> Exception:
-        if self.account != OWN_ACCOUNT and error.code == NO_ACCESS:
+        if self.account != OWN_ACCOUNT and _code_of(error) == NO_ACCESS:
             return NoAccessError(
                 f"the Stripe key may not act for the connected account {self.account}, or not any more: its "
                 "owner may have disconnected it. Connect it again, or take it out of ConnectedAccounts",
@@ -233,6 +233,11 @@ class StripeApi:
 def redacted(text: str) -> str:
     """A text without keys and signing secrets: Stripe's messages repeat the ends of a key."""
     return _KEY.sub("[key]", text)
+
+
+def _code_of(error: stripe.StripeError) -> str:
+    """Stripe's code; the client's own errors of permission leave it to the answer's body."""
+    return str(error.code or getattr(error.error, "code", None) or "")
 
 
 def _translated(error: stripe.StripeError) -> Exception:
