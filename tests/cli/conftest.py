@@ -1,4 +1,4 @@
-"""The commands in this process: both stand-ins over HTTP, AWS by moto, a stack that looks deployed."""
+"""The commands in this process: both stand-ins over HTTP, a stack by moto that looks deployed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.integration.conftest import servers, world
+from tests.integration.conftest import Moto, moto, servers, world
 from tests.integration.world import API_KEY, World
 from tests.layer.builders import instant_pacer
 
-__all__ = ["servers", "world"]
+__all__ = ["moto", "servers", "world"]
 
 STACK = "billing"
 WEBHOOK_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/stripe/webhook"
@@ -79,7 +79,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def stack(world: World) -> str:
+def stack(moto: Moto, world: World) -> str:
     """A stack of the world's table, secret and queue, whose functions report to the stand-ins."""
     make_functions(world, "webhook")
     make_stack(outputs_of(world))

@@ -17,6 +17,7 @@ from tests.cli.conftest import (
     make_stack,
     outputs_of,
 )
+from tests.integration.conftest import Moto
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 
 REGION = "us-east-1"
@@ -138,7 +139,7 @@ class Examination:
 
 
 @pytest.fixture
-def healthy(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> Healthy:
+def healthy(moto: Moto, world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> Healthy:
     """All is well with it, and one customer has used something."""
     monkeypatch.setattr(
         "moto.core.responses.utcnow", lambda: datetime.fromtimestamp(world.clock(), UTC).replace(tzinfo=None)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import boto3
 import pytest
 from moto import mock_aws
 from starlette.applications import Starlette
@@ -15,6 +19,7 @@ from sandbox.openmeter import create_app as openmeter_app
 from sandbox.serve import serve
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe import create_app as stripe_app
+from tests.integration.aws import InMemory
 from tests.integration.world import NOON, World
 from usage_reporting import telemetry
 
@@ -36,9 +41,24 @@ def servers() -> Iterator[tuple[Switch, str, Switch, str]]:
         yield stripe_switch, stripe_url, openmeter_switch, openmeter_url
 
 
+@dataclass(frozen=True, slots=True)
+class Moto:
+    """AWS by moto, which knows all services. Clients are dear to make; it intercepts them in every test."""
+
+    dynamodb: Any
+    sqs: Any
+    secrets: Any
+
+    @classmethod
+    @functools.cache
+    def clients(cls) -> Moto:
+        """The clients of all tests."""
+        return cls(boto3.client("dynamodb"), boto3.client("sqs"), boto3.client("secretsmanager"))
+
+
 @pytest.fixture
-def world(servers: tuple[Switch, str, Switch, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    stripe_switch, stripe_url, openmeter_switch, openmeter_url = servers
+def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
+    """A world over moto: for tests of what makes its own clients, or asks AWS for more than functions do."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -46,16 +66,24 @@ def world(servers: tuple[Switch, str, Switch, str], monkeypatch: pytest.MonkeyPa
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Moto.clients()
+
+
+@pytest.fixture
+def world(servers: tuple[Switch, str, Switch, str], request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world over AWS in memory; over moto where a test, or a fixture of it, asks for `moto`."""
+    stripe_switch, stripe_url, openmeter_switch, openmeter_url = servers
     clock = ManualClock(NOON)
     stripe = StripeSandbox(clock, StripeSettings(seed=1))
     openmeter = OpenMeterSandbox(clock)
     openmeter.create_meter("m1", "used")
     stripe_switch.app = stripe_app(stripe, ticker=False)
     openmeter_switch.app = openmeter_app(openmeter)
-    with mock_aws():
-        made = World(clock, stripe, stripe_url, openmeter, openmeter_url)
-        yield made
-        made.close()
+    aws = request.getfixturevalue("moto") if "moto" in request.fixturenames else InMemory(clock)
+    made = World(clock, stripe, stripe_url, openmeter, openmeter_url, aws)
+    yield made
+    made.close()
     assert made.spec_violations() == []
     assert stripe.meters.ties() == []
 

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sns.models import sns_backends
 
+from tests.integration.conftest import Moto
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting import telemetry
 from usage_reporting.config import Mode
@@ -34,7 +35,7 @@ class Context:
 
 
 @pytest.fixture
-def topic(world: World) -> str:
+def topic(moto: Moto, world: World) -> str:
     arn = str(boto3.client("sns").create_topic(Name="alarms")["TopicArn"])
     world.settings["reconcile_topic"] = arn
     return arn

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from cli.signing import sample_event, signed_api_gateway_event
+from tests.integration.conftest import Moto
 from tests.integration.world import HOUR, WEBHOOK_SECRET, World
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def deployed(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def deployed(moto: Moto, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The environment that the template gives the functions; the real clock, as they have it."""
     world.clock.set(int(time.time()) - 5 * HOUR)
     environment = {

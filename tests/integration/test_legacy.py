@@ -5,8 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import boto3
-
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.model import CustomerMeter, Report
 
@@ -144,7 +142,7 @@ def test_a_lost_ledger_sets_an_earlier_total_again(world: World) -> None:
 
     for stored in world.ledger():
         key = {name: stored[name] for name in ("pk", "sk")}
-        boto3.client("dynamodb").delete_item(TableName="ledger", Key=key)
+        world.dynamodb.delete_item(TableName="ledger", Key=key)
     world.use(customer, NOON + 4 * HOUR, 2)
     world.travel(NOON + 5 * HOUR + 2 * MINUTE)
     world.tick()

@@ -1,9 +1,8 @@
-"""A whole deployment in one process: both stand-ins over HTTP, AWS by moto, one clock for all."""
+"""A whole deployment in one process: both stand-ins over HTTP, AWS in memory or by moto, one clock."""
 
 from __future__ import annotations
 
 import base64
-import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import boto3
 import stripe
 
 from cli.checks.keys import PROBE
@@ -19,6 +17,7 @@ from sandbox.clock import ManualClock
 from sandbox.openmeter import OpenMeterSandbox
 from sandbox.stripe import StripeSandbox, sign
 from tests.contract.stripe_openapi import request_errors
+from tests.integration.aws import Clients
 from tests.layer.builders import instant_pacer
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
@@ -53,13 +52,14 @@ class World:
     stripe_url: str
     openmeter: OpenMeterSandbox
     openmeter_url: str
+    aws: Clients
     settings: dict[str, Any] = field(default_factory=dict)
     inbox: list[bytes] = field(default_factory=list)
     thin_secret: str = ""
     _containers: list[Container] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sqs, self.dynamodb, self.secrets = _clients()
+        self.sqs, self.dynamodb, self.secrets = self.aws.sqs, self.aws.dynamodb, self.aws.secrets
         self.queue_url = self.sqs.create_queue(QueueName="pages")["QueueUrl"]
         self.create_table("ledger")
         self.secrets.create_secret(Name="keys", SecretString="{}")
@@ -209,7 +209,7 @@ class World:
         made = container or self.container()
         failures = 0
         while messages := self.sqs.receive_message(
-            QueueUrl=self.queue_url, MaxNumberOfMessages=1, VisibilityTimeout=3600
+            QueueUrl=self.queue_url, MaxNumberOfMessages=1, VisibilityTimeout=12 * HOUR
         ).get("Messages"):
             records = [{"messageId": m["MessageId"], "body": m["Body"]} for m in messages]
             failed = len(work_off(made, {"Records": records}, None)["batchItemFailures"])
@@ -344,12 +344,6 @@ class World:
 
 def _is_thin(body: bytes) -> bool:
     return bool(json.loads(body)["object"] == THIN_OBJECT)
-
-
-@functools.cache
-def _clients() -> tuple[Any, Any, Any]:
-    """AWS clients are dear to make; moto intercepts them in whichever test they are used."""
-    return boto3.client("sqs"), boto3.client("dynamodb"), boto3.client("secretsmanager")
 
 
 async def _no_sleep(_seconds: float) -> None:

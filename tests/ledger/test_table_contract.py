@@ -14,16 +14,22 @@ from moto import mock_aws
 
 from sandbox.file_table import FileTable
 from sandbox.memory_table import MemoryTable
+from tests.integration.aws import MemoryDynamo
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import DynamoTable, Table
 
 
-@pytest.fixture(params=["dynamodb", "memory", "file"])
+@pytest.fixture(params=["dynamodb", "dynamodb in memory", "memory", "file"])
 def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Table]:
     if request.param == "file":
         table = FileTable(tmp_path / "ledger")
         yield table
         table.close()
+        return
+    if request.param == "dynamodb in memory":
+        client = MemoryDynamo(lambda: 1_784_116_800)
+        client.create_table(TableName="ledger")
+        yield DynamoTable("ledger", client)
         return
     if request.param == "memory":
         yield MemoryTable("1784116800")
