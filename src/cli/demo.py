@@ -17,7 +17,7 @@ from cli.console import Port, serve_console
 from cli.errors import NotDoneError
 from cli.evidence import InvoiceEvidence, summary
 from cli.narrator import Narrator
-from cli.openmeter_api import OpenMeterApi, OpenMeterVersion
+from cli.openmeter_api import OpenMeterApi
 from cli.output import AsJson, print_json, print_line, print_table, warn
 from cli.stack import Stack
 from cli.staying import exported, print_invitation, wait_until_stopped
@@ -47,7 +47,7 @@ def demo(
             help="As --stay, with the console over it: end periods, break things, replay webhooks, watch.",
         ),
     ] = False,
-    openmeter_api: OpenMeterApi = OpenMeterVersion.V1,
+    openmeter_api: OpenMeterApi = "v1",
     port: Port = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -67,7 +67,7 @@ def demo(
     with (
         stoppable("demo: stopped, and all of it taken down"),
         _in_one_line(),
-        Stage(openmeter_api.value) as stage,
+        Stage(openmeter_api) as stage,
     ):
         acts = Acts(stage, tell, seed)
         told = Told(acts.play(), acts.explained, seed)

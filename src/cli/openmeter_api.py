@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated, Literal
 
 import typer
 
-
-class OpenMeterVersion(Enum):
-    """A version of OpenMeter's API."""
-
-    V1: Literal["v1"] = "v1"
-    V3: Literal["v3"] = "v3"
-
-
 OpenMeterApi = Annotated[
-    OpenMeterVersion,
+    Literal["v1", "v3"],
     typer.Option(
         "--openmeter-api",
         envvar="OPENMETER_API",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.openmeter_api import OpenMeterApi, OpenMeterVersion
+from cli.openmeter_api import OpenMeterApi
 from cli.output import AsJson, print_json, print_line, print_table, progress, warn
 from sandbox.simulator.campaign import Summary, Worlds, campaign
 from sandbox.simulator.trouble import GROUPS, KINDS
@@ -60,7 +60,7 @@ def simulate(
             "then ends unforeseen.",
         ),
     ] = False,
-    openmeter_api: OpenMeterApi = OpenMeterVersion.V1,
+    openmeter_api: OpenMeterApi = "v1",
     facts: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +89,7 @@ def simulate(
         summary = campaign(
             seed,
             periods,
-            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented, openmeter_api.value),
+            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented, openmeter_api),
             progress=show,
             shrinking=show_shrinking,
         )
