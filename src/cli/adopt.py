@@ -12,6 +12,7 @@ import typer
 
 from cli.errors import NotDoneError, WrongUseError, explain
 from cli.output import (
+    Account,
     AsJson,
     Region,
     is_terminal,
@@ -24,6 +25,7 @@ from cli.output import (
 from cli.stack import Stack
 from cli.survey import Comparison, Survey, name_of, survey
 from cli.wiring import Operator, operator
+from usage_reporting.accounts import of_account
 from usage_reporting.amounts import to_wire
 from usage_reporting.config import Mode
 from usage_reporting.customer_meters import merged
@@ -34,6 +36,7 @@ NUMBERS = ("Stripe", "OpenMeter", "difference")
 
 
 def adopt(
+    *,
     stack: Annotated[str, typer.Option("--stack", help="Name of the deployed CloudFormation stack.")],
     customer: Annotated[
         str, typer.Option("--customer", help="The Stripe customer whose ledger is rebuilt.")
@@ -43,6 +46,7 @@ def adopt(
         typer.Option("--all", help="All customers who are held because the ledger does not know them."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    account: Account = "",
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -57,12 +61,12 @@ def adopt(
     """
     if bool(customer) == everyone:
         raise WrongUseError("say whose ledger is rebuilt: --customer cus_... for one, or --all")
-    done = asyncio.run(_adopt(Stack.read(stack, region), customer, yes=yes, as_json=as_json))
+    done = asyncio.run(_adopt(Stack.read(stack, region), customer, account, yes=yes, as_json=as_json))
     if not done:
         raise typer.Exit(1)
 
 
-async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) -> bool:
+async def _adopt(deployed: Stack, customer: str, account: str, *, yes: bool, as_json: bool) -> bool:
     """Whether all that should be adopted was."""
     async with operator(os.environ, deployed) as parts:
         if parts.settings.mode is Mode.SHADOW:
@@ -70,13 +74,12 @@ async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) ->
                 "the stack is in shadow mode, so another reporter may be at work, and what that sends after "
                 "the adoption would be billed twice; stop it, wait an hour, deploy Mode=live, and adopt then"
             )
-        found = merged(await parts.customer_meters(customer, endings=True))
-        looked = await survey(parts, found, only_held=not customer)
-        if customer and looked.problems:
-            raise looked.problems[0][1]
-        if not customer:
-            unreadable = parts.billing.unreadable.items()
-            looked.problems += [(name, NotDoneError(reason)) for name, reason in unreadable]
+
+        async def look(parts: Operator) -> Survey:
+            return await _looked_at(parts, customer)
+
+        looked = Survey.of_all(await parts.over(look, account=account, customer=customer))
+        looked.problems += [(name, NotDoneError(reason)) for name, reason in parts.failed.items()]
         if not as_json:
             _print(looked, is_one=bool(customer))
         adopted = bool(looked.compared) and (yes or _is_wanted(customer, looked.compared))
@@ -86,6 +89,19 @@ async def _adopt(deployed: Stack, customer: str, *, yes: bool, as_json: bool) ->
         else:
             _print_end(looked, done, customer)
         return (adopted or not looked.compared) and not looked.problems
+
+
+async def _looked_at(parts: Operator, customer: str) -> Survey:
+    """What is to be adopted in one account."""
+    found = merged(await parts.customer_meters(customer, endings=True))
+    looked = await survey(parts, found, only_held=not customer)
+    if customer and looked.problems:
+        raise looked.problems[0][1]
+    if not customer:
+        unreadable = parts.billing.unreadable.items()
+        whose = parts.billing.account
+        looked.problems += [(of_account(name, whose), NotDoneError(reason)) for name, reason in unreadable]
+    return looked
 
 
 async def _carry_out(parts: Operator, looked: Survey, *, is_one: bool) -> list[Comparison]:
@@ -116,7 +132,7 @@ def _is_wanted(customer: str, compared: Sequence[Comparison]) -> bool:
     if not is_terminal():
         raise WrongUseError("there is no terminal to ask at; look at the hours, then pass --yes")
     warn("Any other reporter of this usage must have stopped an hour ago: Stripe's summaries lag.")
-    whose = customer or f"{len({one.adoption.customer_meter.customer for one in compared})} customers"
+    whose = customer or f"{len({one.whom for one in compared})} customers"
     return typer.confirm(f"Take what Stripe holds as what was reported of {whose}?", err=True)
 
 
@@ -133,7 +149,8 @@ def _row(comparison: Comparison) -> list[str]:
     one = comparison.adoption.customer_meter
     held, measured = comparison.totals
     amounts = [to_wire(held), to_wire(measured), _signed(measured - held)] if one.meter else ["", "", ""]
-    return [one.customer, comparison.adoption.head.openmeter_meter, str(len(comparison.hours)), *amounts]
+    meter = comparison.adoption.head.openmeter_meter
+    return [comparison.whom, meter, str(len(comparison.hours)), *amounts]
 
 
 def _print_hours(comparison: Comparison) -> None:

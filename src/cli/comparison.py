@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cli.errors import WrongUseError
 from cli.making_good import MakingGood, made_good
+from cli.outcome import whose
 from cli.output import progress
 from cli.report import pages_of
 from cli.wiring import Operator
+from usage_reporting.accounts import OWN_ACCOUNT, of_account
 from usage_reporting.amounts import to_wire
 from usage_reporting.billing import Finalized
 from usage_reporting.config import Mode
@@ -35,6 +37,8 @@ class Line:
     invoice: str
     judged: JudgedLine
     made_good: Sequence[MakingGood] = ()
+    account: str = OWN_ACCOUNT
+    """As it stands in the ledger's keys."""
 
     @property
     def is_fine(self) -> bool:
@@ -46,6 +50,7 @@ class Line:
         """The line; amounts are texts, so that no digit is lost."""
         one = self.judged
         return {
+            **whose(self.account),
             "invoice": self.invoice,
             "stripe_customer": one.customer,
             "price": one.price,
@@ -82,6 +87,19 @@ class Comparison:
         is_fine = all(one.is_fine for one in self.meters) and all(line.is_fine for line in self.lines)
         return is_fine and not self.problems
 
+    @classmethod
+    def of_all(cls, found: Sequence[Comparison], failed: Mapping[str, str]) -> Comparison:
+        """What was found in several accounts as one; `failed`: those that could not be compared, and why."""
+        first = found[0]
+        return cls(
+            first.since,
+            [one for each in found for one in each.meters],
+            [line for each in found for line in each.lines],
+            [*(problem for each in found for problem in each.problems), *failed.items()],
+            sum(each.unmapped for each in found),
+            first.can_mend,
+        )
+
     def with_meters(self, again: Sequence[Reconciled]) -> Comparison:
         """The same with some customer meters as they are now."""
         newer = {one.customer_meter.pk: one for one in again}
@@ -101,7 +119,9 @@ async def compare(parts: Operator, customer: str, since: int) -> Comparison:
     await _judge(parts, customer, result)
     if nothing is not None and not result.lines:
         raise nothing
-    result.problems += [(name, redacted(why)) for name, why in parts.billing.unreadable.items()]
+    unreadable = parts.billing.unreadable.items()
+    account = parts.billing.account
+    result.problems += [(of_account(name, account), redacted(why)) for name, why in unreadable]
     result.problems += await _lost_names(parts)
     result.unmapped = len(parts.billing.unmapped)
     return result
@@ -147,9 +167,10 @@ async def _judge(parts: Operator, customer: str, result: Comparison) -> None:
 
 async def _take(parts: Operator, judged: Judged, result: Comparison) -> None:
     if judged.error is not None:
-        result.problems.append((judged.invoice, redacted(judged.error.reason)))
+        invoice = of_account(judged.invoice, judged.account)
+        result.problems.append((invoice, redacted(judged.error.reason)))
     for line in judged.judgement.lines if judged.judgement else ():
         made: Sequence[MakingGood] = ()
         if judged.document is not None:
             made = await made_good(parts.billing, judged.document, line)
-        result.lines.append(Line(judged.invoice, line, made))
+        result.lines.append(Line(judged.invoice, line, made, judged.account))

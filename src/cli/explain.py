@@ -15,9 +15,10 @@ from cli.evidence import InvoiceEvidence, summary
 from cli.evidence_reader import EvidenceReader
 from cli.explain_page import page
 from cli.explain_text import print_invoice
-from cli.output import AsJson, Region, StackName, print_json, print_line, status, warn
+from cli.output import Account, AsJson, Region, StackName, print_json, print_line, status, warn
 from cli.stack import Stack
 from cli.wiring import Operator, operator
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.errors import NotFoundError, NotPermittedError
 from usage_reporting.ledger import KEPT_FOR
 from usage_reporting.windows import BOUNDS_KEPT
@@ -45,6 +46,7 @@ def explain(
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write FILE, one page to hand to the customer.")
     ] = None,
+    account: Account = "",
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +67,7 @@ def explain(
         )
     deployed = Stack.read(stack, region) if stack else None
     with status("asking Stripe, OpenMeter and the ledger"):
-        found, notes = asyncio.run(_explain(deployed, what, everything=everything))
+        found, notes = asyncio.run(_explain(deployed, what, account, everything=everything))
     if html is not None:
         _write(html, page(found))
     if as_json:
@@ -96,10 +98,11 @@ async def explain_invoices(deployed: Stack, invoices: Sequence[str]) -> list[Inv
 
 
 async def _explain(
-    deployed: Stack | None, what: str, *, everything: bool
+    deployed: Stack | None, what: str, account: str, *, everything: bool
 ) -> tuple[list[InvoiceEvidence], list[str]]:
     async with operator(os.environ, deployed) as parts:
-        reader = EvidenceReader(parts, has_ledger=deployed is not None)
+        one = parts.of(account or OWN_ACCOUNT)
+        reader = EvidenceReader(one, has_ledger=deployed is not None)
         return await evidence_of(reader, what, everything=everything)
 
 
@@ -117,7 +120,8 @@ async def evidence_of(
         subscriptions = await _subscriptions(parts, what)
     except NotFoundError as error:
         raise WrongUseError(
-            f"Stripe knows no {what}; check the id, and whether the key is of its mode (live or test)"
+            f"Stripe knows no {what}; check the id, whether the key is of its mode (live or test), and the "
+            "--account, if it is in a connected one"
         ) from error
     since = parts.clock() - (KEPT_FOR if everything else BOUNDS_KEPT)
     found: list[InvoiceEvidence] = []

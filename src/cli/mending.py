@@ -13,6 +13,7 @@ from typing import Any
 from cli.adoption import plan
 from cli.comparison import compare_meters
 from cli.errors import CliError
+from cli.outcome import whose
 from cli.report import report_all
 from cli.wiring import Operator
 from usage_reporting import advice
@@ -42,6 +43,7 @@ class Mended:
     def to_json(self) -> dict[str, Any]:
         """What was done; amounts are texts."""
         return {
+            **whose(self.customer_meter.account),
             "stripe_customer": self.customer_meter.customer,
             "meter": self.customer_meter.openmeter_meter,
             "done": self.acts,
@@ -60,6 +62,11 @@ def is_mendable(one: Reconciled) -> bool:
 
 def advised(one: Reconciled, *, can_mend: bool) -> Iterator[str]:
     """What a person has to decide or to do, with the exact command; `can_mend`: --apply is allowed."""
+    with advice.about(one.customer_meter.account):
+        yield from _advised(one, can_mend=can_mend)
+
+
+def _advised(one: Reconciled, *, can_mend: bool) -> Iterator[str]:
     customer, causes = one.customer_meter.customer, one.causes
     if one.needs_a_look and one.report.reason:
         yield redacted(one.report.reason)

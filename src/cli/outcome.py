@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from cli.output import print_line, print_table
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO, to_wire
 from usage_reporting.config import Mode, Settings
 from usage_reporting.model import Line, Report, Status
@@ -24,16 +25,26 @@ class Outcome:
     """How many metered items have no OpenMeter meter: not ours."""
     dry_run: bool
     shadow: bool
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Connected accounts that could not be reported, and why."""
 
     @classmethod
-    def of(cls, reports: Sequence[Report], settings: Settings, unmapped: int, *, dry_run: bool) -> Outcome:
+    def of(
+        cls,
+        reports: Sequence[Report],
+        settings: Settings,
+        unmapped: int,
+        *,
+        dry_run: bool,
+        failed: Mapping[str, str] | None = None,
+    ) -> Outcome:
         """The outcome of these reports."""
-        return cls(reports, unmapped, dry_run, settings.mode is Mode.SHADOW)
+        return cls(reports, unmapped, dry_run, settings.mode is Mode.SHADOW, failed or {})
 
     @property
     def is_delivered(self) -> bool:
         """Whether nothing was refused, held or rejected, and nothing is unknown."""
-        return not any(report.status.is_undelivered for report in self.reports)
+        return not self.failed and not any(report.status.is_undelivered for report in self.reports)
 
     @property
     def summary(self) -> dict[str, int | str]:
@@ -49,6 +60,8 @@ class Outcome:
         counted["unbillable units"] = to_wire(_sum(report.unbillable for report in self.reports))
         counted["late units"] = to_wire(_sum(report.late for report in self.reports))
         counted["items without om_meter_id"] = self.unmapped
+        if self.failed:
+            counted["accounts not reported"] = len(self.failed)
         return counted
 
     def print(self) -> None:
@@ -61,6 +74,8 @@ class Outcome:
                 _print_sends(report)
             if report.reasons:
                 print_line(_problem(report))
+        for account, reason in self.failed.items():
+            print_line(f"not reported: stripe_account: {account}: {reason}")
         if self.reports:
             print_line()
         rows = [[name, str(value)] for name, value in self.summary.items()]
@@ -72,6 +87,7 @@ class Outcome:
             "lines": [_line(line) for report in self.reports for line in report.lines],
             "sends": [
                 {
+                    **whose(report.customer_meter.account),
                     "stripe_customer": report.customer_meter.customer,
                     "identifier": send.identifier,
                     "value": to_wire(send.value),
@@ -82,6 +98,7 @@ class Outcome:
             ],
             "problems": [
                 {
+                    **whose(report.customer_meter.account),
                     "stripe_customer": report.customer_meter.customer,
                     "meter": report.customer_meter.openmeter_meter,
                     "status": report.status.value,
@@ -92,7 +109,18 @@ class Outcome:
             ],
             "summary": {name.replace(" ", "_"): value for name, value in self.summary.items()},
             "nothing_was_sent": self.dry_run or self.shadow,
+            **({"accounts_not_reported": dict(self.failed)} if self.failed else {}),
         }
+
+
+def whose(account: str) -> dict[str, str]:
+    """The member that names a connected account in a document."""
+    return {} if account == OWN_ACCOUNT else {"stripe_account": account}
+
+
+def said_of(account: str) -> str:
+    """The same at the end of a line."""
+    return "".join(f", {name}: {value}" for name, value in whose(account).items())
 
 
 def _undelivered(status: Status) -> str:
@@ -105,20 +133,20 @@ def _print_sends(report: Report) -> None:
     for send in report.sent:
         print_line(
             f"would send: stripe_customer: {report.customer_meter.customer}, value: {to_wire(send.value)}, "
-            f"timestamp: {rfc3339(send.stamp)}"
+            f"timestamp: {rfc3339(send.stamp)}{said_of(report.customer_meter.account)}"
         )
 
 
 def _problem(report: Report) -> str:
     one = report.customer_meter
     meter = one.openmeter_meter or "(of a removed item)"
-    return (
-        f"{report.status.value}: stripe_customer: {one.customer}, meter: {meter}: {redacted(report.reason)}"
-    )
+    who = f"stripe_customer: {one.customer}, meter: {meter}{said_of(one.account)}"
+    return f"{report.status.value}: {who}: {redacted(report.reason)}"
 
 
 def _line(line: Line) -> dict[str, str]:
     return {
+        **whose(line.account),
         "stripe_customer": line.customer,
         "stripe_price": line.price,
         "meter": line.meter,

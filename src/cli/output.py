@@ -28,6 +28,12 @@ StackName = Annotated[str, typer.Option("--stack", help="Name of the deployed Cl
 Region = Annotated[
     str, typer.Option("--region", help="AWS region of the stack; without it, that of your AWS settings.")
 ]
+Account = Annotated[
+    str,
+    typer.Option(
+        "--account", help="This connected account (acct_...) alone; self: the key's own account alone."
+    ),
+]
 
 
 def is_terminal() -> bool:

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from cli.errors import WrongUseError
-from cli.output import AsJson, Region, StackName, print_json, progress, warn
+from cli.output import Account, AsJson, Region, StackName, print_json, progress, warn
 from cli.plan_output import as_json, print_csv, print_plan
 from cli.planned import Plan, Planner
 from cli.report import reports_of
 from cli.stack import Stack
-from cli.wiring import operator
+from cli.wiring import Operator, operator
 from usage_reporting.heads import Options
 from usage_reporting.pricing import money, to_minor
 
@@ -29,7 +29,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def plan(
+def plan(  # noqa: PLR0913 - the options of a command
     *,
     stack: StackName = "",
     customer: Annotated[str, typer.Option("--customer", help="Plan this Stripe customer alone.")] = "",
@@ -47,6 +47,7 @@ def plan(
     ] = "",
     output: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
     csv: Annotated[bool, typer.Option("--csv", help="The same as `--format csv`.")] = False,
+    account: Account = "",
     region: Region = "",
     json: AsJson = False,
 ) -> None:
@@ -66,7 +67,7 @@ def plan(
             f"--format {output.value} and --{chosen.value} do not go together; take one of them"
         )
     deployed = Stack.read(stack, region) if stack else None
-    found = asyncio.run(_plan(deployed, customer))
+    found = asyncio.run(_plan(deployed, customer, account))
     if chosen is Format.JSON:
         print_json(as_json(found, top))
     elif chosen is Format.CSV:
@@ -78,14 +79,19 @@ def plan(
         raise typer.Exit(1)
 
 
-async def _plan(deployed: Stack | None, customer: str) -> Plan:
+async def _plan(deployed: Stack | None, customer: str, account: str) -> Plan:
     options = Options(full=True, eager=bool(customer), dry_run=True)
-    async with operator(os.environ, deployed) as parts:
+
+    async def planned(parts: Operator) -> Plan:
         reports = await reports_of(parts, customer, options, has_ledger=deployed is not None)
         with progress("pricing customers", len(reports)) as bar:
             return await Planner(parts.billing, parts.ledger).plan(
                 reports, lambda: bar.advance(bar.task_ids[0])
             )
+
+    async with operator(os.environ, deployed) as parts:
+        plans = await parts.over(planned, account=account, customer=customer)
+        return Plan.of_all(plans, parts.failed)
 
 
 def _limit(fail_over: str) -> Decimal | None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from cli.outcome import said_of, whose
 from cli.output import print_line, print_table
 from cli.planned import Exposure, Money, Plan, PlannedPeriod
+from usage_reporting.accounts import of_account
 from usage_reporting.amounts import to_wire
 from usage_reporting.pricing import money, to_major
 from usage_reporting.stripe_api import redacted
@@ -85,7 +87,7 @@ def _counts(plan: Plan) -> dict[str, int]:
 
 def _cells(row: PlannedPeriod) -> list[str]:
     return [
-        row.customer,
+        of_account(row.customer, row.account),
         row.meter or "(of a removed item)",
         f"{rfc3339(row.span.start)[:10]} to {rfc3339(row.span.end)[:10]}",
         row.kind,
@@ -112,12 +114,14 @@ def _amount(found: Money | None, of: Callable[[Money], Decimal], *, signed: bool
 def _problems(plan: Plan, shown: Sequence[PlannedPeriod]) -> list[str]:
     """Each reason once, though it may concern several periods of a customer meter."""
     reasons = [
-        f"{row.status.value}: stripe_customer: {row.customer}, meter: {row.meter}: {redacted(row.reason)}"
+        f"{row.status.value}: stripe_customer: {row.customer}, meter: {row.meter}{said_of(row.account)}: "
+        f"{redacted(row.reason)}"
         for row in shown
         if row.reason and (row.is_stuck or row.left)
     ]
     reasons += [
-        f"no money: stripe_customer: {row.customer}, stripe_price: {row.span.price}: {redacted(row.unpriced)}"
+        f"no money: stripe_customer: {row.customer}, stripe_price: {row.span.price}{said_of(row.account)}: "
+        f"{redacted(row.unpriced)}"
         for row in shown
         if row.unpriced
     ]
@@ -147,7 +151,8 @@ def _key(name: str) -> str:
 def print_csv(plan: Plan, top: int) -> None:
     """A line for each period."""
     records = [_record(row) for row in _top(plan, top)]
-    writer = csv.DictWriter(sys.stdout, _FIELDS, lineterminator="\n")
+    connected = ["stripe_account"] if any("stripe_account" in record for record in records) else []
+    writer = csv.DictWriter(sys.stdout, [*_FIELDS, *connected], restval="", lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow({name: "" if value is None else value for name, value in record.items()})
@@ -176,7 +181,7 @@ def _record(row: PlannedPeriod) -> dict[str, str | None]:
         row.outcome,
         redacted("; ".join(filter(None, (row.reason, row.unpriced)))),
     )
-    return dict(zip(_FIELDS, values, strict=True))
+    return {**dict(zip(_FIELDS, values, strict=True)), **whose(row.account)}
 
 
 _FIELDS = (

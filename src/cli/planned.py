@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO, is_same
 from usage_reporting.billing import Billing
 from usage_reporting.errors import RefusedError, UsageReportingError
@@ -61,6 +62,8 @@ class PlannedPeriod:
     money: Money | None = None
     """None: not known; `unpriced` says why."""
     unpriced: str = ""
+    account: str = OWN_ACCOUNT
+    """As it stands in the ledger's keys."""
 
     @property
     def planned(self) -> Decimal | None:
@@ -143,6 +146,13 @@ class Plan:
     unmapped: int = 0
     """How many metered items have no OpenMeter meter: not ours."""
 
+    @classmethod
+    def of_all(cls, plans: Sequence[Plan], failed: Mapping[str, str]) -> Plan:
+        """The plans of several accounts as one; `failed`: accounts that could not be planned, and why."""
+        unreadable = {id_: reason for plan in plans for id_, reason in plan.unreadable.items()}
+        rows = _biggest_first([row for plan in plans for row in plan.rows])
+        return cls(rows, {**unreadable, **failed}, sum(plan.unmapped for plan in plans))
+
     @property
     def exposures(self) -> dict[str, Exposure]:
         """By currency."""
@@ -201,6 +211,7 @@ class Planner:
         held, measured = prospect.held + before, prospect.metered + before
         row = PlannedPeriod(
             customer=one.customer,
+            account=one.account,
             meter=one.openmeter_meter,
             span=span,
             status=report.status,

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,9 +16,11 @@ from cli.comparison import Comparison, Line, compare, compare_meters
 from cli.errors import WrongUseError
 from cli.making_good import MakingGood
 from cli.mending import Mended, advised, mend
-from cli.output import AsJson, Region, print_json, print_line, print_table, warn
+from cli.outcome import whose
+from cli.output import Account, AsJson, Region, print_json, print_line, print_table, warn
 from cli.stack import Stack
-from cli.wiring import operator
+from cli.wiring import Operator, operator
+from usage_reporting.accounts import of_account
 from usage_reporting.amounts import to_wire
 from usage_reporting.config import Mode
 from usage_reporting.model import Send
@@ -48,6 +51,7 @@ def reconcile(
     apply: Annotated[
         bool, typer.Option("--apply", help="Mend what can be mended, by a report; then look again.")
     ] = False,
+    account: Account = "",
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -62,28 +66,38 @@ def reconcile(
 
     Example: `usage-reporter reconcile --stack usage-reporter --since 7d`
     """
-    done = asyncio.run(_reconcile(Stack.read(stack, region), customer, since, apply=apply, as_json=as_json))
-    if not done:
+    chosen = _Chosen(customer, account, since, apply=apply)
+    if not asyncio.run(_reconcile(Stack.read(stack, region), chosen, as_json=as_json)):
         raise typer.Exit(1)
 
 
-async def _reconcile(deployed: Stack, customer: str, since: str, *, apply: bool, as_json: bool) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Whom and what the operator named."""
+
+    customer: str
+    account: str
+    since: str
+    apply: bool
+
+
+async def _reconcile(deployed: Stack, chosen: _Chosen, *, as_json: bool) -> bool:
     """Whether all is exact in the end."""
     async with operator(os.environ, deployed) as parts:
         is_shadow = parts.settings.mode is Mode.SHADOW
-        if is_shadow and apply:
+        if is_shadow and chosen.apply:
             raise WrongUseError(
                 "the stack is in shadow mode, so nothing is sent and there is nothing to mend; leave --apply "
                 "away, or deploy Mode=live first"
             )
-        start = instant_of(since, parts.clock())
-        before = await compare(parts, customer, start)
-        done: list[Mended] = []
-        after = before
-        if apply:
-            done = await mend(parts, before.meters)
-            changed = [one.customer_meter for one in done]
-            after = before.with_meters(await compare_meters(parts, changed, start))
+        start = instant_of(chosen.since, parts.clock())
+
+        async def look(parts: Operator) -> tuple[Comparison, list[Mended]]:
+            return await _compared(parts, chosen.customer, start, apply=chosen.apply)
+
+        looks = await parts.over(look, account=chosen.account, customer=chosen.customer)
+        after = Comparison.of_all([found for found, _ in looks], parts.failed)
+        done = [mended for _, several in looks for mended in several]
         if as_json:
             print_json(_document(after, done, parts.clock()))
         else:
@@ -91,6 +105,18 @@ async def _reconcile(deployed: Stack, customer: str, since: str, *, apply: bool,
         if is_shadow:
             warn("note: MODE is shadow, so nothing is sent, and the ledger knows of nothing")
         return after.is_exact
+
+
+async def _compared(
+    parts: Operator, customer: str, start: int, *, apply: bool
+) -> tuple[Comparison, list[Mended]]:
+    """What differs in an account, in the end, and what was mended there."""
+    before = await compare(parts, customer, start)
+    if not apply:
+        return before, []
+    done = await mend(parts, before.meters)
+    changed = [one.customer_meter for one in done]
+    return before.with_meters(await compare_meters(parts, changed, start)), done
 
 
 def instant_of(text: str, now: int) -> int:
@@ -156,7 +182,11 @@ def _print(found: Comparison, done: Sequence[Mended], now: int) -> None:
 def _row(one: Reconciled) -> list[str]:
     meter = one.head.openmeter_meter if one.head else one.customer_meter.openmeter_meter
     amounts = ["", ""] if one.unjudged else [to_wire(one.metered), to_wire(one.held)]
-    return [one.customer_meter.customer, meter, str(one.compared), *amounts, redacted(one.verdict)]
+    return [_customer_of(one), meter, str(one.compared), *amounts, redacted(one.verdict)]
+
+
+def _customer_of(one: Reconciled) -> str:
+    return of_account(one.customer_meter.customer, one.customer_meter.account)
 
 
 def _line_row(line: Line) -> list[str]:
@@ -164,7 +194,8 @@ def _line_row(line: Line) -> list[str]:
     metered = "" if one.metered is None else to_wire(one.metered)
     edges = [rfc3339(one.start), rfc3339(one.end)]
     said = redacted(one.verdict)
-    return [line.invoice, one.customer, one.meter, *edges, metered, to_wire(one.quantity), said]
+    customer = of_account(one.customer, line.account)
+    return [line.invoice, customer, one.meter, *edges, metered, to_wire(one.quantity), said]
 
 
 def _print_details(one: Reconciled, *, can_mend: bool) -> None:
@@ -175,7 +206,7 @@ def _print_details(one: Reconciled, *, can_mend: bool) -> None:
     if not one.is_fine:
         lines += [f"  {text}" for text in advised(one, can_mend=can_mend)]
     if lines:
-        print_line(f"{one.customer_meter.customer}, {_row(one)[1]}:")
+        print_line(f"{_customer_of(one)}, {_row(one)[1]}:")
         for line in lines:
             print_line(line)
         print_line()
@@ -198,7 +229,8 @@ def _print_making_good(one: MakingGood) -> None:
 
 
 def _print_mended(mended: Mended) -> None:
-    customer, meter = mended.customer_meter.customer, mended.customer_meter.openmeter_meter
+    customer = of_account(mended.customer_meter.customer, mended.customer_meter.account)
+    meter = mended.customer_meter.openmeter_meter
     for act in mended.acts:
         print_line(f"done: {customer}, {meter}: {act}")
     for send in mended.sent:
@@ -246,6 +278,7 @@ def _document(found: Comparison, done: Sequence[Mended], now: int) -> dict[str, 
 def _meter_json(one: Reconciled, *, can_mend: bool) -> dict[str, Any]:
     meter = one.customer_meter.meter
     return {
+        **whose(one.customer_meter.account),
         "stripe_customer": one.customer_meter.customer,
         "stripe_meter": meter.id if meter else None,
         "meter": _row(one)[1],

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.outcome import Outcome
-from cli.output import AsJson, Region, StackName, print_json, progress, warn
+from cli.output import Account, AsJson, Region, StackName, print_json, progress, warn
 from cli.stack import Stack
 from cli.wiring import Operator, operator
 from usage_reporting.heads import Options
@@ -42,6 +42,7 @@ def report(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Send and write nothing; say what would be sent.")
     ] = False,
+    account: Account = "",
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +51,8 @@ def report(
     With --stack it uses the ledger, the keys and the settings of the deployed stack. Without, the keys and
     settings are those of the environment, and prices with a meter can be looked at only (--dry-run); legacy
     prices are set to the period's total so far. With --customer the open hour is read to the last full
-    minute: do that right before you swap a price or cancel at once.
+    minute: do that right before you swap a price or cancel at once. Connected accounts that the stack serves
+    are reported too; a customer of one is found with --account.
 
     Example: `usage-reporter report --stack usage-reporter --customer cus_...`
     """
@@ -62,7 +64,7 @@ def report(
         accept_empty=accept_empty,
         dry_run=dry_run,
     )
-    outcome = asyncio.run(_report(deployed, customer, options))
+    outcome = asyncio.run(_report(deployed, customer, account, options))
     if outcome.shadow and not dry_run:
         warn("note: MODE is shadow, so nothing was sent")
     if as_json:
@@ -73,10 +75,16 @@ def report(
         raise typer.Exit(1)
 
 
-async def _report(deployed: Stack | None, customer: str, options: Options) -> Outcome:
-    async with operator(os.environ, deployed) as parts:
+async def _report(deployed: Stack | None, customer: str, account: str, options: Options) -> Outcome:
+    async def report(parts: Operator) -> tuple[list[Report], int]:
         reports = await reports_of(parts, customer, options, has_ledger=deployed is not None)
-        return Outcome.of(reports, parts.settings, len(parts.billing.unmapped), dry_run=options.dry_run)
+        return reports, len(parts.billing.unmapped)
+
+    async with operator(os.environ, deployed) as parts:
+        done = await parts.over(report, account=account, customer=customer)
+        reports = [report for reports, _ in done for report in reports]
+        unmapped = sum(unmapped for _, unmapped in done)
+        return Outcome.of(reports, parts.settings, unmapped, dry_run=options.dry_run, failed=parts.failed)
 
 
 async def reports_of(parts: Operator, customer: str, options: Options, *, has_ledger: bool) -> list[Report]:

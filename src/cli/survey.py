@@ -11,8 +11,10 @@ from typing import Any
 
 from cli.adoption import Adoption, plan
 from cli.errors import CliError
+from cli.outcome import whose
 from cli.output import progress
 from cli.wiring import Operator
+from usage_reporting.accounts import of_account
 from usage_reporting.amounts import ZERO, is_same, round_units, to_wire
 from usage_reporting.errors import UsageReportingError
 from usage_reporting.ledger import Head
@@ -62,6 +64,12 @@ class Comparison:
         return sum((held for _, held, _ in hours), ZERO), sum((measured for *_, measured in hours), ZERO)
 
     @property
+    def whom(self) -> str:
+        """The customer, with the account unless that is the key's own."""
+        one = self.adoption.customer_meter
+        return of_account(one.customer, one.account)
+
+    @property
     def title(self) -> str:
         """Whose usage on what."""
         meter = self.adoption.head.openmeter_meter
@@ -71,6 +79,7 @@ class Comparison:
         """The comparison with every hour; amounts are texts, so that no digit is lost."""
         one = self.adoption.customer_meter
         return {
+            **whose(one.account),
             "stripe_customer": one.customer,
             "stripe_meter": one.meter.id if one.meter else None,
             "openmeter_meter": self.adoption.head.openmeter_meter,
@@ -84,7 +93,7 @@ class Comparison:
 def name_of(one: CustomerMeter) -> str:
     """A customer meter as an operator knows it."""
     on = f"Stripe meter {one.meter.id}" if one.meter else f"item {one.spans[0].item}, billed by usage records"
-    return f"{one.customer} on {on}"
+    return f"{of_account(one.customer, one.account)} on {on}"
 
 
 @dataclass(slots=True)
@@ -100,6 +109,17 @@ class Survey:
     """New ones of which Stripe holds nothing yet: the functions begin with them by themselves."""
     refused: int = 0
     """Those that are not reported at all."""
+
+    @classmethod
+    def of_all(cls, several: Sequence[Survey]) -> Survey:
+        """What was found in several accounts, as one."""
+        return cls(
+            [one for each in several for one in each.compared],
+            [problem for each in several for problem in each.problems],
+            sum(each.known for each in several),
+            sum(each.unused for each in several),
+            sum(each.refused for each in several),
+        )
 
 
 async def survey(parts: Operator, found: Sequence[CustomerMeter], *, only_held: bool) -> Survey:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cli.errors import WrongUseError
-from cli.output import status
+from cli.output import status, warn
 from cli.stack import Stack
 from sandbox.memory_table import MemoryTable
 from usage_reporting import advice, container
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.billing import Billing, Listing
 from usage_reporting.config import Settings
+from usage_reporting.connected import Connected
 from usage_reporting.connection_pools import ConnectionPools
 from usage_reporting.credentials import Credentials, EnvironmentCredentials, Secret
 from usage_reporting.endings import Endings
-from usage_reporting.errors import NotConfiguredError
+from usage_reporting.errors import NotConfiguredError, RejectedError, StripeUnavailableError
 from usage_reporting.ledger import Ledger
 from usage_reporting.model import CustomerMeter
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
 from usage_reporting.sender import Sender
-from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
+from usage_reporting.stripe_api import TIMEOUT_S, StripeApi, redacted
 
 SETTINGS = (
     "MODE",
@@ -59,6 +61,46 @@ class Operator:
     ledger: Ledger
     reporter: Reporter
     clock: Callable[[], int]
+    failed: dict[str, str] = field(default_factory=dict)
+    """Connected accounts that could not be worked on, and why."""
+
+    def of(self, account: str) -> Operator:
+        """The parts for an account, `self` or a connected one. Raises WrongUseError for one not served."""
+        if account == self.billing.account:
+            return self
+        if not self.settings.connected_accounts.serves(account):
+            raise WrongUseError(
+                f"--account {account}: ConnectedAccounts of the stack (CONNECTED_ACCOUNTS) does not name it; "
+                "it is acct_... of a connected account that does, or self"
+            )
+        api = self.billing.api.for_account(account)
+        billing = Billing(api, self.settings, self.clock)
+        sender = Sender(api, self.ledger, self.clock)
+        reporter = Reporter(self.settings, billing, self.openmeter, self.ledger, sender, self.clock)
+        return replace(self, billing=billing, reporter=reporter)
+
+    async def over[T](
+        self, work: Callable[[Operator], Awaitable[T]], *, account: str = "", customer: str = ""
+    ) -> list[T]:
+        """Do work for one account, or for all that are served; a customer is one of the key's own account.
+
+        A connected account that fails stops none of the others. Raises what the work raises elsewhere.
+        """
+        if account or customer:
+            chosen = self.of(account or OWN_ACCOUNT)
+            with advice.about(chosen.billing.account):
+                return [await work(chosen)]
+        done = [await work(self)]
+        connected = Connected(self.settings.connected_accounts, self.billing.api)
+        async for page in connected.pages():
+            for one in page:
+                try:
+                    with advice.about(one):
+                        done.append(await work(self.of(one)))
+                except (RejectedError, StripeUnavailableError) as error:
+                    self.failed[one] = redacted(error.reason)
+                    warn(f"{one}: {self.failed[one]}")
+        return done
 
     async def customer_meters(
         self, customer: str = "", *, drafts: bool = True, endings: bool = False
@@ -76,6 +118,8 @@ class Operator:
         if customer and not found:
             unmapped = ", ".join(self.billing.unmapped)
             why = f"its metered items ({unmapped}) name no om_meter_id" if unmapped else "check --customer"
+            if self.settings.connected_accounts and self.billing.account == OWN_ACCOUNT:
+                why += ", or name the connected account that it is in: --account acct_..."
             raise WrongUseError(f"Stripe shows no usage to report of customer {customer!r}; {why}")
         return found
 

@@ -24,7 +24,7 @@ from usage_reporting.model import (
     StripeMeter,
     Target,
 )
-from usage_reporting.pacer import Pacer
+from usage_reporting.pacer import LIVE, Limits, Pacer
 from usage_reporting.stripe_api import TIMEOUT_S, StripeApi
 from usage_reporting.windows import DAY, HOUR, Slice
 
@@ -175,7 +175,7 @@ def stripe_client(handler: Handler) -> ConnectionPools:
     return ConnectionPools(TIMEOUT_S, transport=httpx.MockTransport(handler))
 
 
-def instant_pacer() -> Pacer:
+def instant_pacer(live: Limits = LIVE) -> Pacer:
     """A pacer whose waits take no time."""
     now = 0.0
 
@@ -183,7 +183,7 @@ def instant_pacer() -> Pacer:
         nonlocal now
         now += seconds
 
-    return Pacer(monotonic=lambda: now, sleep=sleep)
+    return Pacer(live=live, monotonic=lambda: now, sleep=sleep)
 
 
 def stripe_api(

@@ -225,8 +225,8 @@ def listed(accounts: str, cursor: Cursor, *, is_over: bool = False) -> tuple[lis
     """The accounts for which a listing was queued, and where to go on."""
     queue = Queue()
     api: Any = Accounts("acct_5", "acct_4", "acct_3", "acct_2", "acct_1")
-    connected = Connected(ConnectedAccounts.parse(accounts), api, queue)
-    rest = asyncio.run(connected.queue_listings(cursor, Budget.of(0 if is_over else 60)))
+    connected = Connected(ConnectedAccounts.parse(accounts), api)
+    rest = asyncio.run(connected.queue_listings(queue, cursor, Budget.of(0 if is_over else 60)))
     assert all(revived(one) == Cursor(cursor.scope, account=one["account"]) for one in queue.messages)
     return [str(one["account"]) for one in queue.messages], rest
 

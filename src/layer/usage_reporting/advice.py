@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from usage_reporting.accounts import OWN_ACCOUNT
@@ -13,6 +15,16 @@ STACK: ContextVar[str] = ContextVar("stack", default="")
 
 ACCOUNT: ContextVar[str] = ContextVar("account", default=OWN_ACCOUNT)
 """The account whose customers are being worked on, as it stands in the ledger's keys."""
+
+
+@contextmanager
+def about(account: str) -> Iterator[None]:
+    """Name an account in the commands of the meantime, unless it is the key's own."""
+    before = ACCOUNT.set(account)
+    try:
+        yield
+    finally:
+        ACCOUNT.reset(before)
 
 
 def command(name: str, customer: str, *options: str) -> str:

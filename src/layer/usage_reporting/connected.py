@@ -24,7 +24,6 @@ class Connected:
 
     accounts: ConnectedAccounts
     api: StripeApi
-    queue: Queue
 
     async def pages(self, after: str = "") -> AsyncGenerator[list[str]]:
         """Their ids, a page at a time; `after`: the last one of the page before.
@@ -42,7 +41,7 @@ class Connected:
             async for found in pages:
                 yield [str(account["id"]) for account in found]
 
-    async def queue_listings(self, cursor: Cursor, budget: Budget) -> Cursor | None:
+    async def queue_listings(self, queue: Queue, cursor: Cursor, budget: Budget) -> Cursor | None:
         """Queue a listing of the cursor's scope for each account; where to go on if time ran out.
 
         Raises AskAgainError or RejectedError; what was queued before stays queued.
@@ -50,7 +49,7 @@ class Connected:
         async with aclosing(self.pages(cursor.after)) as pages:
             async for page in pages:
                 for some in batched(page, SENDS_AT_ONCE, strict=False):
-                    sends = [asyncio.to_thread(self.queue.send, _listing(cursor, one)) for one in some]
+                    sends = [asyncio.to_thread(queue.send, _listing(cursor, one)) for one in some]
                     await asyncio.gather(*sends)
                 if page and budget.is_over:
                     return replace(cursor, after=page[-1])

@@ -61,11 +61,8 @@ class Reporter:
         budget: Budget | None = None,
     ) -> list[Report]:
         """Report a page; every customer meter has an outcome, in the page's order."""
-        said = advice.ACCOUNT.set(page[0].account if page else OWN_ACCOUNT)
-        try:
+        with advice.about(page[0].account if page else OWN_ACCOUNT):
             return await self._report(page, options, budget)
-        finally:
-            advice.ACCOUNT.reset(said)
 
     async def _report(
         self, page: Sequence[CustomerMeter], options: Options | None, budget: Budget | None

@@ -23,7 +23,7 @@ from usage_reporting.errors import (
     SessionExpiredError,
     StripeUnavailableError,
 )
-from usage_reporting.pacer import Pacer, Turn
+from usage_reporting.pacer import LIVE_CONNECTED, Pacer, Turn
 
 API_VERSION = "2026-05-27.dahlia"
 LEGACY_API_VERSION = "2025-02-24.acacia"
@@ -74,13 +74,13 @@ class StripeApi:
         self._client: stripe.StripeClient | None = None
         self._key = ""
 
-    def for_account(self, account: str, pacer: Pacer) -> StripeApi:
+    def for_account(self, account: str, pacer: Pacer | None = None) -> StripeApi:
         """The same key and connections, for a connected account at a pace of its own."""
         return StripeApi(
             self._credentials,
             api_base=self._api_base,
             http_client=self._http_client,
-            pacer=pacer,
+            pacer=pacer or Pacer(live=LIVE_CONNECTED),
             sleep=self._sleep,
             account=account,
         )

@@ -181,12 +181,13 @@ def _list_one(container: Container, cursor: Cursor, context: LambdaContext | Non
 def _list_accounts(container: Container, cursor: Cursor, context: LambdaContext | None) -> None:
     """Queue a listing of each connected account."""
     budget = Budget.of(_seconds_left(context) - KEPT_FOR_LISTING_S)
-    if (rest := container.run(_connected(container).queue_listings(cursor, budget))) is not None:
+    rest = container.run(_connected(container).queue_listings(container.queue, cursor, budget))
+    if rest is not None:
         container.queue.send(cursor_message(rest))
 
 
 def _connected(container: Container) -> Connected:
-    return Connected(container.settings.connected_accounts, container.billing.api, container.queue)
+    return Connected(container.settings.connected_accounts, container.billing.api)
 
 
 def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
