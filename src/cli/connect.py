@@ -14,6 +14,7 @@ from cli.output import AsJson, Region, is_terminal, print_json, print_line, warn
 from cli.removal import remove
 from cli.stack import Stack
 from cli.stripe_account import is_test_key, key_of, stripe_client
+from usage_reporting.accounts import ConnectedAccounts
 from usage_reporting.credentials import PLACEHOLDER
 
 STRIPE_KEY = "stripe_api_key"
@@ -36,7 +37,9 @@ def connect(
     not right. The Stripe key is taken from STRIPE_KEY, or asked for; OPENMETER_API_KEY may be left out for
     an OpenMeter without keys. No key is ever printed.
 
-    With --remove it deletes the two destinations again, and nothing else: those that it made for a stack of
+    A stack with ConnectedAccounts gets two more of them, for the events of connected accounts.
+
+    With --remove it deletes the destinations again, and nothing else: those that it made for a stack of
     this name, at that stack's address. It asks first, and says what stays. The stack may be gone already.
 
     Example: `STRIPE_KEY=rk_live_... OPENMETER_API_KEY=om_... usage-reporter connect --stack usage-reporter`
@@ -49,7 +52,7 @@ def connect(
         raise WrongUseError("--yes goes with --remove; without that there is nothing to ask")
     deployed = Stack.read(stack, region)
     with stripe_client(key, os.environ) as client:
-        destinations = Destinations(client, deployed.output("WebhookUrl"), stack)
+        destinations = Destinations(client, deployed.output("WebhookUrl"), stack, _serves_connected(deployed))
         connect_stack(deployed, destinations, key, os.environ.get("OPENMETER_API_KEY", "").strip())
     warn(
         "note: any other reporter of this usage to Stripe must have stopped an hour before this stack sends "
@@ -68,6 +71,14 @@ def connect(
     for line in destinations.done:
         print_line(line)
     print_line(f"{stack}: Stripe posts {', '.join([*EVENT_TYPES, *THIN_EVENT_TYPES])} to {destinations.url}")
+
+
+def _serves_connected(deployed: Stack) -> bool:
+    """Whether the stack bills connected accounts. Raises WrongUseError for what is no setting of it."""
+    try:
+        return bool(ConnectedAccounts.parse(deployed.environment().get("CONNECTED_ACCOUNTS", "")))
+    except ValueError as error:
+        raise WrongUseError(f"CONNECTED_ACCOUNTS of the stack is odd: {error}") from error
 
 
 def connect_stack(deployed: Stack, destinations: Destinations, stripe_key: str, openmeter_key: str) -> None:

@@ -31,6 +31,10 @@ ENDPOINTS = "stripe_webhook_endpoints"
 """Beside the signing secrets: which destination each belongs to. The functions do not read it."""
 
 STACK = "usage_reporter_stack"
+EVENTS_FROM = "usage_reporter_events_from"
+"""In the metadata of a webhook endpoint: whose events it is told of; it may not say so by itself."""
+ACCOUNTS = "@accounts"
+"""Of connected accounts, in Stripe's word for event destinations ("Create an Event Destination")."""
 DESCRIPTION = "usage-reporter: usage of ended billing periods"
 THIN_NAME = "usage-reporter"
 THIN_DESCRIPTION = "usage-reporter: meter events that Stripe refused after it had accepted them"
@@ -50,6 +54,8 @@ class Found:
     """Whether it is enabled for just the event types that it should have."""
     stack: str = ""
     """The stack that `connect` made it for; empty: somebody else made it."""
+    is_connect: bool = False
+    """Whether it is told of connected accounts, and of those alone."""
 
 
 class Kind(Protocol):
@@ -59,8 +65,12 @@ class Kind(Protocol):
     def noun(self) -> str:
         """What Stripe calls it."""
 
+    @property
+    def is_connect(self) -> bool:
+        """Whether it is told of connected accounts, and of those alone."""
+
     def listed(self) -> Iterator[Found]:
-        """All of the account, at whatever address."""
+        """All of the account, at whatever address, and whomever they are told of."""
 
     def mend(self, id: str) -> None:
         """Enable it for the event types that it should have."""
@@ -77,14 +87,20 @@ class SnapshotEndpoints:
     """Webhook endpoints of the v1 API. Their version cannot be changed ("Update a webhook endpoint")."""
 
     client: stripe.StripeClient
-    noun: str = "webhook endpoint"
+    is_connect: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What Stripe calls it."""
+        return "Connect webhook endpoint" if self.is_connect else "webhook endpoint"
 
     def listed(self) -> Iterator[Found]:
         """All of the account."""
         for one in self.client.v1.webhook_endpoints.list({"limit": PAGE_SIZE}).auto_paging_iter():
             is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(EVENT_TYPES)
             made_for = _made_for(one.metadata)
-            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted, made_for)
+            is_connect = is_connect_endpoint(one.application, one.metadata)
+            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted, made_for, is_connect)
 
     def mend(self, id: str) -> None:
         """Enable it for the events of billing periods."""
@@ -100,6 +116,8 @@ class SnapshotEndpoints:
             "description": DESCRIPTION,
             "metadata": {STACK: stack},
         }
+        if self.is_connect:
+            params |= {"connect": True, "metadata": {STACK: stack, EVENTS_FROM: ACCOUNTS}}
         made = self.client.v1.webhook_endpoints.create(cast("WebhookEndpointCreateParams", params))
         return made.id, made.secret or ""
 
@@ -113,18 +131,24 @@ class ThinDestinations:
     """Event destinations of the v2 API; thin events have no version (API reference, "Event Destinations")."""
 
     client: stripe.StripeClient
-    noun: str = "event destination"
+    is_connect: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What Stripe calls it."""
+        return "event destination of connected accounts" if self.is_connect else "event destination"
 
     def listed(self) -> Iterator[Found]:
         """All of the account that get thin events at an address."""
         pages = self.client.v2.core.event_destinations.list({"include": ["webhook_endpoint.url"]})
         for one in pages.auto_paging_iter():
+            is_connect = list(one.events_from or []) == [ACCOUNTS]
             if one.event_payload == "thin" and one.webhook_endpoint is not None:
                 is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(
                     THIN_EVENT_TYPES
                 )
                 made_for = _made_for(one.metadata)
-                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted, made_for)
+                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted, made_for, is_connect)
 
     def mend(self, id: str) -> None:
         """Enable it for the reports of refused meter events."""
@@ -143,6 +167,8 @@ class ThinDestinations:
             "metadata": {STACK: stack},
             "include": ["webhook_endpoint.signing_secret"],
         }
+        if self.is_connect:
+            params |= {"name": f"{THIN_NAME} (connected accounts)", "events_from": [ACCOUNTS]}
         made = self.client.v2.core.event_destinations.create(cast("EventDestinationCreateParams", params))
         shown = made.webhook_endpoint
         return made.id, (shown.signing_secret if shown else "") or ""
@@ -157,14 +183,25 @@ def _made_for(metadata: Any) -> str:
     return str(metadata[STACK]) if metadata and STACK in metadata else ""
 
 
-def kinds_of(client: stripe.StripeClient) -> list[Kind]:
-    """Both kinds."""
-    return [SnapshotEndpoints(client), ThinDestinations(client)]
+def is_connect_endpoint(application: Any, metadata: Any) -> bool:
+    """Whether a webhook endpoint is told of connected accounts: Stripe shows their application then."""
+    return bool(application) or bool(metadata and EVENTS_FROM in metadata)
+
+
+def listed_by_kind(client: stripe.StripeClient) -> list[tuple[Kind, list[Found]]]:
+    """All of both kinds, each kind for the key's own account and for those connected to it."""
+    found: list[tuple[Kind, list[Found]]] = []
+    for kind in (SnapshotEndpoints, ThinDestinations):
+        everything = list(kind(client).listed())
+        for is_connect in (False, True):
+            wanted = [one for one in everything if one.is_connect is is_connect]
+            found.append((kind(client, is_connect=is_connect), wanted))
+    return found
 
 
 @dataclass(slots=True)
 class Destinations:
-    """Brings a stack's two destinations in Stripe to what the stack needs.
+    """Brings a stack's destinations in Stripe to what the stack needs: two, and two of connected accounts.
 
     A signing secret is shown at creation alone: where it is not known, or something is wrong that cannot be
     changed, a destination is made anew. The new one comes first and the old secrets stay for a while, so
@@ -174,10 +211,12 @@ class Destinations:
     client: stripe.StripeClient
     url: str
     stack: str
+    serves_connected: bool = False
+    """Whether the stack bills connected accounts, too."""
     done: list[str] = field(default_factory=list)
     """What was done, for the operator."""
-    _outdated: list[tuple[Kind, str]] = field(default_factory=list)
-    """Of the same address; to be deleted once the secret is written."""
+    _outdated: list[tuple[Kind, str, str]] = field(default_factory=list)
+    """Of the same address; to be deleted once the secret is written, and why."""
     _created: list[tuple[Kind, str]] = field(default_factory=list)
 
     def prepare(self, secret: Mapping[str, Any]) -> Json:
@@ -186,14 +225,19 @@ class Destinations:
         Raises Stripe's errors; what was made before is then taken back.
         """
         secrets, owners = _secrets(secret), _owners(secret)
-        listed = [(kind, list(kind.listed())) for kind in kinds_of(self.client)]
+        listed = listed_by_kind(self.client)
         gone = set(owners) - {one.id for _, found in listed for one in found}
         known = {name: value for name, value in owners.items() if value in secrets}
         secrets = [value for value in secrets if value not in {owners[name] for name in gone}]
         owners = {name: value for name, value in owners.items() if name not in gone}
         try:
             for kind, found in listed:
-                made = self._bring_in_line(kind, [one for one in found if one.url == self.url], known)
+                here = [one for one in found if one.url == self.url]
+                if kind.is_connect and not self.serves_connected:
+                    no_use = [(kind, one.id, "no connected account is served") for one in here if one.stack]
+                    self._outdated += no_use
+                    continue
+                made = self._bring_in_line(kind, here, known)
                 owners |= made
                 secrets = [*made.values(), *secrets]
         except Exception:
@@ -203,9 +247,9 @@ class Destinations:
 
     def delete_outdated(self) -> None:
         """Delete the destinations that a new one replaces."""
-        for kind, id_ in self._outdated:
+        for kind, id_, why in self._outdated:
             kind.delete(id_)
-            self.done.append(f"deleted {kind.noun} {id_}: its version or its secret was not right")
+            self.done.append(f"deleted {kind.noun} {id_}: {why}")
 
     def undo(self) -> None:
         """Take back new destinations whose secret could not be kept."""
@@ -216,7 +260,8 @@ class Destinations:
         """The id and the secret of a new destination; empty when there is a right one."""
         # What was pasted into the secret by hand, or rolled there, belongs to none that we know of.
         right = next((one for one in here if one.can_stay and one.id in known), None)
-        self._outdated += [(kind, one.id) for one in here if one != right]
+        why = "its version or its secret was not right"
+        self._outdated += [(kind, one.id, why) for one in here if one != right]
         if right is None:
             id_, signing_secret = kind.create(self.url, self.stack)
             self._created.append((kind, id_))

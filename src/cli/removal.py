@@ -12,7 +12,7 @@ import boto3
 import stripe
 import typer
 
-from cli.destination import Found, Kind, kinds_of
+from cli.destination import Found, Kind, listed_by_kind
 from cli.errors import WrongUseError
 from cli.output import is_terminal, print_json, print_line, warn
 from cli.stack import Stack
@@ -39,7 +39,7 @@ def remove(stack: str, region: str, key: str, *, yes: bool, as_json: bool) -> No
     deployed = _deployed(stack, region)
     url = deployed.output("WebhookUrl") if deployed else ""
     with stripe_client(key, os.environ) as client:
-        listed = [(kind, one) for kind in kinds_of(client) for one in kind.listed()]
+        listed = [(kind, one) for kind, several in listed_by_kind(client) for one in several]
         found = sort_out(listed, stack, url)
         if not deployed:
             check_address([one for _, one in found.ours], stack, region)

@@ -97,6 +97,7 @@ def make_functions(world: World, *names: str) -> None:
         "OPENMETER_URL": world.openmeter_url,
         "STRIPE_API_BASE": world.stripe_url,
         "SUBJECT_METADATA_KEY": "",
+        "CONNECTED_ACCOUNTS": "",
     }
     for name in names:
         aws("lambda").create_function(

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import WEBHOOK_URL, Run, aws, secret_of
 from tests.integration.world import HOUR, MINUTE, NOON, World
 
 ONE, OTHER = "acct_1One", "acct_1Other"
@@ -145,3 +145,49 @@ def test_explain_follows_a_line_of_a_connected_account(
     assert "--account, if it is in a connected one" in lost.err
     assert found.code == 0
     assert json.dumps(found.json).count(customers[ONE]) > 0
+
+
+def serve(*accounts: str) -> None:
+    """Deploy the stack with these connected accounts."""
+    name = "webhook"
+    before = aws("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    after = {**before, "CONNECTED_ACCOUNTS": ",".join(accounts)}
+    aws("lambda").update_function_configuration(FunctionName=name, Environment={"Variables": after})
+
+
+def test_connect_makes_destinations_of_connected_accounts(world: World, run: Run, stack: str) -> None:
+    assert run("connect", "--stack", stack).code == 0
+    own = {one.id for one in (*world.stripe.account.endpoints, *world.stripe.account.destinations)}
+    serve(ONE, OTHER)
+
+    result = run("connect", "--stack", stack)
+
+    assert result.code == 0
+    made = [*world.stripe.account.endpoints, *world.stripe.account.destinations]
+    assert {(one.connect, one.url) for one in made} == {(False, WEBHOOK_URL), (True, WEBHOOK_URL)}
+    assert (len(made), own < {one.id for one in made}) == (4, True)
+    held = secret_of(world)
+    assert {one.secrets[0].value for one in made} <= set(held["stripe_webhook_secret"])
+    assert set(held["stripe_webhook_endpoints"]) == {one.id for one in made}
+    again = run("connect", "--stack", stack)
+    assert again.out.count("as it should be") == 4
+
+    serve()
+    fewer = run("connect", "--stack", stack)
+
+    assert fewer.out.count("no connected account is served") == 2
+    assert {one.id for one in (*world.stripe.account.endpoints, *world.stripe.account.destinations)} == own
+    run("connect", "--stack", stack)
+    assert set(secret_of(world)["stripe_webhook_endpoints"]) == own
+
+
+def test_connect_remove_takes_them_away_too(world: World, run: Run, stack: str) -> None:
+    serve(ONE)
+    run("connect", "--stack", stack)
+
+    result = run("connect", "--stack", stack, "--remove", "--yes")
+
+    assert result.code == 0
+    assert [*world.stripe.account.endpoints, *world.stripe.account.destinations] == []
+    assert result.out.count("deleted") == 5
+    assert "4 destinations deleted in Stripe" in result.out
