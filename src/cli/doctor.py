@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.checks import clocks, destinations, grace, keys, mapping, writers
+from cli.checks import accounts, clocks, destinations, grace, keys, mapping, writers
 from cli.checks import stack as stack_checks
 from cli.checks.examination import Check, Examined, examine
 from cli.checks.finding import Level
@@ -27,6 +27,7 @@ CHECKS = (
     Check("Mapping", mapping.mapping, frozenset({STRIPE, OPENMETER})),
     Check("Subjects", mapping.subjects, frozenset({STRIPE, OPENMETER})),
     Check("OpenMeter events", mapping.events, frozenset({OPENMETER})),
+    Check("Connected accounts", accounts.accounts, frozenset({KEY, STRIPE})),
     Check("Destinations", destinations.destinations, frozenset({STRIPE})),
     Check("Deliveries", destinations.deliveries, frozenset({STRIPE})),
     Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -191,3 +192,58 @@ def test_connect_remove_takes_them_away_too(world: World, run: Run, stack: str) 
     assert [*world.stripe.account.endpoints, *world.stripe.account.destinations] == []
     assert result.out.count("deleted") == 5
     assert "4 destinations deleted in Stripe" in result.out
+
+
+def findings(result: Any, check: str) -> list[tuple[str, str]]:
+    found = [one for one in result.json["findings"] if one["check"] == check]
+    return [(one["level"], one["seen"]) for one in found]
+
+
+def test_the_doctor_looks_at_connected_accounts(
+    world: World, run: Run, stack: str, customers: Customers
+) -> None:
+    serve(ONE, OTHER)
+    run("connect", "--stack", stack)
+
+    well = run("doctor", "--stack", stack, "--json")
+
+    [(level, seen)] = findings(well, "Connected accounts")
+    assert (level, seen.endswith("on their first pages they have 2 customer meters")) == ("ok", True)
+    [(level, seen)] = findings(well, "Destinations")
+    assert level == "ok"
+    assert "Connect webhook endpoint" in seen
+    assert "event destination of connected accounts" in seen
+
+    with world.of_account(OTHER) as connected:
+        for endpoint in world.stripe.account.endpoints:
+            if endpoint.connect:
+                endpoint.status = "disabled"
+        world.client.v1.billing.meters.deactivate(next(iter(connected.account.meters)).id)
+    world.stripe.deauthorize(ONE)
+    ill = run("doctor", "--stack", stack, "--json")
+
+    assert ill.code == 1
+    gone, refused = findings(ill, "Connected accounts")
+    assert gone == ("problem", f"the key may not act for {ONE}, or not any more")
+    assert refused[1].startswith(f"not reported: {customers[OTHER]} of {OTHER}: Stripe meter ")
+    [(level, seen)] = findings(ill, "Destinations")
+    assert level == "problem"
+    assert seen.startswith("Connect webhook endpoint")
+
+
+def test_the_doctor_names_a_permission_that_is_lacking_there(
+    world: World, run: Run, stack: str, customers: Customers
+) -> None:
+    serve(ONE)
+    restricted = "rk_test_connect"
+    scopes = {"subscription": "read", "invoice": "read", "connected_account": "read"}
+    world.stripe.change_settings(restricted_keys={restricted: scopes})
+    world.secrets.put_secret_value(
+        SecretId="keys", SecretString=json.dumps({"stripe_api_key": restricted, "stripe_webhook_secret": "w"})
+    )
+
+    result = run("doctor", "--stack", stack, "--json")
+
+    lacking = [seen for level, seen in findings(result, "Connected accounts") if level == "problem"]
+    assert f"in connected accounts the key may not read: Events ({ONE}, {OTHER})" in lacking
+    assert not [seen for seen in lacking if "Subscriptions" in seen]

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from cli.checks.finding import Finding, count, duration, ok, problem, some_of, warning
 from cli.checks.patient import Patient
 from cli.destination import (
+    ACCOUNTS,
     DESCRIPTION,
     ENDPOINTS,
     EVENT_TYPES,
@@ -18,6 +19,7 @@ from cli.destination import (
     STACK,
     THIN_DESCRIPTION,
     THIN_EVENT_TYPES,
+    is_connect_endpoint,
 )
 from usage_reporting.config import Mode
 from usage_reporting.errors import UsageReportingError
@@ -30,6 +32,9 @@ LOOKED_BACK = 3 * DAY
 """Stripe tries a delivery again for so long (Webhooks, "Retries")."""
 IN_TIME = 10 * MINUTE
 """A younger event may still be on its first way."""
+
+SNAPSHOT, THIN = "webhook endpoint", "event destination"
+CONNECT_SNAPSHOT, CONNECT_THIN = f"Connect {SNAPSHOT}", f"{THIN} of connected accounts"
 
 OUTPUTS = ("WebhookUrl", "LedgerTableName", "WorkerFunctionName")
 """What tells a stack of this project's from others."""
@@ -92,8 +97,9 @@ def next_page(url: str | None) -> dict[str, Any] | None:
 
 def _snapshot(one: Json) -> Destination:
     stack = str((one.get("metadata") or {}).get(STACK, ""))
+    is_connect = is_connect_endpoint(one.get("application"), one.get("metadata"))
     return Destination(
-        noun="webhook endpoint",
+        noun=CONNECT_SNAPSHOT if is_connect else SNAPSHOT,
         id=one["id"],
         url=one["url"],
         status=one["status"],
@@ -108,7 +114,7 @@ def _snapshot(one: Json) -> Destination:
 def _thin(one: Json) -> Destination:
     stack = str((one.get("metadata") or {}).get(STACK, ""))
     return Destination(
-        noun="event destination",
+        noun=CONNECT_THIN if one.get("events_from") == [ACCOUNTS] else THIN,
         id=one["id"],
         url=one["webhook_endpoint"].get("url") or "",
         status=one["status"],
@@ -126,7 +132,10 @@ async def destinations(patient: Patient) -> list[Finding]:
         return _without_stack(found)
     url = patient.output("WebhookUrl")
     fix = patient.command("connect")
-    said = [*_of_kind(found, "webhook endpoint", url, fix), *_of_kind(found, "event destination", url, fix)]
+    nouns = [SNAPSHOT, THIN]
+    if patient.operator.settings.connected_accounts:
+        nouns += [CONNECT_SNAPSHOT, CONNECT_THIN]
+    said = [finding for noun in nouns for finding in _of_kind(found, noun, url, fix)]
     here = [one for one in found if one.url == url]
     said += _unknown_secrets(here, await asyncio.to_thread(patient.stack.read_secret), fix)
     if not said:
@@ -213,7 +222,7 @@ def _may_be_the_one(one: Destination, patient: Patient) -> bool:
     """Whether another listener than the stack gets the same events."""
     url = patient.stack.outputs.get("WebhookUrl") if patient.stack else None
     listens = "*" in one.types or bool({*one.types} & {*EVENT_TYPES})
-    return one.noun == "webhook endpoint" and one.url != url and listens
+    return one.noun == SNAPSHOT and one.url != url and listens
 
 
 async def stacks(patient: Patient) -> list[Finding]:
