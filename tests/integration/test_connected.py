@@ -238,3 +238,22 @@ def test_the_daily_line_is_one_over_all_accounts(world: World, monkeypatch: pyte
     assert "2 customer meters compared (2 EXACT)" in line
     assert f"differs: {OTHER} could not be compared: the Stripe key may not act for" in line
     assert kept(world, "2026-07-15").count("self#reconciled") == 1
+
+
+def test_an_account_without_usage_costs_closing_ticks_nothing(world: World) -> None:
+    serving(world)
+    subscribed(world, ONE)
+    with world.of_account(OTHER):
+        world.customer()
+    for hours in range(0, 26, 12):
+        world.travel(NOON + hours * HOUR)
+        world.tick("all")
+    world.stripe.log.clear()
+    for connected in world.stripe.connected.values():
+        connected.log.clear()
+    world.travel(NOON + 25 * HOUR)
+
+    assert world.tick("closing")["failures"] == 0
+
+    assert world.stripe.connected[OTHER].log.requests == []
+    assert len(world.stripe.connected[ONE].log.requests) == 3

@@ -18,6 +18,8 @@ from usage_reporting.connected import Connected
 from usage_reporting.container import MOST_ACCOUNTS, Container
 from usage_reporting.daily_sums import DailyCursor, DailyPart
 from usage_reporting.errors import ConfigurationError, NoAccessError, NotPermittedError
+from usage_reporting.idle_accounts import BELIEVED_FOR, IdleAccounts
+from usage_reporting.ledger import Ledger
 from usage_reporting.pacer import LIVE_CONNECTED, Pacer, paced
 from usage_reporting.pages import (
     Cursor,
@@ -29,6 +31,7 @@ from usage_reporting.pages import (
     read_message,
 )
 from usage_reporting.stripe_api import StripeApi
+from usage_reporting.windows import DAY, HOUR
 
 ACCOUNT = "acct_1One"
 EVENTS = "/v1/billing/meter_events"
@@ -221,11 +224,17 @@ class Accounts:
             yield [{"id": id_} for id_ in rest[first : first + 2]]
 
 
-def listed(accounts: str, cursor: Cursor, *, is_over: bool = False) -> tuple[list[str], Cursor | None]:
+def idle(now: int = NOON, ledger: Ledger | None = None) -> IdleAccounts:
+    return IdleAccounts(ledger or Ledger(MemoryTable()), lambda: now)
+
+
+def listed(
+    accounts: str, cursor: Cursor, *, is_over: bool = False, known: IdleAccounts | None = None
+) -> tuple[list[str], Cursor | None]:
     """The accounts for which a listing was queued, and where to go on."""
     queue = Queue()
     api: Any = Accounts("acct_5", "acct_4", "acct_3", "acct_2", "acct_1")
-    connected = Connected(ConnectedAccounts.parse(accounts), api)
+    connected = Connected(ConnectedAccounts.parse(accounts), api, known or idle())
     rest = asyncio.run(connected.queue_listings(queue, cursor, Budget.of(0 if is_over else 60)))
     assert all(revived(one) == Cursor(cursor.scope, account=one["account"]) for one in queue.messages)
     return [str(one["account"]) for one in queue.messages], rest
@@ -250,3 +259,42 @@ def test_a_given_account_that_was_taken_out_meanwhile_begins_the_list_anew() -> 
 def test_what_speaks_for_an_account_keeps_the_keys_address() -> None:
     api = StripeApi(FixedCredentials(), api_base="https://stripe.example.com")
     assert api.for_account(ACCOUNT, Pacer())._api_base == "https://stripe.example.com"
+
+
+def test_who_has_nothing_to_bill_for_a_day_is_left_out_of_closing_ticks() -> None:
+    ledger = Ledger(MemoryTable())
+    closing, everyone = Cursor(Scope.CLOSING, Part.ACCOUNTS), Cursor(Scope.ALL, Part.ACCOUNTS)
+
+    def noted(now: int, *, is_idle: bool) -> None:
+        asyncio.run(idle(now, ledger).note("acct_8", is_idle=is_idle))
+
+    def asked(now: int, cursor: Cursor = closing) -> list[str]:
+        return listed("acct_8,acct_7", cursor, known=idle(now, ledger))[0]
+
+    noted(NOON, is_idle=True)
+    assert asked(NOON + DAY - 1) == ["acct_8", "acct_7"]
+    noted(NOON + DAY - HOUR, is_idle=True)
+    assert asked(NOON + DAY) == ["acct_7"]
+    assert asked(NOON + DAY, everyone) == ["acct_8", "acct_7"]
+    assert asked(NOON + DAY - HOUR + BELIEVED_FOR) == ["acct_8", "acct_7"], "nobody looked for too long"
+
+    noted(NOON + DAY + HOUR, is_idle=False)
+    assert asked(NOON + DAY + HOUR) == ["acct_8", "acct_7"]
+    noted(NOON + DAY + 2 * HOUR, is_idle=True)
+    assert asked(NOON + DAY + 3 * HOUR) == ["acct_8", "acct_7"], "it has to be so for a day again"
+
+
+def test_what_is_known_is_not_noted_again() -> None:
+    table = MemoryTable()
+    ledger = Ledger(table)
+
+    def version(now: int, *, is_idle: bool) -> Any:
+        asyncio.run(idle(now, ledger).note("acct_8", is_idle=is_idle))
+        return [item["version"] for item in table.get([("acct_8#idle", "idle")])]
+
+    assert version(NOON, is_idle=False) == []
+    assert version(NOON, is_idle=True) == [1]
+    assert version(NOON + HOUR, is_idle=True) == [1]
+    assert version(NOON + 12 * HOUR, is_idle=True) == [2]
+    assert version(NOON + 13 * HOUR, is_idle=False) == [3]
+    assert version(NOON + 14 * HOUR, is_idle=False) == [3]

@@ -10,8 +10,9 @@ from itertools import batched
 
 from usage_reporting.accounts import ConnectedAccounts
 from usage_reporting.budget import Budget
+from usage_reporting.idle_accounts import IdleAccounts
 from usage_reporting.outgoing import SENDS_AT_ONCE
-from usage_reporting.pages import Cursor, Queue, cursor_message
+from usage_reporting.pages import Cursor, Queue, Scope, cursor_message
 from usage_reporting.read_ahead import read_ahead
 from usage_reporting.stripe_api import PAGE_SIZE, StripeApi
 
@@ -24,6 +25,8 @@ class Connected:
 
     accounts: ConnectedAccounts
     api: StripeApi
+    idle: IdleAccounts | None = None
+    """None: nobody is left out."""
 
     async def pages(self, after: str = "") -> AsyncGenerator[list[str]]:
         """Their ids, a page at a time; `after`: the last one of the page before.
@@ -44,11 +47,15 @@ class Connected:
     async def queue_listings(self, queue: Queue, cursor: Cursor, budget: Budget) -> Cursor | None:
         """Queue a listing of the cursor's scope for each account; where to go on if time ran out.
 
-        Raises AskAgainError or RejectedError; what was queued before stays queued.
+        In a closing tick those are left out that have nothing to bill. Raises AskAgainError or RejectedError;
+        what was queued before stays queued.
         """
         async with aclosing(self.pages(cursor.after)) as pages:
             async for page in pages:
-                for some in batched(page, SENDS_AT_ONCE, strict=False):
+                may_leave_out = self.idle if cursor.scope is Scope.CLOSING else None
+                left_out = await may_leave_out.left_out(page) if may_leave_out else set()
+                wanted = [one for one in page if one not in left_out]
+                for some in batched(wanted, SENDS_AT_ONCE, strict=False):
                     sends = [asyncio.to_thread(queue.send, _listing(cursor, one)) for one in some]
                     await asyncio.gather(*sends)
                 if page and budget.is_over:

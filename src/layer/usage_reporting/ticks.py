@@ -23,6 +23,7 @@ from usage_reporting.errors import (
     OutOfTimeError,
     RejectedError,
 )
+from usage_reporting.idle_accounts import IdleAccounts
 from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.pages import (
@@ -186,8 +187,12 @@ def _list_accounts(container: Container, cursor: Cursor, context: LambdaContext 
         container.queue.send(cursor_message(rest))
 
 
+def _idle(container: Container) -> IdleAccounts:
+    return IdleAccounts(container.ledger, container.clock)
+
+
 def _connected(container: Container) -> Connected:
-    return Connected(container.settings.connected_accounts, container.billing.api)
+    return Connected(container.settings.connected_accounts, container.billing.api, _idle(container))
 
 
 def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -> dict[str, Any]:
@@ -195,6 +200,9 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
     queued, rest = container.run(container.of(cursor.account).lister.queue_pages(cursor, budget))
     for one in rest:
         container.queue.send(cursor_message(one))
+    is_whole = cursor == Cursor(Scope.ALL, account=cursor.account) and not rest
+    if is_whole and cursor.account != OWN_ACCOUNT and container.settings.mode is not Mode.SHADOW:
+        container.run(_idle(container).note(cursor.account, is_idle=not queued))
     telemetry.count("Queued", queued)
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
 
