@@ -26,6 +26,7 @@ OF_AWS: dict[str, tuple[str, str, set[str]]] = {
             "ApproximateNumberOfMessagesVisible",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateAgeOfOldestMessage",
+            "NumberOfMessagesDeleted",
         },
     ),
     "AWS/DynamoDB": (
@@ -38,6 +39,7 @@ OF_AWS: dict[str, tuple[str, str, set[str]]] = {
             "WriteThrottleEvents",
         },
     ),
+    "AWS/Events": ("EventSourceName", "AWS::Events::EventBus", {"Events"}),
     "AWS/ApiGateway": ("ApiId", "AWS::ApiGatewayV2::Api", {"Count", "4xx", "5xx", "Latency"}),
 }
 """By namespace: the dimension, whose it is, and names, from each service's list of its metrics."""
@@ -48,15 +50,20 @@ FREE_METRICS = 50
 PROPERTIES: Block = source()["Resources"]["Dashboard"]["Properties"]
 
 
-def parsed() -> Block:
-    """The body, with each reference of the template as <its name>."""
+def parsed(way: int) -> Block:
+    """The body, with each reference of the template as <its name>; `way`: API Gateway, or EventBridge."""
     text, variables = PROPERTIES["DashboardBody"]["Fn::Sub"]
-    assert variables.keys() == {"Ledger"}
+    assert variables.keys() == {"Ledger", "Ingress"}
+    condition, *ways = variables["Ingress"]["Fn::If"]
+    assert condition == "UseWebhookApi"
+    text = text.replace("${Ingress}", ways[way]["Fn::Sub"])
     body: Block = json.loads(re.sub(r"\$\{([\w:.]+)\}", r"<\1>", text))
     return body
 
 
-WIDGETS: list[Block] = parsed()["widgets"]
+OVER_API, OVER_EVENT_BRIDGE = (parsed(way)["widgets"] for way in (0, 1))
+# The last two graphs are of how Stripe's events come in; all others are the same.
+WIDGETS: list[Block] = [*OVER_API, *OVER_EVENT_BRIDGE[-2:]]
 
 
 def series() -> Iterator[tuple[str, list[Any], Block]]:
@@ -76,6 +83,8 @@ def resource_of(reference: str) -> str:
     """The type of the resource that a reference names; the ledger may be of another stack."""
     name = re.fullmatch(r"<([\w]+)(?:\.\w+)?>", reference)
     assert name, f"{reference} is of no resource"
+    if name[1] == "StripeEventSource":  # the bus has the name of its source
+        return "AWS::Events::EventBus"
     return "AWS::DynamoDB::Table" if name[1] == "Ledger" else str(source()["Resources"][name[1]]["Type"])
 
 
@@ -158,9 +167,17 @@ def test_what_counts_is_summed_and_what_lasts_is_not() -> None:
     assert {stat for name, stat in stats if name in counted} == {"Sum"}
 
 
-def test_widgets_lie_on_the_grid_and_not_on_each_other() -> None:
+def test_each_way_in_has_graphs_of_its_own() -> None:
+    assert OVER_API[:-2] == OVER_EVENT_BRIDGE[:-2]
+    shown = [json.dumps(one) for one in (OVER_API[-2:], OVER_EVENT_BRIDGE[-2:])]
+    assert ["WebhookApi" in one for one in shown] == [True, False]
+    assert ["StripeEventQueue" in one for one in shown] == [False, True]
+
+
+@pytest.mark.parametrize("widgets", [OVER_API, OVER_EVENT_BRIDGE], ids=["api", "eventbridge"])
+def test_widgets_lie_on_the_grid_and_not_on_each_other(widgets: list[Block]) -> None:
     taken: set[tuple[int, int]] = set()
-    for widget in WIDGETS:
+    for widget in widgets:
         assert widget["x"] + widget["width"] <= 24
         cells = {
             (widget["x"] + dx, widget["y"] + dy)
@@ -180,4 +197,5 @@ def test_each_graph_says_its_region_and_its_title() -> None:
 
 
 def test_it_stays_in_what_is_free() -> None:
-    assert len(METRICS) <= FREE_METRICS
+    of_one_way = [json.dumps(one["properties"]) for one in OVER_API[-2:]]
+    assert len(METRICS) - "".join(of_one_way).count('"ApiId"') <= FREE_METRICS

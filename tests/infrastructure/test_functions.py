@@ -50,6 +50,8 @@ ENVIRONMENT = {
 
 OF_TICKS = {"RECONCILE_TOPIC"}
 """What the webhook, which tells nobody of a day, has no use for."""
+OF_EVENTS = {"DEAD_LETTER_QUEUE_URL"}
+"""What only the webhook needs, for events over EventBridge that cannot be read."""
 
 
 def only(kind: str) -> Block:
@@ -97,7 +99,7 @@ def test_handler_is_there(name: str, folder: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_environment(name: str) -> None:
-    own = set() if name == "WebhookFunction" else OF_TICKS
+    own = OF_EVENTS if name == "WebhookFunction" else OF_TICKS
     assert function(name)["Environment"]["Variables"].keys() == ENVIRONMENT | own
 
 
@@ -117,15 +119,17 @@ def test_environment_is_what_the_settings_read() -> None:
         if isinstance(value, dict)
     }
     settings = Settings.from_environment(Recording(values))
-    assert read == {name for name in ENVIRONMENT if not name.startswith("POWERTOOLS_")} | OF_TICKS
+    assert read == {name for name in ENVIRONMENT if not name.startswith("POWERTOOLS_")} | OF_TICKS | OF_EVENTS
     assert settings.mode is Mode.SHADOW
 
 
-def shares(variable: str, at_once: int) -> dict[str, float]:
+def shares(variable: str, at_once: int, *, over_event_bridge: bool = False) -> dict[str, float]:
     """The share of one process of each function, when so many workers run at once."""
     read = {}
     for name in FUNCTIONS:
         value = function(name)["Environment"]["Variables"][variable]
+        if isinstance(value, dict) and "Fn::If" in value:  # the webhook: over EventBridge, or not
+            value = value["Fn::If"][1 if over_event_bridge else 2]
         text = value["Fn::Sub"] if isinstance(value, dict) else value
         share = text.replace("${MaximumConcurrency}", str(at_once))
         settings = Settings.for_operator({"OPENMETER_URL": "https://openmeter.test", variable: share})
@@ -145,6 +149,12 @@ def test_the_functions_share_stripes_rate_limits(which: str) -> None:
     assert senders == pytest.approx(1), "meter events: workers and webhooks"
     listers = of_endpoint["ScheduleFunction"] + of_endpoint["WebhookFunction"]
     assert listers == pytest.approx(1), "lists: the schedule, and what a webhook asks for"
+
+
+@pytest.mark.parametrize("variable", ["STRIPE_RATE_SHARE", "STRIPE_ENDPOINT_SHARE"])
+def test_webhooks_on_a_queue_divide_the_share_of_one(variable: str) -> None:
+    alone = shares(variable, 4)["WebhookFunction"]
+    assert shares(variable, 4, over_event_bridge=True)["WebhookFunction"] * 4 == pytest.approx(alone)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -260,7 +270,7 @@ def test_every_queue_but_the_last_has_dead_letters_and_all_are_encrypted() -> No
 
 
 def test_a_message_is_one_page() -> None:
-    mapping = only("AWS::Lambda::EventSourceMapping")
+    mapping = resources("AWS::Lambda::EventSourceMapping")["WorkerFunctionPage"]["Properties"]
     assert mapping["BatchSize"] == 1
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}

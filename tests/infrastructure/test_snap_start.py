@@ -117,6 +117,7 @@ def test_the_description_fits() -> None:
         "ExistingLedgerTable": "usage-reporter-LedgerTable-1ABCDEFGHIJKL",
         "ExistingSecretArn": "usage-reporter-secret-AbCdEf",
         "UsageReportingLayer": "1234",
+        "MaximumConcurrency": "100",
     }
     parts = [each if isinstance(each, str) else longest[[*references(each)][-1]] for each in description()]
     assert len("|".join(parts)) <= 256

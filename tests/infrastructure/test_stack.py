@@ -26,6 +26,10 @@ ACTIONS = {
 ALARMS = resources("AWS::CloudWatch::Alarm")
 
 
+OPPOSITE = {"UseWebhookApi": "UseEventBridge", "UseEventBridge": "UseWebhookApi"}
+IMPLIED = {"UseThinEventSource": ["UseEventBridge"], "LogsWebhookCalls": ["UseWebhookApi"]}
+
+
 def statements(role: str) -> Iterator[Block]:
     for policy in resources("AWS::IAM::Role")[role]["Properties"]["Policies"]:
         yield from policy["PolicyDocument"]["Statement"]
@@ -143,10 +147,10 @@ def test_conditional_resources_are_named_under_their_condition_alone() -> None:
         for name, resource in source()["Resources"].items()
         if "Condition" in resource
     }
-    blocks = [*source()["Resources"].values(), source()["Outputs"], source()["Globals"]]
+    blocks = [*source()["Resources"].values(), *source()["Outputs"].values(), source()["Globals"]]
     for block in blocks:
         for name, condition in _references(block, block.get("Condition")):
-            assert conditional.get(name) in {None, condition}, name
+            assert conditional.get(name) in {None, condition, *IMPLIED.get(condition or "", ())}, name
 
 
 def _references(value: Any, under: str | None) -> Iterator[tuple[str, str | None]]:
@@ -156,7 +160,7 @@ def _references(value: Any, under: str | None) -> Iterator[tuple[str, str | None
     elif isinstance(value, dict) and value.keys() == {"Fn::If"}:
         condition, then, otherwise = value["Fn::If"]
         yield from _references(then, condition)
-        yield from _references(otherwise, under)
+        yield from _references(otherwise, OPPOSITE.get(condition, under))
     elif isinstance(value, dict):
         if "Ref" in value:
             yield value["Ref"], under
@@ -314,6 +318,9 @@ def test_choices(name: str, default: str, allowed: list[str]) -> None:
         ("ConnectedAccounts", "acct_1,,acct_2"),
         ("ConnectedAccounts", "cus_1"),
         ("StripeApiBase", "localhost:80"),
+        ("StripeEventSource", "ed_61U01usPHMtMsghiU16"),
+        ("StripeEventSource", "aws.partner/example.com/ed_61U01usPHMtMsghiU16"),
+        ("StripeThinEventSource", "arn:aws:events:us-east-1::event-source/aws.partner/stripe.com/ed_1"),
         ("RunbookUrl", "https://example.com/runbook.md#heldalarm"),
     ],
 )
@@ -334,6 +341,9 @@ def test_outputs_tell_the_webhook_url_first() -> None:
         "LedgerTableName",
         "QueueUrl",
         "DeadLetterQueueUrl",
+        "StripeEventQueueUrl",
+        "StripeEventSourceName",
+        "StripeThinEventSourceName",
         "DashboardName",
         "WebhookFunctionName",
         "ScheduleFunctionName",

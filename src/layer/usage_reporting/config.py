@@ -55,6 +55,8 @@ class Settings:
     stripe_api_base: str = ""
     reconcile_topic: str = ""
     """The SNS topic of the daily line; empty: it is in the log alone."""
+    dead_letter_queue_url: str = ""
+    """Where the webhook puts events over EventBridge that cannot be read."""
     stripe_rate_share: float = 1.0
     stripe_endpoint_share: float = 1.0
     connected_accounts: ConnectedAccounts = NONE_CONNECTED
@@ -101,6 +103,7 @@ class Settings:
             brake_deadline=AtDeadline(_choice(environment, "BRAKE_DEADLINE", tuple(AtDeadline))),
             stripe_api_base=_url(environment, "STRIPE_API_BASE", required=False),
             reconcile_topic=environment.get("RECONCILE_TOPIC", "").strip(),
+            dead_letter_queue_url=environment.get("DEAD_LETTER_QUEUE_URL", "").strip(),
             stripe_rate_share=_share(environment, "STRIPE_RATE_SHARE"),
             stripe_endpoint_share=_share(environment, "STRIPE_ENDPOINT_SHARE"),
             connected_accounts=_connected(environment, "CONNECTED_ACCOUNTS"),

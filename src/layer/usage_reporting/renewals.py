@@ -49,8 +49,13 @@ def parse(body: bytes) -> Json:
         event = loads(body.decode("utf-8"))
     except ValueError as error:
         raise BadRequestError("the body is not JSON in UTF-8") from error
+    return checked(event, "the body")
+
+
+def checked(event: object, what: str) -> Json:
+    """An event that was read already. Raises BadRequestError, with `what` it was, for anything else."""
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise BadRequestError("the body is not a Stripe event: it has no `type`")
+        raise BadRequestError(f"{what} is not a Stripe event: it has no `type`")
     return event
 
 

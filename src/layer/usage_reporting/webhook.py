@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,10 +62,19 @@ class Answer:
         }
 
 
-def answer(container: Container, event: object) -> Answer:
+def answer(container: Container, call: object) -> Answer:
     """Answer one call of the webhook route; in shadow mode Stripe is never asked to come again."""
+    return answer_event(container, lambda: _posted(container, call))
+
+
+def answer_event(container: Container, read: Callable[[], dict[str, Any] | Answer]) -> Answer:
+    """Answer one event, whichever way it came; `read` gives it, or the answer where there is nothing to do.
+
+    What `read` raises is answered as well: BadRequestError by 400, AskAgainError and ConfigurationError by
+    503.
+    """
     about: dict[str, str] = {}
-    told = _answer(container, event, about)
+    told = _answer(container, read, about)
     is_shadow = container.settings.mode is Mode.SHADOW
     asks_again = told.code == 503 and told.status != NOT_CONFIGURED
     final = replace(told, code=200) if is_shadow and asks_again else told
@@ -73,14 +82,14 @@ def answer(container: Container, event: object) -> Answer:
     return final
 
 
-def _answer(container: Container, event: object, about: dict[str, str]) -> Answer:
+def _answer(
+    container: Container, read: Callable[[], dict[str, Any] | Answer], about: dict[str, str]
+) -> Answer:
     """The answer; `about` takes the id and the type of the event once it is known to be Stripe's."""
     try:
-        call = _call(event)
-        body = _body(call)
-        if (no_keys := _verify(container, body, _headers(call).get("stripe-signature", ""))) is not None:
-            return no_keys
-        stripe_event = parse(body)
+        stripe_event = read()
+        if isinstance(stripe_event, Answer):
+            return stripe_event
         about.update(stripe_event=str(stripe_event.get("id", "")), event_type=str(stripe_event["type"]))
         return container.run(_handled_in_time(container, stripe_event))
     except BadRequestError as error:
@@ -191,6 +200,14 @@ def _answer_for(reports: Sequence[Report]) -> Answer:
     worst = max((report.status for report in reports), key=list(Status).index)
     reasons = "; ".join(report.reason for report in reports if report.reason)
     return Answer(503 if worst.ask_again else 200, worst.value, reasons)
+
+
+def _posted(container: Container, event: object) -> dict[str, Any] | Answer:
+    """The event that API Gateway hands over, its signature checked. Raises BadRequestError."""
+    call = _call(event)
+    body = _body(call)
+    no_keys = _verify(container, body, _headers(call).get("stripe-signature", ""))
+    return parse(body) if no_keys is None else no_keys
 
 
 def _call(event: object) -> Mapping[str, Any]:

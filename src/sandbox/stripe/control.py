@@ -71,6 +71,7 @@ def _actions(stripe: StripeSandbox) -> dict[tuple[str, str], Callable[[Json], An
         ("POST", "webhooks/delay"): lambda body: stripe.webhooks.delay_next(**body),
         ("POST", "webhooks/again"): lambda body: stripe.deliver_again(stripe.webhooks.log[body["number"]]),
         ("DELETE", "webhooks/disturbances"): lambda _: stripe.webhooks.leave_alone(),
+        ("POST", "event_sources/associate"): lambda body: stripe.associate(**body),
         ("POST", "webhooks/roll"): lambda body: {"secret": stripe.webhooks.roll_secret(**body)},
     }
 

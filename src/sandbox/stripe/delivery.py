@@ -1,4 +1,4 @@
-"""Posting webhooks over HTTP without making anyone wait."""
+"""Posting webhooks over HTTP, and putting events on buses, without making anyone wait."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import httpx
 
 from sandbox.stripe.webhooks import Attempt
 
+ACCEPTED = 200
+"""What it is for the delivery that a bus has taken an event."""
 _AT_ONCE = 8
 
 
@@ -18,8 +20,11 @@ class BackgroundDelivery:
     `reached_at` says where on this machine an endpoint's URL is served, as a name server would.
     """
 
-    def __init__(self, timeout: float, reached_at: Callable[[str], str]) -> None:
+    def __init__(
+        self, timeout: float, reached_at: Callable[[str], str], hand_over: Callable[[Attempt], bool]
+    ) -> None:
         self._timeout = timeout
+        self._hand_over = hand_over
         self._reached_at = reached_at
         self._threads: ThreadPoolExecutor | None = None
         self._client: httpx.Client | None = None
@@ -29,6 +34,9 @@ class BackgroundDelivery:
         if self._threads is None or self._client is None:
             self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stripe-webhooks")
             self._client = httpx.Client(timeout=self._timeout, trust_env=False)
+        if attempt.source is not None:
+            self._threads.submit(lambda: answered(ACCEPTED if self._hand_over(attempt) else 0))
+            return
         url = self._reached_at(attempt.url)
         self._threads.submit(_post, self._client, url, attempt, answered)
 

@@ -120,10 +120,12 @@ class Events:
     def _versions(self) -> set[str]:
         account = self._account
         default = account.settings.default_api_version
-        versions = {default} | {row.api_version or default for row in account.endpoints}
+        listeners = [*account.endpoints, *account.destinations]
         if account.platform is not None:
-            versions |= {row.api_version or default for row in account.platform.endpoints if row.connect}
-        return versions
+            of_platform = (*account.platform.endpoints, *account.platform.destinations)
+            listeners += [row for row in of_platform if row.connect]
+        # Thin events have none: what they are about is the same in each.
+        return {default} | {row.api_version or default for row in listeners}
 
     def _data(self, row: Any, version: str, before: Rendered | None) -> Json:
         data: Json = {"object": render(self._account, row, ApiVersion(version))}

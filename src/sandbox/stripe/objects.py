@@ -332,24 +332,46 @@ class Application:
 
 
 @dataclass
-class EventDestination:
-    """A v2 destination of thin events; these have no API version.
+class EventSource:
+    """The partner event source in an AWS account that Stripe makes for a destination.
 
-    `connect`: it is told of what happens in connected accounts, and of nothing else.
+    `status` is what AWS says of it: `pending` until a bus is associated, `active`, `deleted`.
+    """
+
+    name: str
+    account: str
+    region: str
+    status: str = "pending"
+
+    @property
+    def arn(self) -> str:
+        """As it stands in each event's `resources`."""
+        return f"arn:aws:events:{self.region}::event-source/{self.name}"
+
+
+@dataclass
+class EventDestination:
+    """A v2 destination: of thin events, which have no API version, or of snapshots.
+
+    It has a `url` and secrets, or the `event_source` of Amazon EventBridge. `connect`: it is told of what
+    happens in connected accounts, and of nothing else.
     """
 
     resource: ClassVar[str] = "v2.core.event_destination"
-    api_version: ClassVar[None] = None
     id: str
     created: int
     updated: int
     name: str
-    url: str
     enabled_events: list[str]
-    secrets: list[WebhookSecret]
+    url: str = ""
+    secrets: list[WebhookSecret] = field(default_factory=list)
+    event_payload: str = "thin"
+    api_version: str | None = None
+    event_source: EventSource | None = None
     connect: bool = False
     description: str = ""
     status: str = "enabled"
+    disabled_reason: str = "user"
     metadata: dict[str, str] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from sandbox.stripe import lifecycle
 from sandbox.stripe.account import Account
 from sandbox.stripe.agenda import Agenda
 from sandbox.stripe.books import Books
-from sandbox.stripe.delivery import BackgroundDelivery
+from sandbox.stripe.delivery import ACCEPTED, BackgroundDelivery
 from sandbox.stripe.events import Events
 from sandbox.stripe.faults import Faults
 from sandbox.stripe.idempotency import Idempotency
@@ -22,13 +22,14 @@ from sandbox.stripe.invoices import Invoices
 from sandbox.stripe.meter_ledger import MeterLedger
 from sandbox.stripe.objects import Application, ConnectedAccount
 from sandbox.stripe.render import APPLICATION
+from sandbox.stripe.partner_events import HandOver, entry_of, no_bus
 from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.sessions import MeterEventSessions
 from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.test_clocks import TestClocks
 from sandbox.stripe.usage_ledger import UsageLedger
 from sandbox.stripe.validation import Validation
-from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks
+from sandbox.stripe.webhooks import Attempt, Deliver, Delivery, Webhooks, expire
 
 
 class StripeSandbox:
@@ -38,6 +39,7 @@ class StripeSandbox:
     `connected`: the accounts that were ever connected to this one, by id (`connect`). Each is a stand-in of
     its own, with its own objects, faults, calls and limits; this one keeps their time and posts their
     webhooks.
+    `hand_over`: puts what goes over Amazon EventBridge on its bus.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class StripeSandbox:
         timer: Timer = time.monotonic,
         reached_at: Callable[[str], str] = str,
         platform: StripeSandbox | None = None,
+        hand_over: HandOver = no_bus,
     ) -> None:
         self.account: Account = Account(
             clock, settings or StripeSettings(), platform.account if platform else None
@@ -66,12 +69,13 @@ class StripeSandbox:
         self.idempotency = Idempotency(self.account)
         self.log = RequestLog()
         self.deliver = deliver
+        self.hand_over = hand_over
         self.timer = timer
         self._platform = platform
         self._background: BackgroundDelivery = (
             platform._background
             if platform
-            else BackgroundDelivery(self.account.settings.webhook_timeout, reached_at)
+            else BackgroundDelivery(self.account.settings.webhook_timeout, reached_at, self._handed_over)
         )
         self._turn = threading.RLock()
         self._agenda = Agenda(lambda id_: lifecycle.due_of(self.books, id_))
@@ -165,10 +169,20 @@ class StripeSandbox:
         if attempt is None:
             return 0
         if (deliver := self._deliver) is not None:
-            return deliver(attempt.url, attempt.headers, attempt.body)
+            return self._delivered(attempt, deliver)
         answered: Future[int] = Future()
         self._background.post(attempt, answered.set_result)
         return answered.result()
+
+    def associate(self, source: str, status: str = "active") -> None:
+        """What AWS says of a partner event source, by its name, from now on. Raises ValueError."""
+        with self.account.lock:
+            for one in self.account.destinations:
+                if one.event_source is not None and one.event_source.name == source:
+                    one.event_source.status = status
+                    expire(one, self.account.now())
+                    return
+        raise ValueError(f"there is no partner event source {source!r}")
 
     def close(self) -> None:
         """Stop posting webhooks."""
@@ -215,8 +229,17 @@ class StripeSandbox:
         if (deliver := self._deliver) is None:
             self._background.post(attempt, lambda status: self._settle(attempt, status))
             return
-        status = deliver(attempt.url, attempt.headers, attempt.body)
+        status = self._delivered(attempt, deliver)
         self._settle(attempt, status, attempt.due if self.settings.answered_when_due else None)
+
+    def _delivered(self, attempt: Attempt, deliver: Deliver) -> int:
+        """The status of one attempt; a bus says no more than that it has taken an event."""
+        if attempt.source is not None:
+            return ACCEPTED if self._handed_over(attempt) else 0
+        return deliver(attempt.url, attempt.headers, attempt.body)
+
+    def _handed_over(self, attempt: Attempt) -> bool:
+        return (self._platform or self).hand_over(entry_of(attempt))
 
     def _settle(self, attempt: Attempt, status: int, at: int | None = None) -> None:
         with self.account.lock:

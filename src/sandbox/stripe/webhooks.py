@@ -1,4 +1,4 @@
-"""Deliveries of events to webhook endpoints: signed, retried, and disturbed on demand."""
+"""Deliveries of events: signed to webhook endpoints, or to a bus; retried, and disturbed on demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 
 from sandbox.stripe.account import Account
 from sandbox.stripe.events import AnyEvent, Events, encode_event
-from sandbox.stripe.objects import EventDestination, WebhookEndpoint, WebhookSecret
+from sandbox.stripe.objects import EventDestination, EventSource, WebhookEndpoint, WebhookSecret
 from sandbox.stripe.signing import sign
 from sandbox.stripe.thin_events import ThinEvent
 
@@ -17,6 +17,7 @@ Deliver = Callable[[str, Mapping[str, str], bytes], int]
 """Posts a body to a URL and answers the HTTP status; 0 when there was no answer."""
 Endpoint = WebhookEndpoint | EventDestination
 _DAY = 24 * 3600
+_PENDING_S = 7 * _DAY
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Attempt:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    source: EventSource | None = None
+    """It goes to the bus of this partner event source; `body` is then the `detail`."""
 
 
 @dataclass
@@ -156,6 +159,8 @@ class Webhooks:
         now, settings = self._account.clock(), self._account.settings
         origin = settings.account_id if endpoint.connect else None
         body = encode_event(row.event.body(settings.livemode, endpoint.api_version, origin))
+        if (source := _source(endpoint)) is not None:
+            return Attempt(row, row.due, source.arn, {}, body, source)
         secrets = [
             secret.value
             for secret in endpoint.secrets
@@ -169,22 +174,27 @@ class Webhooks:
         return Attempt(row, row.due, endpoint.url, headers, body)
 
     def _enqueue(self, event: AnyEvent) -> None:
-        for endpoint in self._listeners(isinstance(event, ThinEvent)):
+        for endpoint in self._listeners(event):
             if endpoint.status == "enabled" and _listens(endpoint, event.type):
                 self._add(event, endpoint)
         if not event.waiting:
             event.acknowledged_at = event.created
 
-    def _listeners(self, is_thin: bool) -> Iterator[Endpoint]:
+    def _listeners(self, event: AnyEvent) -> Iterator[Endpoint]:
         """The account's own endpoints, and its platform's for connected accounts (Connect webhooks)."""
         account, platform = self._account, self._account.platform
-        for endpoint in account.destinations if is_thin else account.endpoints:
-            if not endpoint.connect:
-                yield endpoint
+        yield from (one for one in self._of_kind(account, event) if not one.connect)
         if platform is not None:
-            for endpoint in platform.destinations if is_thin else platform.endpoints:
-                if endpoint.connect:
-                    yield endpoint
+            yield from (one for one in self._of_kind(platform, event) if one.connect)
+
+    def _of_kind(self, account: Account, event: AnyEvent) -> Iterator[Endpoint]:
+        """Who gets thin events, or snapshots; a bus only while it is associated with its source."""
+        is_thin = isinstance(event, ThinEvent)
+        if not is_thin:
+            yield from account.endpoints
+        for one in account.destinations:
+            if (one.event_payload == "thin") is is_thin and _is_reached(one, self._account.now()):
+                yield one
 
     def _add(self, event: AnyEvent, endpoint: Endpoint) -> None:
         disturbance = next((row for row in self._disturbances if row.meets(event)), None)
@@ -197,7 +207,8 @@ class Webhooks:
                 self._events.repeat(event)
         for _ in range(copies):
             delivery = Delivery(event, endpoint.id, due, len(self.log))
-            event.waiting.add(endpoint.id)
+            if _source(endpoint) is None:
+                event.waiting.add(endpoint.id)
             self._open[event.id, endpoint.id] += 1
             self.log.append(delivery)
             self._wait(delivery, due)
@@ -212,12 +223,36 @@ class Webhooks:
         if self._open[event.id, row.endpoint]:
             return
         del self._open[event.id, row.endpoint]
+        was_awaited = row.endpoint in event.waiting
         event.waiting.discard(row.endpoint)
         if not delivered:
             event.failed.add(row.endpoint)
-        if not event.waiting:
+        # A bus takes an event without saying what comes of it: nothing waits for that.
+        if was_awaited and not event.waiting:
             clock = self._account.test_clocks.find(event.test_clock)
             event.acknowledged_at = clock.frozen_time if clock else at
+
+
+def _source(endpoint: Endpoint) -> EventSource | None:
+    return endpoint.event_source if isinstance(endpoint, EventDestination) else None
+
+
+def _is_reached(destination: EventDestination, now: int) -> bool:
+    """Whether something can be delivered to it ("once its provider configuration is active")."""
+    expire(destination, now)
+    return destination.event_source is None or destination.event_source.status == "active"
+
+
+def expire(destination: EventDestination, now: int) -> None:
+    """Delete a source that nothing was associated with for 7 days; its destination is then disabled.
+
+    Stripe, "Send events to Amazon EventBridge", "Associate the partner event source".
+    """
+    source = destination.event_source
+    if source is not None and source.status == "pending" and now >= destination.created + _PENDING_S:
+        source.status = "deleted"
+    if source is not None and source.status == "deleted" and destination.status == "enabled":
+        destination.status, destination.disabled_reason = "disabled", "no_aws_event_source_exists"
 
 
 def _listens(endpoint: Endpoint, type_: str) -> bool:
