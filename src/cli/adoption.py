@@ -79,7 +79,7 @@ async def plan(
     Raises NotDoneError while Stripe's summaries may not yet show what was sent, HeldError where the subject
     is billed to another customer.
     """
-    head = await _head(billing, ledger, customer_meter, now)
+    head = await _head(billing, openmeter, ledger, customer_meter, now)
     is_named = bool(billing.settings.subject_metadata_key) and not head.version
     subjects = Subjects(ledger) if is_named else None
     if subjects is not None:
@@ -189,9 +189,12 @@ async def _newest(billing: Billing, customer: str, meter: str, span: Span, now: 
     return round_units(value), max(min(low + MINUTE, span.end, now) - 1, span.start)
 
 
-async def _head(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter, now: int) -> Head:
+async def _head(
+    billing: Billing, openmeter: OpenMeter, ledger: Ledger, customer_meter: CustomerMeter, now: int
+) -> Head:
     """The head with everything pinned as it is now; bounds that only the ledger knew are kept."""
-    left = await Heads(billing, ledger, lambda: now).left_unseen(customer_meter)
+    heads = Heads(billing, ledger, lambda: now, customers=openmeter.customers)
+    left = await heads.left_unseen(customer_meter)
     stored = (await ledger.heads([customer_meter.pk])).get(customer_meter.pk)
     fresh = Head(pk=customer_meter.pk, subject="", openmeter_meter="", table="")
     known = stored or fresh
@@ -203,7 +206,7 @@ async def _head(billing: Billing, ledger: Ledger, customer_meter: CustomerMeter,
             f"{customer_meter.customer} on a removed item; bill it by an invoice item"
         )
     pinned = replace(
-        known.with_left(left).of_usage(subject, meter),
+        known.with_left(left).of_usage(subject, meter, await heads.openmeter_customer(subject)),
         table=await ledger.created_at(),
         seen_at=max(known.seen_at, customer_meter.seen_at),
         full_read_at=LONG_AGO,

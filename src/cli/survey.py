@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ async def survey(parts: Operator, found: Sequence[CustomerMeter], *, only_held: 
     """
     result = Survey()
     wanted = await _held_by_ledger(parts, found, result) if only_held else [(one, None) for one in found]
+    await _ask_for_customers(parts, [one for one, _ in wanted])
     slots = asyncio.Semaphore(AT_ONCE)
     with progress("reading Stripe's hours", len(wanted)) as bar:
 
@@ -169,6 +171,14 @@ async def _held_by_ledger(
         else:
             wanted.append((one, head))
     return wanted
+
+
+async def _ask_for_customers(parts: Operator, wanted: Sequence[CustomerMeter]) -> None:
+    """Where subjects are the keys of OpenMeter's customers: ask for all at once, not for each by itself."""
+    keys = sorted({one.subject for one in wanted} - {""})
+    if parts.openmeter.customers is not None and keys:
+        with contextlib.suppress(UsageReportingError):  # who is asked for by itself has it as its problem
+            await parts.openmeter.customers.known(keys)
 
 
 async def _is_used(parts: Operator, one: CustomerMeter) -> bool:

@@ -32,6 +32,7 @@ SETTINGS = (
     "OPENMETER_URL",
     "OPENMETER_API",
     "OPENMETER_CONCURRENCY",
+    "OPENMETER_CUSTOMERS",
     "OPENMETER_MAP_BY_EVENT_NAME",
     "PERIOD_BOUNDS",
     "SUBJECT_METADATA_KEY",
@@ -158,6 +159,8 @@ async def operator(environment: Mapping[str, str], stack: Stack | None = None) -
         concurrency=settings.openmeter_concurrency,
         whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
     )
+    if settings.openmeter_customers:
+        openmeter.ask_by_customer(clock)
     sender = Sender(api, ledger, clock, is_streaming=settings.stripe_meter_stream)
     reporter = Reporter(settings, billing, openmeter, ledger, sender, clock)
     try:

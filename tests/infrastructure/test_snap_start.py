@@ -105,6 +105,7 @@ def test_the_description_fits() -> None:
         "SubjectMetadataKey": "k" * 20,
         "ConnectedAccounts": "all",
         "SubjectWithAccount": "false",
+        "OpenMeterCustomers": "false",
         "Rounding": "half_up",
         "AllowDecrease": "false",
         "HoldDrafts": "false",

@@ -297,6 +297,7 @@ def test_parameters_are_grouped_for_the_console_and_used() -> None:
         ("DailyReconcile", "false", ["true", "false"]),
         ("MapByEventName", "false", ["true", "false"]),
         ("SubjectWithAccount", "false", ["true", "false"]),
+        ("OpenMeterCustomers", "false", ["true", "false"]),
     ],
 )
 def test_choices(name: str, default: str, allowed: list[str]) -> None:

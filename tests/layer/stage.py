@@ -174,6 +174,8 @@ class SteppedBilling:
 class SteppedOpenMeter:
     """OpenMeter as a process sees it: an answer may be old by the time it arrives."""
 
+    customers = None
+
     def __init__(self, process: Process) -> None:
         self.process = process
 

@@ -43,6 +43,8 @@ LATER = span(MONTH_START, MONTH_END)
 class FakeOpenMeter:
     """One total, and what was asked for it."""
 
+    customers: None = field(default=None, init=False)
+
     total: Decimal | None = Decimal(0)
     aggregation: str = "SUM"
     asked: list[tuple[str, list[str], int, int]] = field(default_factory=list)

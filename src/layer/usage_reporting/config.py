@@ -44,6 +44,7 @@ class Settings:
     openmeter_concurrency: int = 2
     listing_concurrency: int = 4
     subject_metadata_key: str = ""
+    openmeter_customers: bool = False
     openmeter_map_by_event_name: bool = False
     rounding: str = "half_up"
     allow_decrease: bool = False
@@ -93,6 +94,7 @@ class Settings:
             openmeter_concurrency=_whole_number(environment, "OPENMETER_CONCURRENCY", 2, 1, 64),
             listing_concurrency=_whole_number(environment, "LISTING_CONCURRENCY", 4, 1, 25),
             subject_metadata_key=environment.get("SUBJECT_METADATA_KEY", "").strip(),
+            openmeter_customers=_flag(environment, "OPENMETER_CUSTOMERS"),
             openmeter_map_by_event_name=_flag(environment, "OPENMETER_MAP_BY_EVENT_NAME"),
             rounding=_choice(environment, "ROUNDING", ("half_up", "down", "up")),
             allow_decrease=_flag(environment, "ALLOW_DECREASE"),

@@ -103,6 +103,8 @@ class Container(Parts):
             concurrency=settings.openmeter_concurrency,
             whole_windows=settings.period_bounds is not PeriodBounds.EXACT,
         )
+        if settings.openmeter_customers:
+            openmeter.ask_by_customer(self.clock)
         self.wire(api, openmeter, self.ledger, self.queue, self.clock)
 
     def of(self, account: str) -> Parts:

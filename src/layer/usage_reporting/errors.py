@@ -5,6 +5,7 @@ UsageReportingError
 │   └── NotConfiguredError        the secret still holds the template's placeholders
 ├── BadRequestError               a webhook call that is not Stripe's, or not readable
 ├── RefusedError                  we will not report this: what, why, what to do
+│   └── UnknownCustomerError      OpenMeter has no customer with an id that it gave before
 ├── HeldError                     something must be looked at by a person before anything is sent
 ├── RejectedError                 Stripe read the request and said no; asking again would not help
 │   ├── NotFoundError             Stripe knows no such object
@@ -45,6 +46,10 @@ class BadRequestError(UsageReportingError):
 
 class RefusedError(UsageReportingError):
     """This usage cannot be reported as it is set up."""
+
+
+class UnknownCustomerError(RefusedError):
+    """OpenMeter has no customer with this id: it was deleted since it was asked for its key."""
 
 
 class HeldError(UsageReportingError):

@@ -11,6 +11,7 @@ from usage_reporting.billing import Billing
 from usage_reporting.errors import HeldError, LostRaceError, RefusedError, StripeUnavailableError
 from usage_reporting.ledger import Head, Ledger
 from usage_reporting.model import CustomerMeter, Reading, Span, SpanState, Target
+from usage_reporting.openmeter_customers import OpenMeterCustomers
 from usage_reporting.side_by_side import RACES
 from usage_reporting.subjects import Subjects
 from usage_reporting.swaps import parts, within
@@ -46,6 +47,8 @@ class Heads:
     clock: Callable[[], int]
     subjects: Subjects | None = None
     """None: every customer is its own subject."""
+    customers: OpenMeterCustomers | None = None
+    """None: subjects are just subjects, and not the keys of OpenMeter's customers."""
 
     def openmeter_meter(self, customer_meter: CustomerMeter, stored: Head | None) -> str:
         """The OpenMeter meter that Stripe's objects or the ledger name. Raises RefusedError."""
@@ -84,9 +87,10 @@ class Heads:
                 "the ledger is in another table than it was written in (a restored copy?); "
                 f"run {advice.adopt(customer_meter.customer)} to rebuild it from Stripe"
             )
+        openmeter_customer = await self.openmeter_customer(customer_meter.subject or stored.subject)
         if not options.accept:
-            await self._check_pinned(customer_meter, stored)
-        pinned = _pinned(customer_meter, stored)
+            await self._check_pinned(customer_meter, stored, openmeter_customer)
+        pinned = _pinned(customer_meter, stored, openmeter_customer)
         known = await self._with_price_changes(
             customer_meter, await self._with_unseen_parts(customer_meter, pinned)
         )
@@ -125,7 +129,10 @@ class Heads:
                 f"customer {customer_meter.customer} is deleted, its metadata with it, and the ledger never "
                 "knew its subject, so its usage cannot be told; bill it by an invoice item"
             )
-        first = Head.at_first_sight(customer_meter, table, now)
+        subject = customer_meter.subject
+        first = Head.at_first_sight(customer_meter, table, now).of_usage(
+            subject, customer_meter.openmeter_meter, await self.openmeter_customer(subject)
+        )
         if options.accept:
             # It counts, though usage that Stripe holds may have to be adopted yet.
             await self._claim(customer_meter, first, customer_meter.spans, options)
@@ -157,13 +164,23 @@ class Heads:
         elif not options.accept:
             await self.subjects.check(customer_meter.customer, head, spans)
 
-    async def _check_pinned(self, customer_meter: CustomerMeter, head: Head) -> None:
-        """Hold a customer meter whose subject or OpenMeter meter is another than the ledger's."""
+    async def openmeter_customer(self, key: str) -> str:
+        """The id of the OpenMeter customer with a key; empty where subjects are just subjects.
+
+        Raises RefusedError where there is none.
+        """
+        if self.customers is None:
+            return ""
+        return (await self.customers.every([key]))[key].id
+
+    async def _check_pinned(self, customer_meter: CustomerMeter, head: Head, openmeter_customer: str) -> None:
+        """Hold a customer meter whose subject, OpenMeter meter or customer is another than the ledger's."""
         for what, now_named, before in (
             ("subject", customer_meter.subject, head.subject),
             ("OpenMeter meter", customer_meter.openmeter_meter, head.openmeter_meter),
+            (f"OpenMeter customer with key {head.subject!r}", openmeter_customer, head.openmeter_customer),
         ):
-            if now_named and now_named != before:
+            if now_named and before and now_named != before:
                 raise HeldError(
                     f"the {what} is now {now_named!r}, but what was reported so far came from {before!r}; "
                     f"{await self._whose(customer_meter, head)}"
@@ -174,7 +191,7 @@ class Heads:
         """Who else is billed for the usage that a customer meter would be billed for now."""
         if self.subjects is None:
             return ""
-        pinned = _pinned(customer_meter, head)
+        pinned = _pinned(customer_meter, head, head.openmeter_customer)
         others = await self.subjects.beside_whom(customer_meter.customer, pinned, customer_meter.spans)
         return f"{others}; " if others else ""
 
@@ -228,10 +245,9 @@ class Heads:
         return [replace(span, end=max(changed_at, span.start), state=span.when_left)]
 
 
-def _pinned(customer_meter: CustomerMeter, head: Head) -> Head:
-    return head.of_usage(
-        customer_meter.subject or head.subject, customer_meter.openmeter_meter or head.openmeter_meter
-    )
+def _pinned(customer_meter: CustomerMeter, head: Head, openmeter_customer: str) -> Head:
+    subject = customer_meter.subject or head.subject
+    return head.of_usage(subject, customer_meter.openmeter_meter or head.openmeter_meter, openmeter_customer)
 
 
 def _not_claimed(seen: Head, stored: Head) -> list[Span]:

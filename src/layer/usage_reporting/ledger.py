@@ -159,6 +159,8 @@ class Head:
     """The sort keys of the entries with sends that are doubted."""
     usual: Usual = field(default_factory=Usual)
     """What the brake compares hours with; empty where it is off."""
+    openmeter_customer: str = ""
+    """The id of the OpenMeter customer whose key the subject is; empty where subjects are just subjects."""
     version: int = 0
 
     @classmethod
@@ -220,11 +222,17 @@ class Head:
         same = [other for other in self.spans if other.key == span.key]
         return min(same, key=lambda other: other.state not in _CLOSED, default=None)
 
-    def of_usage(self, subject: str, openmeter_meter: str) -> Head:
+    def of_usage(self, subject: str, openmeter_meter: str, openmeter_customer: str = "") -> Head:
         """The head billed for this usage; what was usual of another subject or meter says nothing of it."""
-        if (subject, openmeter_meter) == (self.subject, self.openmeter_meter):
-            return self
-        return replace(self, subject=subject, openmeter_meter=openmeter_meter, usual=Usual())
+        is_same = (subject, openmeter_meter) == (self.subject, self.openmeter_meter)
+        is_same = is_same and self.openmeter_customer in {"", openmeter_customer}
+        return replace(
+            self,
+            subject=subject,
+            openmeter_meter=openmeter_meter,
+            openmeter_customer=openmeter_customer,
+            usual=self.usual if is_same else Usual(),
+        )
 
     def to_item(self, now: int) -> Item:
         """The head as it is stored, one version on."""
@@ -244,6 +252,7 @@ class Head:
             "known_from": self.known_from,
             **{name: value for name, value in doubts.items() if value},
             **usual,
+            **({"openmeter_customer": self.openmeter_customer} if self.openmeter_customer else {}),
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -265,6 +274,7 @@ class Head:
             doubts_seen=int(item.get("doubts_seen", 0)),
             doubtful=frozenset(item.get("doubtful", ())),
             usual=Usual.from_item(item.get("usual", {})),
+            openmeter_customer=item.get("openmeter_customer", ""),
             version=int(item["version"]),
         )
 

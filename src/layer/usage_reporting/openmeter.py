@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import httpx
 
 from usage_reporting.credentials import Credentials
-from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError, UnknownCustomerError
+from usage_reporting.openmeter_customers import OpenMeterCustomers
 from usage_reporting.openmeter_dialect import Dialect, Query, Row
 from usage_reporting.openmeter_http import OpenMeterHttp
 from usage_reporting.openmeter_v1 import OpenMeterV1
@@ -71,8 +72,16 @@ class OpenMeter:
         self._url = url
         self.http = OpenMeterHttp(credentials, concurrency=concurrency, transport=transport, sleep=sleep)
         self._dialect: Dialect = _DIALECTS[api](url, self.http)
+        self.customers: OpenMeterCustomers | None = None
         self._whole_windows = whole_windows
         self._meters: dict[str, OpenMeterMeter] = {}
+
+    def ask_by_customer(self, clock: Callable[[], float]) -> None:
+        """From now on subjects are the keys of OpenMeter's customers, with the usage of all subjects of each.
+
+        Who has a key is believed for some minutes of `clock`, in seconds.
+        """
+        self.customers = OpenMeterCustomers(self._dialect, clock)
 
     async def meter(self, slug: str) -> OpenMeterMeter:
         """The meter, asked once a process."""
@@ -134,8 +143,21 @@ class OpenMeter:
         if not 0 < len(query.subjects) <= MOST_SUBJECTS:
             # No subjects at all would ask OpenMeter for the usage of everybody.
             raise ValueError(f"a query takes 1 to {MOST_SUBJECTS} subjects, not {len(query.subjects)}")
+        if self.customers is not None:
+            return await self._rows_of_customers(query, self.customers)
         wanted = set(query.subjects)
         return [row for row in await self._dialect.rows(query) if row.subject in wanted]
+
+    async def _rows_of_customers(self, query: Query, customers: OpenMeterCustomers) -> list[Row]:
+        """A query whose subjects are keys of customers: OpenMeter knows them by their ids."""
+        found = await customers.every(query.subjects)
+        key_of = {customer.id: key for key, customer in found.items()}
+        try:
+            rows = await self._dialect.rows(replace(query, subjects=list(key_of), by_customer=True))
+        except UnknownCustomerError:
+            customers.forget()
+            raise
+        return [replace(row, subject=key_of[row.subject]) for row in rows if row.subject in key_of]
 
 
 def _parts(start: int, end: int) -> Iterator[_Part]:

@@ -24,11 +24,26 @@ class Query:
     start: int
     end: int
     by_hour: bool
+    by_customer: bool = False
+    """Whether `subjects` are the ids of customers, each of whom has one row for all its subjects."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMeterCustomer:
+    """A customer in OpenMeter, that was not deleted."""
+
+    id: str
+    key: str
+    subject_keys: tuple[str, ...] = ()
+    """The subjects whose usage is the customer's, besides the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A subject's usage in what begins at `start`, UTC seconds; no subject is an empty text."""
+    """The usage of a subject, or of a customer by its id, in what begins at `start`, UTC seconds.
+
+    No subject is an empty text.
+    """
 
     subject: str
     start: int
@@ -53,8 +68,14 @@ class Dialect(Protocol):
     async def newest_events(self) -> list[dict[str, Any]]:
         """Up to 100 events of the last three days, in the form of v1's list."""
 
+    async def customers(self, keys: Sequence[str]) -> list[OpenMeterCustomer]:
+        """The customers with these keys, as far as there are such; others may be among them."""
+
     async def rows(self, query: Query) -> list[Row]:
-        """The rows of a query, of whichever subjects OpenMeter answered with."""
+        """The rows of a query, of whichever subjects OpenMeter answered with.
+
+        Raises UnknownCustomerError where one of the customers is not there.
+        """
 
 
 def instant(text: str) -> int:

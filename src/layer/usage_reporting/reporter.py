@@ -19,7 +19,7 @@ from usage_reporting.model import CustomerMeter, Report, Status, Target
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.recording import Recording
 from usage_reporting.sender import Sender
-from usage_reporting.side_by_side import racing, side_by_side
+from usage_reporting.side_by_side import racing, side_by_side, together
 from usage_reporting.subjects import Subjects
 from usage_reporting.totalling import Totalling
 
@@ -43,7 +43,7 @@ class Reporter:
         """Wire the parts that share these."""
         may_collide = self.settings.subject_metadata_key or self.settings.connected_accounts
         subjects = Subjects(self.ledger) if may_collide else None
-        self.heads = Heads(self.billing, self.ledger, self.clock, subjects)
+        self.heads = Heads(self.billing, self.ledger, self.clock, subjects, self.openmeter.customers)
         self.mirroring = Mirroring(
             self.settings, self.billing, self.openmeter, self.ledger, self.heads, self.sender, self.clock
         )
@@ -71,17 +71,29 @@ class Reporter:
         if self.settings.mode is Mode.SHADOW:
             options = replace(options, dry_run=True)
         reports = [Report(customer_meter) for customer_meter in page]
-        by_target: dict[Target, list[Report]] = defaultdict(list)
         for report in reports:
             if report.customer_meter.refusal:
                 report.note(Status.REFUSED, report.customer_meter.refusal)
-            else:
-                by_target[report.customer_meter.target].append(report)
+        by_target: dict[Target, list[Report]] = defaultdict(list)
+        for report in await self._with_customers([one for one in reports if not one.customer_meter.refusal]):
+            by_target[report.customer_meter.target].append(report)
         await self.mirroring.report(by_target[Target.MIRROR], options, budget)
         await self.totalling.report(by_target[Target.LAST], options, budget)
         record = functools.partial(self._record, options=options, budget=budget)
         await side_by_side(by_target[Target.USAGE_RECORD], record)
         return reports
+
+    async def _with_customers(self, reports: Sequence[Report]) -> list[Report]:
+        """Ask for a page's customers in OpenMeter at once, before each is looked for by itself."""
+        customers = self.openmeter.customers
+        if customers is None:
+            return list(reports)
+        keys = {report.customer_meter.subject for report in reports} - {""}
+
+        async def ask() -> None:
+            await customers.known(sorted(keys))
+
+        return await together(reports, ask) if keys else list(reports)
 
     async def _record(self, report: Report, options: Options, budget: Budget) -> None:
         pk = report.customer_meter.pk
