@@ -12,10 +12,11 @@ import typer
 from cli.openmeter_api import OpenMeterApi
 from cli.output import AsJson, print_json, print_line, print_table, progress, warn
 from sandbox.simulator.campaign import Summary, Worlds, campaign
-from sandbox.simulator.trouble import GROUPS, KINDS
+from sandbox.simulator.trouble import ACCOUNT_FAULTS, GROUPS, KINDS
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented, read_facts
 
 PERIODS = 2000
+_ALL = (*KINDS, *ACCOUNT_FAULTS)
 
 _PLAYING = "billing periods"
 
@@ -34,7 +35,7 @@ class MeterStream(StrEnum):
 _STREAMS = {MeterStream.ON: True, MeterStream.OFF: False, MeterStream.MIXED: None}
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - the options of a command
     *,
     seed: Annotated[int, typer.Option("--seed", help="The worlds are the same for the same seed.")] = 1,
     periods: Annotated[
@@ -61,6 +62,16 @@ def simulate(
         ),
     ] = False,
     openmeter_api: OpenMeterApi = "v1",
+    accounts: Annotated[
+        int,
+        typer.Option(
+            "--accounts",
+            min=1,
+            max=10,
+            help="Stripe accounts of each world: the key's own, and others connected to it "
+            "(CONNECTED_ACCOUNTS=all, SUBJECT_WITH_ACCOUNT=true), whose customers have the same ids.",
+        ),
+    ] = 1,
     facts: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +88,8 @@ def simulate(
     Example: `usage-reporter simulate --seed 7 --periods 500 --faults crash,webhook_lost`
     """
     kinds = _kinds(faults)
+    if accounts == 1 and kinds and not set(kinds) - set(ACCOUNT_FAULTS):
+        raise typer.BadParameter(f"{', '.join(kinds)} needs several accounts: add --accounts 2")
     undocumented = _undocumented(facts) if facts else AS_ASSUMED
     with progress(_PLAYING, periods) as bar:
 
@@ -89,7 +102,7 @@ def simulate(
         summary = campaign(
             seed,
             periods,
-            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented, openmeter_api),
+            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented, openmeter_api, accounts),
             progress=show,
             shrinking=show_shrinking,
         )
@@ -114,12 +127,12 @@ def _undocumented(facts: Path) -> Undocumented:
 
 def _kinds(faults: str) -> tuple[str, ...]:
     if faults in {"all", "none"}:
-        return KINDS if faults == "all" else ()
+        return _ALL if faults == "all" else ()
     kinds = tuple(kind.strip() for kind in faults.split(",") if kind.strip())
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in _ALL]
     if unknown or not kinds:
         raise typer.BadParameter(
-            f"{', '.join(unknown) or 'nothing'} is no kind of fault; these are: {', '.join(KINDS)}"
+            f"{', '.join(unknown) or 'nothing'} is no kind of fault; these are: {', '.join(_ALL)}"
         )
     return kinds
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from sandbox.simulator.campaign import Summary, Worlds
-from sandbox.simulator.trouble import GROUPS, KINDS
+from sandbox.simulator.trouble import ACCOUNT_FAULTS, GROUPS, KINDS
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
 
 WRONG: dict[str, Any] = {
@@ -57,7 +57,7 @@ def comes_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Summary], dict[str, A
 
 
 def test_each_kind_of_fault_is_in_one_group() -> None:
-    assert Counter(kind for kinds in GROUPS.values() for kind in kinds) == Counter(KINDS)
+    assert Counter(kind for kinds in GROUPS.values() for kind in kinds) == Counter((*KINDS, *ACCOUNT_FAULTS))
 
 
 def test_help_names_every_kind_of_fault() -> None:
@@ -78,7 +78,13 @@ def test_an_unknown_fault_is_wrong_use_and_the_known_ones_are_named(faults: str)
 
 
 @pytest.mark.parametrize(
-    ("faults", "kinds"), [("all", KINDS), ("none", ()), (" crash, late_usage", ("crash", "late_usage"))]
+    ("faults", "kinds"),
+    [
+        ("all", (*KINDS, *ACCOUNT_FAULTS)),
+        ("none", ()),
+        (" crash, late_usage", ("crash", "late_usage")),
+        ("account_down,crash", ("account_down", "crash")),
+    ],
 )
 def test_what_goes_wrong_can_be_chosen(
     comes_to: Callable[[Summary], dict[str, Any]], faults: str, kinds: tuple[str, ...]
@@ -87,6 +93,24 @@ def test_what_goes_wrong_can_be_chosen(
 
     assert simulate("--seed", "5", "--periods", "10", "--faults", faults).exit_code == 0
     assert (asked["seed"], asked["periods"], asked["worlds"].kinds) == (5, 10, kinds)
+
+
+def test_several_accounts_are_asked_for(comes_to: Callable[[Summary], dict[str, Any]]) -> None:
+    asked = comes_to(Summary(5, periods=10))
+
+    assert simulate("--accounts", "3", "--faults", "account_down").exit_code == 0
+    assert (asked["worlds"].accounts, asked["worlds"].kinds) == (3, ("account_down",))
+
+
+def test_what_strikes_one_account_of_several_needs_several(
+    comes_to: Callable[[Summary], dict[str, Any]],
+) -> None:
+    comes_to(Summary(5, periods=10))
+
+    result = simulate("--faults", "account_down,account_limited")
+
+    assert result.exit_code == 2
+    assert "add --accounts 2" in result.stderr
 
 
 def test_right_worlds_end_in_a_table_and_one_line(comes_to: Callable[[Summary], dict[str, Any]]) -> None:

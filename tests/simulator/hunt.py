@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sandbox.simulator.generate import history_of
 from sandbox.simulator.history import Contract, Fault, History, Item, Usage
@@ -22,13 +23,15 @@ END = START + 36 * HOUR + 3000
 
 
 def worlds(kind: str, first: int, count: int) -> Iterator[History]:
-    """The worlds of a kind, from the recorded one on: `crash`, `overtaken` and `pages` are written down, all
-    others are the generator's, with just this kind of fault."""
+    """The worlds of a kind, from the recorded one on: four kinds (`crash`, `overtaken`, ...) are written
+    down, all others are the generator's, with just this kind of fault."""
     for number in range(first, first + count):
         if kind in {"crash", "overtaken"}:
             yield written_down(kind, number)
         elif kind == "pages":
             yield in_short_pages(number)
+        elif kind == "accounts":
+            yield of_two_accounts(number)
         else:
             yield history_of(f"planted.{number}", [one for one in KINDS if one == kind], PLAIN)
 
@@ -56,6 +59,21 @@ def in_short_pages(number: int) -> History:
         for place, customer in enumerate(customers)
     )
     return History(f"pages.{number}", START, END + 5 * HOUR, contracts, used, page_size=2)
+
+
+def of_two_accounts(number: int) -> History:
+    """The same customer in two accounts, with other usage and other ends of its days."""
+    own, other = (
+        History(
+            f"accounts.{number}",
+            START,
+            END + 5 * HOUR,
+            (Contract("s0", "c0", END - 24 * HOUR + beside, "day", (Item(),)),),
+            (Usage("c0", "m1", END - HOUR, value, END - HOUR),),
+        )
+        for beside, value in ((0, "2"), (number + 60, "30"))
+    )
+    return replace(own, connected=(other,))
 
 
 def main() -> None:

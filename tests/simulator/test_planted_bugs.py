@@ -114,6 +114,20 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
         kind="stripe_500_stored",
         recorded=1,
     ),
+    "the account left off where usage is sent": Bug(
+        "stripe_api.py",
+        "        if self.account == OWN_ACCOUNT:\n            return {}\n",
+        '        if self.account == OWN_ACCOUNT or path.endswith("/meter_events"):\n            return {}\n',
+        "MIXED UP",
+        kind="accounts",
+    ),
+    "the ledger's key without the account": Bug(
+        "model.py",
+        '    return f"{account}#{mode}#{customer}#{holder}"\n',
+        '    return f"self#{mode}#{customer}#{holder}"\n',
+        "OVER|SHORT",
+        kind="accounts",
+    ),
 }
 
 

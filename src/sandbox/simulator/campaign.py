@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from sandbox.simulator.generate import history_of
 from sandbox.simulator.history import History
 from sandbox.simulator.shrink import as_test, shrunk
-from sandbox.simulator.trouble import KINDS
+from sandbox.simulator.trouble import ACCOUNT_FAULTS, KINDS
 from sandbox.simulator.verdict import Verdict, Wrong, judge
 from sandbox.simulator.world import World
 from sandbox.stripe.undocumented import AS_ASSUMED, Undocumented
@@ -84,17 +84,21 @@ class Summary:
 class Worlds:
     """What the worlds of a campaign have in common."""
 
-    kinds: Sequence[str] = KINDS
+    kinds: Sequence[str] = (*KINDS, *ACCOUNT_FAULTS)
     """The faults that may strike."""
     meter_stream: bool | None = None
     """The setting STRIPE_METER_STREAM; None: on in half of them."""
     brake: bool = False
     undocumented: Undocumented = AS_ASSUMED
     openmeter_api: Literal["v1", "v3"] = "v1"
+    accounts: int = 1
+    """How many Stripe accounts each has: the platform's own, and connected ones."""
 
     def history(self, seed: str) -> History:
         """The history of one seed."""
-        made = history_of(seed, self.kinds, meter_stream=self.meter_stream, brake=self.brake)
+        made = history_of(
+            seed, self.kinds, meter_stream=self.meter_stream, brake=self.brake, accounts=self.accounts
+        )
         return replace(made, undocumented=self.undocumented, openmeter_api=self.openmeter_api)
 
     def play(self, seed: str) -> Played:

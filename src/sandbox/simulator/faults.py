@@ -15,7 +15,7 @@ HOUR = 3600
 QUARTER = 15 * MINUTE
 OVERTAKEN: Final = "two_workers"
 
-_ONCE: Final = frozenset({"ledger_lost", "ledger_restored", "openmeter_outage", "ticks_skipped"})
+ONCE: Final = frozenset({"ledger_lost", "ledger_restored", "openmeter_outage", "ticks_skipped"})
 """A world has one of these at most, and that rarely strikes where a period ends: whatever comes then is held
 or not seen in time, as foretold."""
 _SECONDS: Final = {
@@ -45,7 +45,7 @@ class Faults:
     def between(self, start: int, end: int) -> Iterator[Fault]:
         """The faults of [start, end)."""
         for kind in self.kinds:
-            if kind in _ONCE:
+            if kind in ONCE:
                 yield self._one(kind, self._apart(start, end))
             elif kind in CALL_FAULTS or kind in EVENT_FAULTS:
                 for _ in range(self.dice.randint(2, 12 // len(self.kinds))):
@@ -54,7 +54,7 @@ class Faults:
 
     def _one(self, kind: str, at: int) -> Fault:
         dice = self.dice
-        is_once = kind in _ONCE
+        is_once = kind in ONCE
         return Fault(
             kind=kind,
             at=at,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sandbox.simulator.calendar import DAY
-from sandbox.simulator.faults import Faults
-from sandbox.simulator.history import Bounds, History, Interval, Usage
+from sandbox.simulator.faults import ONCE, Faults
+from sandbox.simulator.history import Bounds, Fault, History, Interval, Usage
 from sandbox.simulator.oracle import Segment, segments
 from sandbox.simulator.stories import CHANGES, Stories
-from sandbox.simulator.trouble import KINDS
+from sandbox.simulator.trouble import ACCOUNT_FAULTS, KINDS
 from sandbox.simulator.usages import Usages
 
 MINUTE = 60
@@ -63,31 +64,67 @@ def history_of(
     *,
     meter_stream: bool | None = None,
     brake: bool = False,
+    accounts: int = 1,
 ) -> History:
     """A random world; only the named kinds of fault and of ending are in it.
 
     `meter_stream`: whether usage goes through Stripe's stream; None: in half of the worlds. `brake`: usage
     that doubles is held until its deadline; what ends unforeseen, or has no deadline, is then not in it.
+    `accounts`: how many of them there are, the platform's own and connected ones.
     """
     possible = frozenset(endings) - (_UNFORESEEN | {"pause_collection"} if brake else set())
-    world = _Generator(random.Random(seed), faults, possible).history(seed)
+    first = _Generator(random.Random(seed), [one for one in faults if one not in ACCOUNT_FAULTS], possible)
+    world = first.history(seed)
+    if accounts > 1:
+        names = [f"{seed} account {number}" for number in range(1, accounts)]
+        alone = [kind for kind in faults if kind in ACCOUNT_FAULTS]
+        connected = (first.beside(world, name).history(name) for name in names)
+        others = tuple(_with_account_faults(one, alone) for one in connected)
+        world = replace(_with_account_faults(world, alone), connected=others)
     is_drawn = random.Random(f"meter stream of {seed}").random() < 0.5
     return replace(world, meter_stream=is_drawn if meter_stream is None else meter_stream, brake=brake)
 
 
+def _with_account_faults(history: History, kinds: Sequence[str]) -> History:
+    """The account out of reach, or at its limit, for a while around the ends of its periods."""
+    dice = random.Random(f"faults of the account of {history.seed}")
+    ends = [stretch.end for stretch in segments(history, DELAY)] or [history.start]
+    found = [
+        Fault(kind, dice.choice(ends) - dice.randrange(HOUR), seconds=dice.randint(MINUTE, HOUR))
+        for kind in kinds
+        if dice.random() < 0.5
+        for _ in range(dice.randint(1, 2))
+    ]
+    return replace(history, faults=(*history.faults, *found))
+
+
 class _Generator:
+    """Draws a history; all but the first of a world are drawn `beside` that one, and share its settings."""
+
     def __init__(self, dice: random.Random, faults: Sequence[str], endings: frozenset[str]) -> None:
         self.dice = dice
         self.kinds = dice.sample(list(faults), min(len(faults), dice.choice((1, 2, 3, 5))))
         self.endings = endings
+        self.interval: Interval = dice.choices(("day", "week", "month"), (8, 2, 1))[0]
+        self.first: History | None = None
+
+    def beside(self, first: History, seed: str) -> _Generator:
+        """Draws what happens in another account of the same world; what strikes once a world is in that."""
+        other = copy(self)
+        other.dice, other.first = random.Random(seed), first
+        other.kinds = [kind for kind in self.kinds if kind not in ONCE]
+        return other
 
     def history(self, seed: str) -> History:
-        dice = self.dice
-        interval: Interval = dice.choices(("day", "week", "month"), (8, 2, 1))[0]
-        start = self._start()
+        """The history of one account."""
+        dice, interval = self.dice, self.interval
+        start = self._shared("start", self._start())
         end = start + _LENGTHS[interval]
         base = start + HOUR + self._odd_second()
-        bounds: Bounds = dice.choice(("minute", "hour", "day")) if self._may("bounds", 0.12) else "exact"
+        drawn_bounds: Bounds = (
+            dice.choice(("minute", "hour", "day")) if self._may("bounds", 0.12) else "exact"
+        )
+        bounds = self._shared("bounds", drawn_bounds)
         endings = self.endings if bounds == "exact" else self.endings - _UNFORESEEN
         stories = Stories(dice, endings, interval, in_time=bounds != "exact")
         contracts = [
@@ -103,8 +140,8 @@ class _Generator:
             acts=tuple(stories.acts),
             grace=dice.choice((2, 3, 5)) * HOUR if self._may("grace", 0.1) else HOUR,
             bounds=bounds,
-            allow_decrease=self._may("corrections", 0.15),
-            hold_drafts=self._may("hold_drafts", 0.2),
+            allow_decrease=self._shared("allow_decrease", self._may("corrections", 0.15)),
+            hold_drafts=self._shared("hold_drafts", self._may("hold_drafts", 0.2)),
         )
         until = replace(bare, end=end + HOUR + bare.grace)
         stretches = [s for s in segments(until, DELAY) if s.closes <= until.end]
@@ -116,9 +153,13 @@ class _Generator:
             bare,
             usage=tuple(drawn.seen_in_between(used, faults)),
             faults=faults,
-            replaces_items=dice.random() < 0.5,
-            page_size=dice.choices((100, 2), (7, 1))[0],
+            replaces_items=self._shared("replaces_items", dice.random() < 0.5),
+            page_size=self._shared("page_size", dice.choices((100, 2), (7, 1))[0]),
         )
+
+    def _shared[T](self, name: str, drawn: T) -> T:
+        """A setting that all accounts of a world have in common: as it was drawn for the first."""
+        return drawn if self.first is None else getattr(self.first, name)
 
     def _usage(self, bare: History, stretches: Sequence[Segment]) -> Iterator[Usage]:
         windows = () if bare.bounds == "exact" else (MINUTE, HOUR, DAY)

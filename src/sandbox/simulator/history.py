@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -158,11 +159,20 @@ class History:
     """The setting OPENMETER_API."""
     undocumented: Undocumented = AS_ASSUMED
     """How Stripe behaves where its documentation is silent."""
+    connected: tuple[History, ...] = ()
+    """What happens at the same time in accounts connected to this one, by the same settings; their customers
+    have the same ids."""
+
+    @property
+    def happenings(self) -> Sequence[Contract | Act]:
+        """All that the merchant does, in no order."""
+        return [*self.contracts, *self.acts]
 
     @property
     def size(self) -> int:
         """How much there is to look at."""
-        return len(self.contracts) + len(self.usage) + len(self.acts) + len(self.faults)
+        own = len(self.contracts) + len(self.usage) + len(self.acts) + len(self.faults)
+        return own + sum(one.size for one in self.connected)
 
 
 def source_of(value: Any) -> str:

@@ -16,6 +16,7 @@ from cli.wiring import Operator
 from sandbox.memory_table import MemoryTable
 from sandbox.simulator.history import Fault
 from sandbox.simulator.processes import Process, Shared
+from usage_reporting.accounts import account_in
 from usage_reporting.customer_meters import merged
 from usage_reporting.errors import LostRaceError
 from usage_reporting.ledger import Item as Stored
@@ -114,16 +115,14 @@ class LedgerStrikes:
 
 async def _adopt(process: Process, wanted: set[str], strike: LedgerStrike) -> None:
     """`usage-reporter adopt` for each of them; who cannot be adopted yet comes at the next look."""
-    container = process.container
-    reporter = container.reporter
-    operator = Operator(
-        container.settings,
-        container.billing,
-        reporter.openmeter,
-        reporter.ledger,
-        reporter,
-        container.clock,
-    )
+    for account in sorted({account_in(pk) for pk in wanted}):
+        await _adopt_in(process, account, wanted, strike)
+
+
+async def _adopt_in(process: Process, account: str, wanted: set[str], strike: LedgerStrike) -> None:
+    parts, clock = process.container.of(account), process.container.clock
+    reporter = parts.reporter
+    operator = Operator(parts.settings, parts.billing, reporter.openmeter, reporter.ledger, reporter, clock)
     for one in merged(await operator.customer_meters(endings=True)):
         if one.pk not in wanted:
             continue

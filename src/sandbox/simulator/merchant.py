@@ -30,10 +30,14 @@ _UPDATES: dict[str, Callable[[Act], Json]] = {
 
 
 class Merchant:
-    """Makes the objects of a history; the dictionaries lead from its names to Stripe's ids and back."""
+    """Makes the objects of a history; the dictionaries lead from its names to Stripe's ids and back.
 
-    def __init__(self, gateway: Gateway, clock: VirtualClock) -> None:
+    `account`: the connected account in which they are made, if they are not made in the key's own.
+    """
+
+    def __init__(self, gateway: Gateway, clock: VirtualClock, account: str = "") -> None:
         self._gateway = gateway
+        self._acting_for = {"stripe-account": account} if account else {}
         self._loop = VirtualLoop(clock)
         self.api_key = API_KEY
         self.meters = {item.holder: self._meter(item) for slug in METERS for item in _metered(slug)}
@@ -59,16 +63,14 @@ class Merchant:
         """Close the loop."""
         self._loop.close()
 
-    def listen(self) -> tuple[str, str]:
-        """Register the webhook; its id and signing secret."""
-        endpoint = self._post(
-            "webhook_endpoints",
-            {
-                "url": "https://example.com/stripe/webhook",
-                "enabled_events": sorted(HANDLED),
-                "api_version": DEFAULT_API_VERSION,
-            },
-        )
+    def listen(self, *, connect: bool = False) -> tuple[str, str]:
+        """Register the webhook, of connected accounts or of this one; its id and signing secret."""
+        params: Json = {
+            "url": "https://example.com/stripe/webhook",
+            "enabled_events": sorted(HANDLED),
+            "api_version": DEFAULT_API_VERSION,
+        }
+        endpoint = self._post("webhook_endpoints", {**params, "connect": True} if connect else params)
         return endpoint["id"], endpoint["secret"]
 
     def customer(self, name: str) -> str:
@@ -197,6 +199,7 @@ class Merchant:
         headers = {
             "authorization": f"Bearer {self.api_key}",
             "stripe-version": LEGACY_API_VERSION if legacy else DEFAULT_API_VERSION,
+            **self._acting_for,
         }
         encoded = _encode(params)
         body = encoded.encode() if method == "POST" else b""

@@ -9,14 +9,14 @@ from sandbox.simulator.processes import Process
 from usage_reporting.heads import Options
 
 
-def report_customer(customer: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
-    """The work of reporting all usage of one customer up to the last full minute."""
+def report_customer(customer: str, account: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
+    """The work of reporting all usage of one customer of an account up to the last full minute."""
 
     async def work(process: Process) -> None:
-        container = process.container
+        parts = process.container.of(account)
         options = Options(full=True, eager=True)
-        async for listing in container.billing.subscriptions({"customer": customer}):
+        async for listing in parts.billing.subscriptions({"customer": customer}):
             if listing.customer_meters:
-                await container.reporter.report(listing.customer_meters, options)
+                await parts.reporter.report(listing.customer_meters, options)
 
     return work

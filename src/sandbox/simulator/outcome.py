@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -123,6 +123,10 @@ class Outcome:
     names: Names
     errors: list[str]
     """Unexpected errors inside the product."""
+    connected: list[Outcome] = field(default_factory=list)
+    """What came of the histories of connected accounts."""
+    mixed_up: list[str] = field(default_factory=list)
+    """What one account has of another's."""
     replayed: list[str] = field(default_factory=list)
     """What another run of the whole history changed; nothing may."""
 
@@ -176,10 +180,14 @@ def judged_of(stored: Iterable[Stored], names: Names) -> Iterator[Judged]:
                 yield Judged(customer, priced, line.start, line.end, line.finding.value, at)
 
 
-def losses_of(strikes: Iterable[LedgerStrike], names: Names) -> list[Loss]:
-    """The losses of the ledger, by a history's names."""
+def losses_of(strikes: Iterable[LedgerStrike], names: Names, is_own: Callable[[str], bool]) -> list[Loss]:
+    """The losses of the ledger, by a history's names, and what was adopted of its account's keys."""
     return [
-        Loss(strike.kind, strike.at, {names.of_key(pk): at for pk, at in strike.adopted.items()})
+        Loss(
+            strike.kind,
+            strike.at,
+            {names.of_key(pk): at for pk, at in strike.adopted.items() if is_own(pk)},
+        )
         for strike in strikes
     ]
 

@@ -23,26 +23,24 @@ from sandbox.simulator.machine import VirtualClock, VirtualLoop
 from sandbox.simulator.queue import MemoryQueue
 from sandbox.simulator.trouble import CrashError, Trouble
 from sandbox.stripe import StripeSandbox
+from sandbox.stripe.access import named_account
+from sandbox.stripe.faults import Faults
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.messages import Request
-from usage_reporting.billing import Billing
+from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.budget import Budget
 from usage_reporting.config import Settings
-from usage_reporting.container import Container
+from usage_reporting.container import Container, Parts
 from usage_reporting.credentials import Credentials, Secret
-from usage_reporting.draft_holds import DraftHolds
-from usage_reporting.endings import Endings
 from usage_reporting.errors import AskAgainError, LedgerUnavailableError, LostRaceError
 from usage_reporting.heads import Options
 from usage_reporting.judging import Judge
 from usage_reporting.ledger import Item, Key, Ledger
-from usage_reporting.lister import Lister
 from usage_reporting.model import CustomerMeter, Report
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.pacer import Pacer
 from usage_reporting.period_bounds import PeriodBounds
 from usage_reporting.reporter import Reporter
-from usage_reporting.sender import Sender
 from usage_reporting.stripe_api import StripeApi
 
 URL = "http://stand-in"
@@ -50,6 +48,12 @@ _NO_ANSWER: Any = stripe.APIConnectionError
 _ASKED_PAGE = "limit=100"
 _STRIPE_TIMEOUT_S = 10.0
 _OPENMETER_TIMEOUT_S = 20.0
+_HEADERS = {
+    "stripe_version": "Stripe-Version",
+    "stripe_account": "Stripe-Account",
+    "stripe_context": "Stripe-Context",
+    "idempotency_key": "Idempotency-Key",
+}
 _CACHED_S = 300
 _REREAD_S = 60
 
@@ -78,6 +82,8 @@ class Shared:
     secret: Secret
     reports: list[Reported] = field(default_factory=list)
     """Every report that a process came to."""
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    """What goes wrong in one account alone, by its id."""
     since: int = 0
     """How many faults had struck when the present call of a function began."""
     page_size: int = 100
@@ -135,19 +141,26 @@ class SimulatedContainer(Container):
     process: Process = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        """Wire the parts."""
-        settings, wire = self.settings, self.process
-        api = _StripeApi(self.credentials, wire)
-        ledger = Ledger(self.table)
-        self.billing = Billing(api, settings, self.clock, ledger)
-        openmeter = _OpenMeter(settings, self.credentials, wire)
-        sender = Sender(api, ledger, self.clock, is_streaming=settings.stripe_meter_stream)
-        self.reporter = _Reporter(settings, self.billing, openmeter, ledger, sender, self.clock)
-        self.reporter.shared = wire.shared
-        self.judge = Judge(settings, self.billing, openmeter, ledger, self.reporter, self.clock)
-        self.endings = Endings(self.billing, self.clock)
-        self.lister = Lister(self.billing, self.endings, ledger, self.queue, self.clock)
-        self.drafts = DraftHolds(api, self.clock)
+        """Wire the parts of the key's own account."""
+        api = _StripeApi(self.credentials, self.process)
+        openmeter = _OpenMeter(self.settings, self.credentials, self.process)
+        self.ledger = Ledger(self.table)
+        self.wire(api, openmeter, self.ledger, self.queue, self.clock)
+        self._watch(self)
+
+    def made_for(self, account: str) -> Parts:
+        """New parts for a connected account."""
+        parts = Container.made_for(self, account)
+        self._watch(parts)
+        return parts
+
+    def _watch(self, parts: Parts) -> None:
+        """Have what an account's reporter comes to remembered."""
+        settings, billing, made, clock = parts.settings, parts.billing, parts.reporter, self.clock
+        reporter = _Reporter(settings, billing, made.openmeter, self.ledger, made.sender, clock)
+        reporter.shared = self.process.shared
+        parts.reporter = reporter
+        parts.judge = Judge(settings, billing, made.openmeter, self.ledger, reporter, clock)
 
 
 class _Reporter(Reporter):
@@ -174,19 +187,23 @@ class _StripeApi(StripeApi):
     the client itself would parse each answer once more, and describe the machine in each request.
     """
 
-    def __init__(self, credentials: Credentials, process: Process) -> None:
+    def __init__(self, credentials: Credentials, process: Process, account: str = OWN_ACCOUNT) -> None:
+        self._process = process
         self._wire = StripeWire(process)
         clock = process.shared.clock
         pacer = Pacer(monotonic=lambda: clock.exact)
-        super().__init__(credentials, api_base=URL, http_client=self._wire, pacer=pacer)
+        super().__init__(credentials, api_base=URL, http_client=self._wire, pacer=pacer, account=account)
+
+    def for_account(self, account: str, pacer: Pacer) -> StripeApi:  # noqa: ARG002 - that one is not virtual
+        """The same for a connected account."""
+        return _StripeApi(self._credentials, self._process, account)
 
     async def _request(
         self, method: str, path: str, params: Mapping[str, Any], options: Mapping[str, str]
     ) -> str | bytes:
         key = options.get("api_key") or self._credentials.current().stripe_api_key
-        headers = {"Authorization": f"Bearer {key}", "Stripe-Version": options["stripe_version"]}
-        if "idempotency_key" in options:
-            headers["Idempotency-Key"] = options["idempotency_key"]
+        headers = {"Authorization": f"Bearer {key}"}
+        headers |= {name: options[option] for option, name in _HEADERS.items() if option in options}
         mode = get_api_mode(path)
         url, encoded = f"{URL}{path}", urlencode(list(_api_encode(dict(params))))
         if method == "post" and mode == "V2":
@@ -315,19 +332,15 @@ class StripeWire(stripe.HTTPClient):
         is_post = method.upper() == "POST"
         if trouble.take("stripe_unreachable"):
             _lost()
-        if is_post and trouble.take("stripe_500_stored"):
-            shared.stripe.faults.add("error_after")
-        elif trouble.take("stripe_500"):
-            shared.stripe.faults.add("status")
-        elif trouble.take("stripe_429"):
-            shared.stripe.faults.add("rate_limited", reason="global-rate")
+        parts = urlsplit(url)
+        named = {name.lower(): value for name, value in headers.items()}
+        account = named_account(parts.path, named) or OWN_ACCOUNT
+        self._arm(shared.stripe.connected.get(account, shared.stripe).faults, account, is_post=is_post)
         timeout = trouble.take("stripe_timeout")
         if timeout is not None and timeout.seconds:
             await asyncio.sleep(_STRIPE_TIMEOUT_S)
             _lost()
-        parts = urlsplit(url)
         body = (post_data or "").encode() if is_post else b""
-        named = {name.lower(): value for name, value in headers.items()}
         query = parts.query.replace(_ASKED_PAGE, f"limit={shared.page_size}")
         request = Request(method.upper(), parts.path, query, named, body)
         response = await shared.gateway.answer(request)
@@ -338,6 +351,21 @@ class StripeWire(stripe.HTTPClient):
         if is_post and trouble.take("stripe_lost_answer"):
             _lost()
         return response.body, response.status, response.headers
+
+    def _arm(self, faults: Faults, account: str, *, is_post: bool) -> None:
+        """Let the account that is called answer with what goes wrong there, or anywhere."""
+        shared = self._process.shared
+        trouble, own = shared.trouble, shared.troubles.get(account)
+        if own is not None and own.lasts("account_down"):
+            faults.add("status", status=503)
+        elif own is not None and own.lasts("account_limited"):
+            faults.add("rate_limited", reason="global-rate")
+        elif is_post and trouble.take("stripe_500_stored"):
+            faults.add("error_after")
+        elif trouble.take("stripe_500"):
+            faults.add("status")
+        elif trouble.take("stripe_429"):
+            faults.add("rate_limited", reason="global-rate")
 
     async def close_async(self) -> None:
         """There is nothing to close."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sandbox.simulator.ledger_strikes import LedgerTable
@@ -28,6 +29,10 @@ class Played(Protocol):
     table: LedgerTable
     queue: MemoryQueue
 
+    @property
+    def stand_ins(self) -> Mapping[str, StripeSandbox]:
+        """The stand-in for each of its Stripe accounts."""
+
     def run_tick(self, scope: str) -> None:
         """Run a tick, and work its pages off."""
 
@@ -39,15 +44,17 @@ def changed_by_replay(world: Played) -> Iterator[str]:
     """Play all events, messages and ticks again at each offset; what that changed."""
     end = world.clock()
     bodies = list(dict.fromkeys(world.queue.sent))
-    deliveries = list(world.stripe.webhooks.log)
-    invoices = {invoice.id for invoice in world.stripe.account.invoices}
+    deliveries = [(one, delivery) for one in world.stand_ins.values() for delivery in one.webhooks.log]
+    invoices = {
+        (name, invoice.id) for name, one in world.stand_ins.items() for invoice in one.account.invoices
+    }
     before = _state(world, invoices, end)
     for offset in OFFSETS:
         _pass_time(world, end + offset)
-        for delivery in deliveries:
-            _again(world, lambda delivery=delivery: world.stripe.deliver_again(delivery))  # type: ignore[misc]
+        for one, delivery in deliveries:
+            _again(world, partial(one.deliver_again, delivery))
         for body in bodies:
-            _again(world, lambda body=body: world.queue.send(json.loads(body)))  # type: ignore[misc]
+            _again(world, partial(world.queue.send, json.loads(body)))
         for scope in ("closing", "all"):
             world.run_tick(scope)
         after = _state(world, invoices, end)
@@ -70,16 +77,18 @@ def _pass_time(world: Played, until: int) -> None:
     world.stripe.deliver = deliver
 
 
-def _state(world: Played, invoices: set[str], end: int) -> State:
+def _state(world: Played, invoices: set[tuple[str, str]], end: int) -> State:
     """Bills, what Stripe holds of before `end`, and what the ledger counts."""
     state: State = {}
-    for invoice in world.stripe.account.invoices:
-        if invoice.id in invoices and invoice.finalized_at is not None and invoice.finalized_at <= end:
-            for line in invoice.lines:
-                state[f"line {line.id} of {invoice.id}"] = line.quantity
-    for event in world.stripe.meters.accepted():
-        key = f"received of {event.customer} on {event.meter}"
-        state[key] = state.get(key, Decimal(0)) + event.value
+    for name, one in world.stand_ins.items():
+        for invoice in one.account.invoices:
+            is_told = (name, invoice.id) in invoices
+            if is_told and invoice.finalized_at is not None and invoice.finalized_at <= end:
+                for line in invoice.lines:
+                    state[f"line {line.id} of {invoice.id} of {name}"] = line.quantity
+        for event in one.meters.accepted():
+            key = f"received of {event.customer} of {name} on {event.meter}"
+            state[key] = state.get(key, Decimal(0)) + event.value
     for item in world.table.items():
         for start, units in item.get("undelivered", {}).items():
             state[f"counted of {item['pk']} at {start}"] = units

@@ -34,16 +34,39 @@ def shrunk(history: History, fails: Fails, most_tries: int = MOST_TRIES) -> Hist
 
 def _candidates(history: History) -> Iterator[History]:
     """Histories with less in them, the boldest first."""
+    for number in range(len(history.connected)):
+        yield _with_account(history, number)
+    yield from _with_fewer_customers(history)
+    length = history.end - history.start
+    for part in (0.4, 0.7, 0.9):
+        if int(length * part) < length:  # nothing left to cut off would be tried for ever
+            yield _ended(history, history.start + int(length * part))
+    yield from _with_less(history)
+    for number, one in enumerate(history.connected):
+        for less in (*_with_fewer_customers(one), *_with_less(one)):
+            yield _with_account(history, number, less)
+
+
+def _with_account(history: History, number: int, *instead: History) -> History:
+    """Another history in a connected account's place, or none."""
+    before, after = history.connected[:number], history.connected[number + 1 :]
+    return replace(history, connected=(*before, *instead, *after))
+
+
+def _ended(history: History, end: int) -> History:
+    return replace(history, end=end, connected=tuple(replace(one, end=end) for one in history.connected))
+
+
+def _with_fewer_customers(history: History) -> Iterator[History]:
     customers = sorted({contract.customer for contract in history.contracts})
     if len(customers) > 1:
         for half in (customers[: len(customers) // 2], customers[len(customers) // 2 :]):
             yield _only(history, set(half))
         for one in customers:
             yield _only(history, set(customers) - {one})
-    length = history.end - history.start
-    for part in (0.4, 0.7, 0.9):
-        if int(length * part) < length:  # nothing left to cut off would be tried for ever
-            yield replace(history, end=history.start + int(length * part))
+
+
+def _with_less(history: History) -> Iterator[History]:
     for name in ("faults", "acts", "usage"):
         rows = getattr(history, name)
         size = len(rows)

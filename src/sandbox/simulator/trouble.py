@@ -53,6 +53,9 @@ EVENT_FAULTS: Final = (
 USAGE_FAULTS: Final = ("late_usage", "usage_after_final", "openmeter_lag")
 """They are usage that OpenMeter shows later than it happened."""
 
+ACCOUNT_FAULTS: Final = ("account_down", "account_limited")
+"""They strike every call for one account while they last; only in worlds of several."""
+
 KINDS: Final = (*CALL_FAULTS, *EVENT_FAULTS, *USAGE_FAULTS)
 """All, in the order from which worlds are drawn: in another one each seed would be another world."""
 
@@ -67,6 +70,7 @@ GROUPS: Final = {
     "ticks": ("tick_skipped", "ticks_skipped", "tick_doubled"),
     "operation": ("webhook_secret_rolled", "api_key_rolled", "ledger_lost", "ledger_restored"),
     "usage": ("late_usage", "usage_after_final"),
+    "accounts": ACCOUNT_FAULTS,
 }
 """The kinds as a user reads them, by what goes wrong; each is in one group."""
 
@@ -83,10 +87,16 @@ class _Armed:
 
 
 class Trouble:
-    """The faults of one history. `struck` tells when which one struck (UTC seconds)."""
+    """The faults of one history. `struck` tells when which one struck (UTC seconds).
 
-    def __init__(self, faults: Iterable[Fault], clock: Callable[[], int]) -> None:
+    `told`: is told of each that strikes, too.
+    """
+
+    def __init__(
+        self, faults: Iterable[Fault], clock: Callable[[], int], told: Trouble | None = None
+    ) -> None:
         self._clock = clock
+        self._told = told
         self._coming = sorted(faults, key=lambda fault: fault.at)
         self._armed: dict[str, list[_Armed]] = {}
         self.struck: list[tuple[int, str]] = []
@@ -107,7 +117,7 @@ class Trouble:
             armed.times -= 1
             if not armed.times:
                 self._armed[kind].remove(armed)
-            self.struck.append((self._clock(), kind))
+            self._strike(kind)
             return armed.fault
         return None
 
@@ -117,13 +127,18 @@ class Trouble:
         now = self._clock()
         going_on = [a for a in self._armed.get(kind, []) if a.fault.at <= now < a.fault.at + a.fault.seconds]
         if going_on:
-            self.struck.append((now, kind))
+            self._strike(kind)
         return bool(going_on)
 
     def stop(self) -> None:
         """Let nothing go wrong any more."""
         self._coming.clear()
         self._armed.clear()
+
+    def _strike(self, kind: str) -> None:
+        self.struck.append((self._clock(), kind))
+        if self._told is not None:
+            self._told._strike(kind)
 
     def _arm(self) -> None:
         now = self._clock()

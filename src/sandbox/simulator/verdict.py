@@ -50,11 +50,26 @@ class Verdict:
     """Lines whose usage could not all be billed, as foretold from a fault."""
     converged_after_s: int = 0
 
+    def add(self, other: Verdict, account: str) -> None:
+        """Count what became of a connected account's history, too."""
+        self.periods += other.periods
+        self.wrong.extend(Wrong(f"{wrong.contract} of {account}", wrong.what) for wrong in other.wrong)
+        self.over += other.over
+        self.under += other.under
+        self.held += other.held
+        self.reports_held += other.reports_held
+        self.predicted += other.predicted
+        self.converged_after_s = max(self.converged_after_s, other.converged_after_s)
+
 
 def judge(history: History, outcome: Outcome) -> Verdict:
     """The verdict on a history that was played."""
     played = replace(history, contracts=outcome.played.contracts, acts=outcome.played.acts)
-    return _Judge(played, outcome).verdict()
+    verdict = _Judge(played, outcome).verdict()
+    verdict.wrong.extend(Wrong("?", f"MIXED UP: {what}") for what in outcome.mixed_up)
+    for number, (other, came) in enumerate(zip(history.connected, outcome.connected, strict=True), 1):
+        verdict.add(judge(other, came), f"account {number}")
+    return verdict
 
 
 @dataclass(frozen=True, slots=True)

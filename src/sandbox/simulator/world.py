@@ -6,9 +6,9 @@ import logging
 import random
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import stripe._util as stripe_log
 
 from sandbox.openmeter import OpenMeterSandbox, OpenMeterSettings
-from sandbox.simulator.history import METERS, Act, Contract, History
+from sandbox.simulator.accounts import SimulatedAccount
+from sandbox.simulator.history import METERS, Act, Contract, Fault, History
 from sandbox.simulator.ledger_strikes import LedgerStrikes, LedgerTable
 from sandbox.simulator.looks import RENEWAL_DELAY
 from sandbox.simulator.machine import VirtualClock
 from sandbox.simulator.merchant import API_KEY, Merchant
+from sandbox.simulator.mix_ups import mixed_up
 from sandbox.simulator.operator import report_customer
 from sandbox.simulator.outcome import (
     Names,
@@ -36,12 +38,14 @@ from sandbox.simulator.outcome import (
 from sandbox.simulator.processes import URL, Process, Shared
 from sandbox.simulator.queue import MemoryQueue, Message
 from sandbox.simulator.replay import changed_by_replay
-from sandbox.simulator.trouble import CrashError, Trouble
+from sandbox.simulator.trouble import ACCOUNT_FAULTS, KINDS, CrashError, Trouble
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.gateway import Gateway
 from sandbox.stripe.settings import LIVE_RETRY_DELAYS
 from sandbox.stripe.undocumented import Undocumented
+from sandbox.stripe.webhooks import Webhooks
 from usage_reporting import telemetry
+from usage_reporting.accounts import OWN_ACCOUNT, ConnectedAccounts
 from usage_reporting.brake import AtDeadline
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
@@ -56,6 +60,14 @@ QUARTER = 15 * MINUTE
 _MID_PERIOD = 6 * HOUR
 _HELD = 2 * HOUR
 _AFTER_THE_HOUR = 2 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """What will happen, and in which account."""
+
+    what: Contract | Act
+    account: SimulatedAccount
 
 
 class World:
@@ -73,6 +85,7 @@ class World:
             answered_when_due=False,
             finalization_grace=history.grace,
             undocumented=_undocumented(history),
+            same_ids=bool(history.connected),
         )
         self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
         gateway = Gateway(self.stripe)
@@ -82,8 +95,11 @@ class World:
         for slug, aggregation in METERS.items():
             self.openmeter.create_meter(slug, f"used_{slug}", aggregation=aggregation)
         self.merchant = Merchant(gateway, self.clock)
-        self.trouble = Trouble(history.faults, self.clock)
-        self.endpoint, webhook_secret = self.merchant.listen()
+        everywhere = [fault for one in (history, *history.connected) for fault in one.faults]
+        self.trouble = Trouble(_of_kinds(everywhere, KINDS), self.clock)
+        self.accounts = list(self._accounts(gateway))
+        listening = [self.merchant.listen(connect=connect) for connect in (False, True)[: len(self.accounts)]]
+        self.endpoints = [endpoint for endpoint, _ in listening]
         self.table = LedgerTable()
         self.queue = MemoryQueue(self.clock)
         self.shared = Shared(
@@ -104,8 +120,11 @@ class World:
                 stripe_meter_stream=history.meter_stream,
                 brake_factor=Decimal(2) if history.brake else Decimal(0),
                 brake_deadline=AtDeadline.SEND,
+                connected_accounts=ConnectedAccounts(is_all=bool(history.connected)),
+                subject_with_account=bool(history.connected),
             ),
-            secret=Secret(API_KEY, (webhook_secret,)),
+            secret=Secret(API_KEY, tuple(secret for _, secret in listening)),
+            troubles={one.stripe.settings.account_id: one.trouble for one in self.accounts},
             page_size=history.page_size,
             interleave=self._interleave,
         )
@@ -113,17 +132,37 @@ class World:
         self._nested = False
         self._at_work: list[Message] = []
         self._next_tick = history.start + QUARTER
-        coming: list[Contract | Act] = [*history.contracts, *history.acts]
-        self._acts = sorted(coming, key=lambda what: what.at)
+        coming = [_Coming(what, one) for one in self.accounts for what in one.history.happenings]
+        self._acts = sorted(coming, key=lambda one: one.what.at)
         self._busy = sorted(
             [
-                *(instant for use in history.usage for instant in (use.time, use.seen_at)),
-                *(what.at for what in (*self._acts, *history.faults)),
+                *(
+                    instant
+                    for one in self.accounts
+                    for use in one.history.usage
+                    for instant in (use.time, use.seen_at)
+                ),
+                *(one.what.at for one in self._acts),
+                *(fault.at for fault in everywhere),
             ]
         )
-        self._done: list[Contract | Act] = []
-        self._ticked: dict[str, list[int]] = {"closing": [], "all": []}
         self.strikes = LedgerStrikes(history.faults, self.shared, self.table)
+
+    def _accounts(self, gateway: Gateway) -> Iterator[SimulatedAccount]:
+        """The platform's own, and those connected to it; all have the same customers, by the same ids."""
+        history = self.history
+        own = Trouble(_of_kinds(history.faults, ACCOUNT_FAULTS), self.clock, self.trouble)
+        yield SimulatedAccount(OWN_ACCOUNT, history, self.stripe, self.merchant, own)
+        for number, other in enumerate(history.connected, 1):
+            name = f"acct_connected{number}"
+            stripe = self.stripe.connect(name, finalization_grace=other.grace)
+            trouble = Trouble(_of_kinds(other.faults, ACCOUNT_FAULTS), self.clock, self.trouble)
+            yield SimulatedAccount(name, other, stripe, Merchant(gateway, self.clock, name), trouble)
+
+    @property
+    def stand_ins(self) -> dict[str, StripeSandbox]:
+        """The stand-in for each Stripe account."""
+        return {one.name: one.stripe for one in self.accounts}
 
     def play(self, *, replay: bool = False) -> Outcome:
         """Let everything happen, and see what came of it; `replay`: then all of it again, thrice."""
@@ -138,7 +177,8 @@ class World:
                 self.trouble.stop()
                 outcome.replayed = list(changed_by_replay(self))
             self._end_processes()
-            self.merchant.close()
+            for one in self.accounts:
+                one.merchant.close()
         return outcome
 
     # Time
@@ -146,7 +186,7 @@ class World:
     def _next(self) -> int | None:
         due = [self.stripe.next_due(), self.queue.next_due(), self._next_tick, self.strikes.next_due()]
         if self._acts:
-            due.append(self._acts[0].at)
+            due.append(self._acts[0].what.at)
         return min((instant for instant in due if instant is not None), default=None)
 
     def _step(self) -> None:
@@ -155,8 +195,9 @@ class World:
             self._end_processes()
         self._disturb_webhooks()
         self.stripe.run_due()
-        while self._acts and self._acts[0].at <= self.clock():
-            self._do(self._acts.pop(0))
+        while self._acts and self._acts[0].what.at <= self.clock():
+            coming = self._acts.pop(0)
+            self._do(coming.what, coming.account)
             self.stripe.run_due()
         self._roll_secrets()
         if self._next_tick <= self.clock():
@@ -164,62 +205,76 @@ class World:
         self.work()
         self.strikes.look(lambda work: self._run("operator", work))
 
-    def _do(self, what: Contract | Act) -> None:
+    def _do(self, what: Contract | Act, account: SimulatedAccount) -> None:
         """Let something happen, and note when it really did: a function at work may have taken time."""
+        merchant = account.merchant
         if isinstance(what, Contract):
-            self._done.append(replace(what, at=self.clock()))
-            self.merchant.subscribe(what)
+            account.done.append(replace(what, at=self.clock()))
+            merchant.subscribe(what)
             return
         if what.reported:
-            work = report_customer(self.merchant.customer_of[what.contract])
+            work = report_customer(merchant.customer_of[what.contract], account.name)
             self._run("operator", lambda process: process.container.run(work(process)))
-            self._put_off(replace(what, reported=False), 2)
+            self._put_off(replace(what, reported=False), 2, account)
             return
-        subscription = self.stripe.account.subscriptions.get(self.merchant.subscriptions[what.contract])
+        subscription = account.stripe.account.subscriptions.get(merchant.subscriptions[what.contract])
         now = self.clock()
         if not subscription.is_paused and any(item.period_end <= now for item in subscription.items):
             # It is about to be renewed.
-            self._put_off(what, RENEWAL_DELAY)
+            self._put_off(what, RENEWAL_DELAY, account)
         else:
-            self._done.append(replace(what, at=now))
-            self.merchant.act(what)
+            account.done.append(replace(what, at=now))
+            merchant.act(what)
 
-    def _put_off(self, what: Act, seconds: int) -> None:
-        later = replace(what, at=self.clock() + seconds)
-        self._acts = sorted([later, *self._acts], key=lambda one: one.at)
+    def _put_off(self, what: Act, seconds: int, account: SimulatedAccount) -> None:
+        later = _Coming(replace(what, at=self.clock() + seconds), account)
+        self._acts = sorted([later, *self._acts], key=lambda one: one.what.at)
 
     def _disturb_webhooks(self) -> None:
-        webhooks = self.stripe.webhooks
-        if self.trouble.take("webhook_lost"):
-            webhooks.drop_next()
-        if self.trouble.take("webhook_duplicated"):
-            webhooks.duplicate_next()
-        if self.trouble.take("webhook_twin"):
-            webhooks.twin_next()
+        """Of one account's, whichever the fault's time makes it."""
+        if fault := self.trouble.take("webhook_lost"):
+            self._webhooks(fault).drop_next()
+        if fault := self.trouble.take("webhook_duplicated"):
+            self._webhooks(fault).duplicate_next()
+        if fault := self.trouble.take("webhook_twin"):
+            self._webhooks(fault).twin_next()
         for kind in ("webhook_late", "webhook_very_late", "webhook_reordered"):
             if late := self.trouble.take(kind):
-                webhooks.delay_next(late.seconds)
+                self._webhooks(late).delay_next(late.seconds)
+
+    def _webhooks(self, fault: Fault) -> Webhooks:
+        return self.accounts[fault.at % len(self.accounts)].stripe.webhooks
 
     def _roll_secrets(self) -> None:
         shared = self.shared
         if self.trouble.take("webhook_secret_rolled"):
-            fresh = self.stripe.webhooks.roll_secret(self.endpoint, 0)
-            shared.secret = Secret(shared.secret.stripe_api_key, (fresh,))
+            fresh = tuple(self.stripe.webhooks.roll_secret(endpoint, 0) for endpoint in self.endpoints)
+            shared.secret = Secret(shared.secret.stripe_api_key, fresh)
         if self.trouble.take("api_key_rolled"):
-            fresh = "sk_test_next" if self.merchant.api_key == API_KEY else API_KEY
-            self.stripe.change_settings(api_keys={fresh})
-            self.merchant.api_key = fresh
-            shared.secret = Secret(fresh, shared.secret.stripe_webhook_secrets)
+            key = "sk_test_next" if self.merchant.api_key == API_KEY else API_KEY
+            self.stripe.change_settings(api_keys={key})
+            for one in self.accounts:
+                one.merchant.api_key = key
+            shared.secret = Secret(key, shared.secret.stripe_webhook_secrets)
 
     def _load_usage(self) -> None:
+        if self.history.connected:
+            names = {one.customer for account in self.accounts for one in account.history.contracts}
+            for account in self.accounts:
+                for name in sorted(names):
+                    account.merchant.customer(name)
+        for account in self.accounts:
+            self._load_usage_of(account)
+
+    def _load_usage_of(self, account: SimulatedAccount) -> None:
         start = self.history.start
-        for number, use in enumerate(self.history.usage):
+        for number, use in enumerate(account.history.usage):
             event = {
                 "specversion": "1.0",
                 "id": f"use-{number}",
-                "source": "simulator",
+                "source": account.source,
                 "type": f"used_{use.meter}",
-                "subject": self.merchant.customer(use.customer),
+                "subject": account.subject(use.customer),
                 "time": datetime.fromtimestamp(use.time, UTC).isoformat(),
                 "data": {"value": use.value},
             }
@@ -233,11 +288,25 @@ class World:
         self._next_tick = self._tick_after(now)
         if self.trouble.take("tick_skipped") or self.trouble.lasts("ticks_skipped"):
             return
-        strikes = len(self.trouble.struck)
+        strikes = [len(trouble.struck) for trouble in self._troubles]
         for _ in range(2 if self.trouble.take("tick_doubled") else 1):
             self.run_tick(scope)
-        if len(self.trouble.struck) == strikes:
-            self._ticked[scope].append(now)
+        in_all, *alone = [
+            len(trouble.struck) - old for trouble, old in zip(self._troubles, strikes, strict=True)
+        ]
+        for account, own in zip(self.accounts, alone, strict=True):
+            if in_all == 0 or (own == 0 and in_all == sum(alone) and not self._closed_since(now, account)):
+                account.ticked[scope].append(now)
+
+    @property
+    def _troubles(self) -> list[Trouble]:
+        """Everything that goes wrong, and then what goes wrong in each account alone."""
+        return [self.trouble, *(one.trouble for one in self.accounts)]
+
+    def _closed_since(self, instant: int, account: SimulatedAccount) -> bool:
+        """Whether an invoice became final while another account's troubles took time: unseen, maybe."""
+        final = (one.finalized_at for one in account.stripe.account.invoices)
+        return any(at is not None and instant <= at for at in final)
 
     def run_tick(self, scope: str) -> None:
         """Run a tick, and work its pages off."""
@@ -250,12 +319,18 @@ class World:
         middle = self._middle_after(now)
         ends = [
             end
-            for subscription in self.stripe.account.subscriptions
+            for stripe in self.stand_ins.values()
+            for subscription in stripe.account.subscriptions
             if subscription.is_live and not subscription.is_paused
             for end in [*(item.period_end for item in subscription.items), subscription.cancel_at]
             if end is not None
         ]
-        drafts = [one.finalizes_at for one in self.stripe.account.invoices if one.status == "draft"]
+        drafts = [
+            one.finalizes_at
+            for stripe in self.stand_ins.values()
+            for one in stripe.account.invoices
+            if one.status == "draft"
+        ]
         if any(final is not None and final >= now for final in drafts):
             return min(quarter, middle)
         if drafts:  # all are held by a webhook that is not answered
@@ -266,7 +341,11 @@ class World:
         near = soonest - HOUR - 5 * MINUTE
         if quarter >= near:
             # An end in mid-period is in no list of the ticks that close periods: the hourly one finds it.
-            is_found = any(soonest == item.period_end for item in self.stripe.account.items)
+            is_found = any(
+                soonest == item.period_end
+                for stripe in self.stand_ins.values()
+                for item in stripe.account.items
+            )
             hourly = (now - _AFTER_THE_HOUR) // HOUR * HOUR + HOUR + _AFTER_THE_HOUR
             return min(quarter, middle) if is_found else min(quarter, hourly)
         first = near - near % QUARTER + QUARTER
@@ -348,39 +427,40 @@ class World:
     # What came of it
 
     def _outcome(self) -> Outcome:
-        names = Names(self.merchant)
+        own, *connected = [self._outcome_of(one) for one in self.accounts]
+        if connected:
+            tables = [*self.strikes.lost, self.table.items()]
+            own.connected, own.mixed_up = connected, list(mixed_up(self.accounts, tables))
+        return own
+
+    def _outcome_of(self, account: SimulatedAccount) -> Outcome:
+        names = Names(account.merchant)
         counted: dict[tuple[str, str, int], Decimal] = {}
         for table in (*self.strikes.lost, self.table.items()):
-            counted.update(undelivered_of(table, names))
+            counted.update(undelivered_of(account.own(table), names))
+        reports = [one for one in self.shared.reports if account.has(one.report.customer_meter.pk)]
         return Outcome(
-            played=self._played(),
-            lines=list(lines_of(self.stripe, names)),
-            received=received_of(self.stripe, names),
+            played=account.played(),
+            lines=list(lines_of(account.stripe, names)),
+            received=received_of(account.stripe, names),
             undelivered=[Undelivered(*key, units) for key, units in counted.items()],
-            reports=self.shared.reports,
+            reports=reports,
             struck=self.trouble.struck,
-            closing_ticks=self._ticked["closing"],
-            full_ticks=self._ticked["all"],
-            told_of_end=told_of_end(self.stripe, names.contracts),
-            losses=losses_of(self.strikes.strikes, names),
+            closing_ticks=account.ticked["closing"],
+            full_ticks=account.ticked["all"],
+            told_of_end=told_of_end(account.stripe, names.contracts),
+            losses=losses_of(self.strikes.strikes, names, account.has),
             dead_letters=len(self.queue.dead),
-            judged=list(judged_of(self.table.items(), names)),
+            judged=list(judged_of(account.own(self.table.items()), names)),
             names=names,
             errors=[
-                reason
-                for one in self.shared.reports
-                for reason in one.report.reasons
-                if reason.startswith("unexpected")
+                reason for one in reports for reason in one.report.reasons if reason.startswith("unexpected")
             ],
         )
 
-    def _played(self) -> History:
-        contracts = {one.name: one for one in self._done if isinstance(one, Contract)}
-        return replace(
-            self.history,
-            contracts=tuple(contracts.get(one.name, one) for one in self.history.contracts),
-            acts=tuple(one for one in self._done if isinstance(one, Act)),
-        )
+
+def _of_kinds(faults: Iterable[Fault], kinds: Sequence[str]) -> list[Fault]:
+    return [fault for fault in faults if fault.kind in kinds]
 
 
 def _sqs_event(batch: list[Message]) -> dict[str, Any]:
