@@ -43,7 +43,7 @@ def test_report_goes_over_all(world: World, run: Run, stack: str, customers: Cus
 
     assert result.code == 0
     assert [row["value"] for row in world.meter_events()] == [1]
-    assert (told(world, ONE), told(world, OTHER)) == ([2], [3])
+    assert (told(world, ONE), told(world, OTHER)) == ([Decimal(2)], [Decimal(3)])
     lines = result.out.splitlines()
     assert sum(line.endswith(f", stripe_account: {ONE}") for line in lines) == 1
     [own] = [line for line in lines if customers["self"] in line]
@@ -58,7 +58,7 @@ def test_one_account_or_one_customer_of_it(world: World, run: Run, stack: str, c
     assert (lost.code, found.code, own.code) == (2, 0, 0)
     assert "--account acct_..." in lost.err
     assert found.json["lines"][0]["stripe_account"] == ONE
-    assert (told(world, ONE), told(world, OTHER)) == ([2], [])
+    assert (told(world, ONE), told(world, OTHER)) == ([Decimal(2)], [])
     assert [row["value"] for row in world.meter_events()] == [1]
 
 

@@ -64,8 +64,8 @@ def test_unique_users_of_three_subjects_are_billed_once(by_customer: World) -> N
         world.travel(at)
         world.tick("all" if at < end else "closing")
 
-    assert quantities(world, acme)[-1] == (3, "open")
-    assert quantities(world, other)[-1] == (1, "open")
+    assert quantities(world, acme)[-1] == (Decimal(3), "open")
+    assert quantities(world, other)[-1] == (Decimal(1), "open")
     asked = [call for call in world.openmeter.calls.queries if call.query.customers]
     assert len(asked) == len(world.openmeter.calls.queries)
 
@@ -81,8 +81,8 @@ def test_hours_of_three_subjects_are_summed(by_customer: World) -> None:
         world.travel(at)
         world.tick("all" if at < end else "closing")
 
-    assert quantities(world, acme)[-1] == (1111, "open")
-    assert quantities(world, other)[-1] == (10_000, "open")
+    assert quantities(world, acme)[-1] == (Decimal(1111), "open")
+    assert quantities(world, other)[-1] == (Decimal(10_000), "open")
     verdicts = [item for item in world.ledger() if item["sk"]["S"] == "verdict"]
     lines = [line["M"] for item in verdicts for line in item["lines"]["L"]]
     assert sorted(

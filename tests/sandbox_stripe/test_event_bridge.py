@@ -71,7 +71,7 @@ def wanted(**params: Any) -> Json:
     }
 
 
-THIN = {"event_payload": "thin", "enabled_events": [ERROR_REPORT]}
+THIN: Json = {"event_payload": "thin", "enabled_events": [ERROR_REPORT]}
 
 
 def made(world: World, *, associated: bool = True, **params: Any) -> Json:

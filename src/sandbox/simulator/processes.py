@@ -194,7 +194,7 @@ class _StripeApi(StripeApi):
         pacer = Pacer(monotonic=lambda: clock.exact)
         super().__init__(credentials, api_base=URL, http_client=self._wire, pacer=pacer, account=account)
 
-    def for_account(self, account: str, pacer: Pacer) -> StripeApi:  # noqa: ARG002 - that one is not virtual
+    def for_account(self, account: str, pacer: Pacer | None = None) -> StripeApi:  # noqa: ARG002 - not virtual
         """The same for a connected account."""
         return _StripeApi(self._credentials, self._process, account)
 

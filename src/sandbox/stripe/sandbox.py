@@ -21,8 +21,8 @@ from sandbox.stripe.idempotency import Idempotency
 from sandbox.stripe.invoices import Invoices
 from sandbox.stripe.meter_ledger import MeterLedger
 from sandbox.stripe.objects import Application, ConnectedAccount
-from sandbox.stripe.render import APPLICATION
 from sandbox.stripe.partner_events import HandOver, entry_of, no_bus
+from sandbox.stripe.render import APPLICATION
 from sandbox.stripe.request_log import RequestLog
 from sandbox.stripe.sessions import MeterEventSessions
 from sandbox.stripe.settings import StripeSettings
