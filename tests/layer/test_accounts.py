@@ -231,13 +231,13 @@ def idle(now: int = NOON, ledger: Ledger | None = None) -> IdleAccounts:
 def listed(
     accounts: str, cursor: Cursor, *, is_over: bool = False, known: IdleAccounts | None = None
 ) -> tuple[list[str], Cursor | None]:
-    """The accounts for which a listing was queued, and where to go on."""
+    """The accounts for which a listing was queued, side by side, and where to go on."""
     queue = Queue()
     api: Any = Accounts("acct_5", "acct_4", "acct_3", "acct_2", "acct_1")
     connected = Connected(ConnectedAccounts.parse(accounts), api, known or idle())
     rest = asyncio.run(connected.queue_listings(queue, cursor, Budget.of(0 if is_over else 60)))
     assert all(revived(one) == Cursor(cursor.scope, account=one["account"]) for one in queue.messages)
-    return [str(one["account"]) for one in queue.messages], rest
+    return sorted((str(one["account"]) for one in queue.messages), reverse=True), rest
 
 
 def test_each_account_is_listed_by_a_message_of_its_own() -> None:
