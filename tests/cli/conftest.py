@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -15,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.integration.conftest import Moto, moto, servers, world
+from tests.integration.conftest import Moto, aws_environment, moto, servers, world, world_in_moto
 from tests.integration.world import API_KEY, World
 from tests.layer.builders import instant_pacer
 
-__all__ = ["moto", "servers", "world"]
+__all__ = ["aws_environment", "moto", "servers", "world", "world_in_moto"]
 
 STACK = "billing"
 WEBHOOK_URL = "https://abc123.execute-api.us-east-1.amazonaws.com/stripe/webhook"
@@ -48,6 +49,19 @@ def _session(*arguments: Any, **named: Any) -> boto3.Session:
     return boto3.session.Session(*arguments, **named)
 
 
+class WorldSession:
+    """A session of boto3 that gives the world's own clients of its table, its queues and its secret."""
+
+    def __init__(self, world: World, *arguments: Any, **named: Any) -> None:
+        self._session = _session(*arguments, **named)
+        self._ours = {"dynamodb": world.dynamodb, "sqs": world.sqs, "secretsmanager": world.secrets}
+        self.region_name = self._session.region_name
+
+    def client(self, service: str) -> Any:
+        """A client of a service."""
+        return self._ours.get(service) or self._session.client(service)  # type: ignore[call-overload]
+
+
 @functools.cache
 def aws(service: str) -> Any:
     """A client of AWS."""
@@ -58,7 +72,7 @@ def aws(service: str) -> Any:
 def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command as an operator with all keys would, at the world's time."""
     monkeypatch.setattr("usage_reporting.container.system_clock", world.clock)
-    monkeypatch.setattr("cli.stack.boto3.Session", _session)
+    monkeypatch.setattr("cli.stack.boto3", SimpleNamespace(Session=functools.partial(WorldSession, world)))
     for waiting in ("openmeter_http", "sender", "stripe_api"):
         monkeypatch.setattr(f"usage_reporting.{waiting}.pause", lambda _: 0.0)
     monkeypatch.setattr("usage_reporting.stripe_api.Pacer", instant_pacer)

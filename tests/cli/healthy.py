@@ -139,7 +139,7 @@ class Examination:
 
 
 @pytest.fixture
-def healthy(moto: Moto, world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> Healthy:
+def healthy(world_in_moto: Moto, world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> Healthy:
     """All is well with it, and one customer has used something."""
     monkeypatch.setattr(
         "moto.core.responses.utcnow", lambda: datetime.fromtimestamp(world.clock(), UTC).replace(tzinfo=None)

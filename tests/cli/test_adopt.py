@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.cli.conftest import Run
@@ -311,7 +310,7 @@ def test_a_legacy_price_of_a_restored_table_is_released(run: Run, world: World, 
     world.travel(NOON + HOUR)
     run("report", "--stack", stack)
     head = next(item for item in world.ledger() if item["sk"]["S"] == "head")
-    boto3.client("dynamodb").put_item(TableName="ledger", Item={**head, "table": {"S": "1"}})
+    world.dynamodb.put_item(TableName="ledger", Item={**head, "table": {"S": "1"}})
     assert run("report", "--stack", stack).code == 1
 
     result = run("adopt", "--stack", stack, "--customer", customer, "--yes")
@@ -416,7 +415,7 @@ def test_what_a_canceled_subscription_was_billed_is_not_counted_again(
     world.travel(NOON + 5 * HOUR)
     run("report", "--stack", stack)
     head = next(item for item in world.ledger() if item["sk"]["S"] == "head")
-    boto3.client("dynamodb").put_item(TableName="ledger", Item={**head, "table": {"S": "1"}})
+    world.dynamodb.put_item(TableName="ledger", Item={**head, "table": {"S": "1"}})
     assert run("report", "--stack", stack).code == 1
 
     run("adopt", "--stack", stack, "--customer", customer, "--yes")

@@ -16,6 +16,8 @@ from usage_reporting.error_reports import THIN_EVENTS
 from usage_reporting.renewals import HANDLED
 from usage_reporting.stripe_api import API_VERSION
 
+pytestmark = pytest.mark.usefixtures("world_in_moto")
+
 PLACEHOLDERS = {
     "stripe_api_key": "replace-me",
     "stripe_webhook_secret": "replace-me",

@@ -19,6 +19,7 @@ from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, aws, make
 from tests.cli.healthy import LEAST, NOW, Examination, Healthy, healthy
 from tests.infrastructure.template import resources
 from tests.integration.test_legacy import legacy_subscription
+from tests.integration.conftest import Moto
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.config import Mode
 from usage_reporting.errors import RefusedError
@@ -903,7 +904,7 @@ def test_a_stack_that_is_not_all_there(healthy: Healthy) -> None:
     assert (result.code, "no output LedgerTableName" in result.err) == (2, True)
 
 
-def test_wrong_use(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_use(moto: Moto, run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("doctor", "--stack", "nowhere").code == 2
     assert run("doctor", "--sample", "0").code == 2
     monkeypatch.delenv("STRIPE_KEY")

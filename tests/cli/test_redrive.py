@@ -19,6 +19,8 @@ from usage_reporting.billing import Finalized
 from usage_reporting.pages import Cursor, Scope, cursor_message, finalized_message
 from usage_reporting.ticks import tick
 
+pytestmark = pytest.mark.usefixtures("world_in_moto")
+
 LOG = f"/aws/lambda/{STACK}-worker"
 
 

@@ -18,13 +18,13 @@ from sandbox.serve import serve
 from tests.cli.conftest import STACK, Run, run, stack
 from tests.console.browser import Visitor, started
 from tests.console.chromium import HOW_TO_GET_ONE, find
-from tests.integration.conftest import moto, servers, world
+from tests.integration.conftest import aws_environment, moto, servers, world, world_in_moto
 from tests.integration.world import HOUR, NOON, World
 from usage_reporting.credentials import SecretsManagerCredentials
 from usage_reporting.errors import UsageReportingError
 from usage_reporting.ledger import DynamoTable
 
-__all__ = ["moto", "run", "servers", "stack", "world"]
+__all__ = ["aws_environment", "moto", "run", "servers", "stack", "world", "world_in_moto"]
 
 EVIL = "<script>alert('Ada')</script>"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ def spec() -> Json:
     assert package is not None
     assert package.submodule_search_locations
     source = Path(package.submodule_search_locations[0], "stripe_spec.py")
-    names: Json = {}
-    exec(compile(source.read_text(), source.name, "exec"), names)
-    found: Json = names["sspec"]
+    # Not by its package, which imports much else; as a module, so that it is compiled once for all processes.
+    module_spec = importlib.util.spec_from_file_location("stripe_spec", source)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    found: Json = module.sspec
     return found
 
 
@@ -34,8 +39,14 @@ def request_errors(method: str, path: str, params: Mapping[str, Any]) -> list[st
     template = _template(method, path)
     if not template:
         return [f"{method} {path} does not exist"]
+    return list(_errors_of(method, template, json.dumps(params, sort_keys=True)))
+
+
+@lru_cache(maxsize=10_000)
+def _errors_of(method: str, template: str, params: str) -> list[str]:
+    """Kept, because worlds with the same seed ask the same again and again."""
     schema, validator = _parameters(method, template)
-    value = _coerced(dict(params), schema)
+    value = _coerced(json.loads(params), schema)
     errors = [f"{name}: unknown parameter" for name in _unknown(value, schema)]
     return errors + [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
@@ -45,6 +56,7 @@ def object_errors(name: str, value: Any) -> list[str]:
     return list(_misfits({"$ref": f"#/components/schemas/{name}"}, value, name))
 
 
+@lru_cache(maxsize=10_000)
 def _template(method: str, path: str) -> str:
     """The spec's own path for this one, preferably without variables; "" for none."""
     found = ""

@@ -2,7 +2,7 @@
 
 Each call takes what boto3's takes and answers what boto3 gives, as far as anybody reads it; another call, or
 an argument of another name, is an error. test_aws.py and tests/ledger ask these and moto the same. Tests of
-more than this ask for the fixture `moto`.
+more than this ask for the fixture `world_in_moto`.
 """
 
 from __future__ import annotations
@@ -263,6 +263,11 @@ class MemorySecrets:
             raise refused("CreateSecret", "ResourceExistsException")
         self._texts[Name] = SecretString
         return {"Name": Name}
+
+    def describe_secret(self, *, SecretId: str) -> Json:  # noqa: N803
+        """What a secret is, not what it holds; here it is its name that identifies it."""
+        self.get_secret_value(SecretId=SecretId)
+        return {"ARN": SecretId, "Name": SecretId}
 
     def put_secret_value(self, *, SecretId: str, SecretString: str) -> Json:  # noqa: N803
         """Replace what a secret holds."""

@@ -57,8 +57,8 @@ class Moto:
 
 
 @pytest.fixture
-def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
-    """A world over moto: for tests of what makes its own clients, or asks AWS for more than functions do."""
+def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region, and keys with which nobody can reach AWS."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -66,13 +66,26 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+
+
+@pytest.fixture
+def moto(aws_environment: None) -> Iterator[Moto]:
+    """AWS by moto, for what makes clients of its own; a world is beside it, in memory."""
     with mock_aws():
         yield Moto.clients()
 
 
 @pytest.fixture
-def world(servers: tuple[Switch, str, Switch, str], request: pytest.FixtureRequest) -> Iterator[World]:
-    """A world over AWS in memory; over moto where a test, or a fixture of it, asks for `moto`."""
+def world_in_moto(moto: Moto) -> Moto:
+    """The world's table, queue and secret are moto's, too: for what asks more of them than functions do."""
+    return moto
+
+
+@pytest.fixture
+def world(
+    servers: tuple[Switch, str, Switch, str], aws_environment: None, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    """A world over AWS in memory, or over moto where a test or a fixture of it asks for `world_in_moto`."""
     stripe_switch, stripe_url, openmeter_switch, openmeter_url = servers
     clock = ManualClock(NOON)
     stripe = StripeSandbox(clock, StripeSettings(seed=1))
@@ -80,7 +93,8 @@ def world(servers: tuple[Switch, str, Switch, str], request: pytest.FixtureReque
     openmeter.create_meter("m1", "used")
     stripe_switch.app = stripe_app(stripe, ticker=False)
     openmeter_switch.app = openmeter_app(openmeter)
-    aws = request.getfixturevalue("moto") if "moto" in request.fixturenames else InMemory(clock)
+    in_moto = "world_in_moto" in request.fixturenames
+    aws = request.getfixturevalue("world_in_moto") if in_moto else InMemory(clock)
     made = World(clock, stripe, stripe_url, openmeter, openmeter_url, aws)
     yield made
     made.close()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def deployed(moto: Moto, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def deployed(world_in_moto: Moto, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The environment that the template gives the functions; the real clock, as they have it."""
     world.clock.set(int(time.time()) - 5 * HOUR)
     environment = {
