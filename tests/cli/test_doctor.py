@@ -18,8 +18,8 @@ from cli.stack import Stack
 from tests.cli.conftest import OPENMETER_KEY, STACK, WEBHOOK_URL, Run, aws, make_stack, secret_of
 from tests.cli.healthy import LEAST, NOW, Examination, Healthy, healthy
 from tests.infrastructure.template import resources
-from tests.integration.test_legacy import legacy_subscription
 from tests.integration.conftest import Moto
+from tests.integration.test_legacy import legacy_subscription
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.config import Mode
 from usage_reporting.errors import RefusedError
