@@ -15,11 +15,14 @@ KEY = "external_key"
 SEATS = ("seat_1", "seat_2", "seat_3")
 
 
-@pytest.fixture(params=["v1"])
-def by_customer(world: World, request: pytest.FixtureRequest) -> World:
-    """A world whose functions ask for customers, in each version of OpenMeter's API."""
-    world.settings |= {"openmeter_customers": True, "openmeter_api": request.param}
+@pytest.fixture
+def by_customer(world: World) -> World:
+    """A world whose functions ask for customers."""
+    world.settings["openmeter_customers"] = True
     return world
+
+
+each_api = pytest.mark.parametrize("api", ["v1", "v3"])
 
 
 def bill(world: World, price: str, keys: Sequence[str], subjects: Sequence[Sequence[str]]) -> list[Any]:
@@ -38,8 +41,10 @@ def statuses(world: World, options: Options | None = None) -> list[str]:
     return [str(report.status) for report in world.report_all(options)]
 
 
-def test_unique_users_of_three_subjects_are_billed_once(by_customer: World) -> None:
+@each_api
+def test_unique_users_of_three_subjects_are_billed_once(by_customer: World, api: str) -> None:
     world = by_customer
+    world.settings["openmeter_api"] = api
     world.openmeter.create_meter("users", "login", aggregation="UNIQUE_COUNT")
     price, _ = world.metered_price("seats", formula="last")
     world.settings["subject_metadata_key"] = KEY
@@ -70,8 +75,10 @@ def test_unique_users_of_three_subjects_are_billed_once(by_customer: World) -> N
     assert len(asked) == len(world.openmeter.calls.queries)
 
 
-def test_hours_of_three_subjects_are_summed(by_customer: World) -> None:
+@each_api
+def test_hours_of_three_subjects_are_summed(by_customer: World, api: str) -> None:
     world = by_customer
+    world.settings["openmeter_api"] = api
     price, _ = world.metered_price()
     acme, other = bill(world, price, ["acme", "other"], [SEATS, ["seat_9"]])
     for number, subject in enumerate((*SEATS, "acme", "seat_9", "nobody")):
@@ -93,8 +100,10 @@ def test_hours_of_three_subjects_are_summed(by_customer: World) -> None:
     ]
 
 
-def test_a_customer_that_openmeter_has_not_does_not_stop_the_others(by_customer: World) -> None:
+@each_api
+def test_a_customer_that_openmeter_has_not_does_not_stop_the_others(by_customer: World, api: str) -> None:
     world = by_customer
+    world.settings["openmeter_api"] = api
     price, _ = world.metered_price()
     acme, _ = bill(world, price, ["acme", "other"], [SEATS, ["seat_9"]])
     world.subscription(price, world.customer(metadata={KEY: "unheard"}))
@@ -124,8 +133,10 @@ def test_the_stripe_customer_id_is_the_key_where_no_metadata_is_named(by_custome
     assert world.held(customer, NOON, NOON + HOUR) == 7
 
 
-def test_a_customer_that_is_deleted_takes_nothing_off_a_bill(by_customer: World) -> None:
+@each_api
+def test_a_customer_that_is_deleted_takes_nothing_off_a_bill(by_customer: World, api: str) -> None:
     world = by_customer
+    world.settings["openmeter_api"] = api
     price, _ = world.metered_price()
     [acme] = bill(world, price, ["acme"], [SEATS])
     world.use("seat_1", NOON + MINUTE, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal, cast
 
 import httpx
 import pytest
@@ -31,6 +31,14 @@ def sandbox(clock: ManualClock) -> OpenMeterSandbox:
     made.create_meter("users", "login", aggregation="UNIQUE_COUNT")
     made.create_meter("tokens", "prompt")
     return made
+
+
+Version = Literal["v1", "v3"]
+
+
+@pytest.fixture(params=["v1", "v3"])
+def api(request: pytest.FixtureRequest) -> Version:
+    return cast("Version", request.param)
 
 
 def asked[T](
@@ -75,15 +83,19 @@ def three_seats(sandbox: OpenMeterSandbox) -> None:
         sandbox.record("login", subject, NOON + 60, user)
 
 
-def test_unique_values_count_once_over_all_subjects_of_a_customer(sandbox: OpenMeterSandbox) -> None:
+def test_unique_values_count_once_over_all_subjects_of_a_customer(
+    sandbox: OpenMeterSandbox, api: Version
+) -> None:
     three_seats(sandbox)
     keys = ["cus_other", "cus_acme"]
-    found = asked(sandbox, lambda om: om.totals("users", keys, NOON, NOON + HOUR))
+    found = asked(sandbox, lambda om: om.totals("users", keys, NOON, NOON + HOUR), api=api)
     assert found == {"cus_acme": 3, "cus_other": 1}
 
 
 @pytest.mark.parametrize("whole_windows", [False, True])
-def test_hours_are_sums_over_all_subjects(sandbox: OpenMeterSandbox, whole_windows: bool) -> None:
+def test_hours_are_sums_over_all_subjects(
+    sandbox: OpenMeterSandbox, whole_windows: bool, api: Version
+) -> None:
     sandbox.create_customer("cus_acme", ["seat_1", "seat_2"])
     sandbox.create_customer("cus_quiet")
     for subject, second, units in (
@@ -97,6 +109,7 @@ def test_hours_are_sums_over_all_subjects(sandbox: OpenMeterSandbox, whole_windo
         sandbox,
         lambda om: om.hours("tokens", ["cus_acme", "cus_quiet"], NOON - HOUR, NOON + HOUR + 60),
         whole_windows=whole_windows,
+        api=api,
     )
     assert found == {"cus_acme": {NOON: 3, NOON + HOUR: 4}}
 
@@ -149,13 +162,13 @@ def test_a_key_that_others_contain_is_told_apart(
 
 @pytest.mark.parametrize("others", [0, 3, 30])
 def test_a_customer_that_openmeter_has_not_is_refused_by_its_key(
-    sandbox: OpenMeterSandbox, others: int
+    sandbox: OpenMeterSandbox, others: int, api: Version
 ) -> None:
     keys = [f"cus_{number}" for number in range(others)]
     for key in keys:
         sandbox.create_customer(key)
     with pytest.raises(RefusedError, match="no customer with key 'cus_gone', or it was deleted; create it"):
-        asked(sandbox, lambda om: om.totals("tokens", [*keys, "cus_gone"], NOON, NOON + HOUR))
+        asked(sandbox, lambda om: om.totals("tokens", [*keys, "cus_gone"], NOON, NOON + HOUR), api=api)
     assert sandbox.calls.queries == []
 
 
@@ -182,6 +195,52 @@ def test_a_customer_deleted_since_it_was_asked_for(sandbox: OpenMeterSandbox) ->
         sandbox.create_customer("cus_1", ["seat_1"])
 
     asked(sandbox, work)
+
+
+def test_v3_takes_many_keys_in_one_call(sandbox: OpenMeterSandbox) -> None:
+    short = [f"cus_{number}" for number in range(101)]
+    odd = ["a,b", " c", "k" * 256, *(f"{number}" + "l" * 200 for number in range(9))]
+    for key in (*short, *odd, "CUS_1", "cus"):
+        sandbox.create_customer(key, [f"seat of {key}"])
+    sandbox.create_customer(None, ["no key"])
+    found = asked(sandbox, lambda om: customers(om).every([*short, *odd]), api="v3")
+    assert {key: one.subject_keys for key, one in found.items()} == {
+        key: (f"seat of {key}",) for key in (*short, *odd)
+    }
+    # 50, 50, three with long keys up to 1024 characters, and by themselves the two that a list would divide.
+    assert sandbox.calls.counts["v3_list_customers"] == 7
+
+
+def test_v3_counts_a_customer_that_was_deleted_until_its_key_is_asked_for_anew(
+    sandbox: OpenMeterSandbox, clock: ManualClock
+) -> None:
+    sandbox.create_customer("cus_1", ["seat_1"])
+    sandbox.record("prompt", "seat_1", NOON, 5)
+
+    async def work(openmeter: OpenMeter) -> None:
+        for deleted in (False, True):
+            if deleted:
+                sandbox.delete_customer("cus_1")
+            assert await openmeter.totals("tokens", ["cus_1"], NOON, NOON + HOUR) == {"cus_1": D(5)}
+        clock.advance(KEPT_FOR_S)
+        with pytest.raises(RefusedError, match="no customer with key 'cus_1'"):
+            await openmeter.totals("tokens", ["cus_1"], NOON, NOON + HOUR)
+
+    asked(sandbox, work, api="v3")
+
+
+def test_v3_that_knows_a_customers_id_no_more(sandbox: OpenMeterSandbox) -> None:
+    sandbox.create_customer("cus_1", ["seat_1"])
+
+    async def work(openmeter: OpenMeter) -> None:
+        assert await openmeter.totals("tokens", ["cus_1"], NOON, NOON + HOUR) == {}
+        sandbox._customers._by_id.clear()
+        with pytest.raises(RefusedError, match="not all of the customers that it gave before"):
+            await openmeter.totals("tokens", ["cus_1"], NOON, NOON + HOUR)
+        with pytest.raises(RefusedError, match="no customer with key 'cus_1'"):
+            await openmeter.totals("tokens", ["cus_1"], NOON, NOON + HOUR)
+
+    asked(sandbox, work, api="v3")
 
 
 def test_a_list_with_something_odd_is_not_believed() -> None:

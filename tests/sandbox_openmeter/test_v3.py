@@ -447,3 +447,69 @@ def test_the_clients_own_requests_are_as_the_spec_wants_them(
     )
     assert bodies
     assert [errors("MeterQueryRequest", body) for body in bodies] == [[]] * len(bodies)
+
+
+def test_customers_are_made_listed_changed_and_deleted(http: httpx.Client) -> None:
+    body = {"key": "acme", "name": "Acme", "usage_attribution": {"subject_keys": ["b", "a"]}}
+    assert errors("CreateCustomerRequest", body) == []
+    made = shown(http.post(f"{BASE}/customers", json=body), "BillingCustomer", 201)
+    assert made["usage_attribution"] == {"subject_keys": ["a", "b"]}
+    for key in ("Acme-2", "other"):
+        http.post(f"{BASE}/customers", json={"key": key, "name": key})
+
+    def listed(**filters: str) -> list[str]:
+        asked = {f"filter[key][{how}]": value for how, value in filters.items()}
+        page = shown(http.get(f"{BASE}/customers", params=asked), "CustomerPagePaginatedResponse")
+        return sorted(one["key"] for one in page["data"])
+
+    assert listed(eq="acme") == ["acme"]
+    assert listed(oeq="acme, other,nobody") == ["acme", "other"]
+    assert listed(contains="ACME") == ["Acme-2", "acme"]
+    for many in (",".join("k" * 51), "k" * 1025):
+        refused(http.get(f"{BASE}/customers", params={"filter[key][oeq]": many}))
+
+    url = f"{BASE}/customers/{made['id']}"
+    changed = shown(http.put(url, json={"name": "Acme"}), "BillingCustomer")
+    assert (changed["key"], "usage_attribution" in changed) == ("acme", False)
+    assert [http.delete(url).status_code for _ in range(2)] == [204, 204]
+    assert shown(http.get(url), "BillingCustomer")["deleted_at"]
+    assert listed(eq="acme") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {"name": "Acme"},
+        {"key": "acme"},
+        {"key": "acme", "name": "Acme", "subject_keys": []},
+        {"key": "acme", "name": "Acme", "usage_attribution": {"subject_keys": [""]}},
+        {"key": "acme", "name": "Acme", "usage_attribution": {}},
+    ],
+)
+def test_a_wrong_customer_is_refused(http: httpx.Client, body: object) -> None:
+    refused(http.post(f"{BASE}/customers", json=body))
+
+
+def test_a_customers_path_takes_its_ulid_alone(http: httpx.Client) -> None:
+    http.post(f"{BASE}/customers", json={"key": "acme", "name": "Acme"})
+    for name in ("acme", UNKNOWN):
+        refused(http.get(f"{BASE}/customers/{name}"), 404, "not-found")
+
+
+@pytest.mark.usefixtures("tokens")
+def test_the_usage_of_customers_is_a_row_each_also_when_they_were_deleted(
+    http: httpx.Client, openmeter: OpenMeterSandbox
+) -> None:
+    acme = openmeter.create_customer("acme", ["cus_1", "cus_2"])
+    for _ in range(2):
+        body = {"from": FROM, "to": TO, "filters": {"dimensions": {"customer_id": {"in": [acme.id]}}}}
+        assert errors("MeterQueryRequest", body) == []
+        result = shown(ask(http, openmeter.meter("calls").id, **body), "MeterQueryResult")
+        assert [(row["dimensions"], row["value"]) for row in result["data"]] == [
+            ({"customer_id": acme.id}, "4")
+        ]
+        if acme.deleted_at is None:
+            openmeter.delete_customer("acme")
+    body["filters"] = {"dimensions": {"customer_id": {"in": [UNKNOWN]}}}
+    refused(ask(http, openmeter.meter("calls").id, **body), 404, "not-found")

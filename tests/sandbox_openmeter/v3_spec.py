@@ -41,6 +41,16 @@ _NAMED: Final[Json] = {
     "value_property": _SOME_TEXT,
     "dimensions": _MAP,
 }
+_CUSTOMER: Final[Json] = {
+    "name": {"type": "string", "minLength": 1, "maxLength": 256},
+    "description": {"type": "string", "maxLength": 1024},
+    "labels": _ref("Labels"),
+    "key": {"type": "string", "minLength": 1, "maxLength": 256},
+    "usage_attribution": _ref("BillingCustomerUsageAttribution"),
+    "primary_email": _TEXT,
+    "currency": {"type": "string", "minLength": 3, "maxLength": 3, "pattern": "^[A-Z]{3}$"},
+    "billing_address": {"type": "object"},
+}
 _FILTER: Final[Json] = {
     **dict.fromkeys(("eq", "neq", "contains", "ncontains"), _TEXT),
     **dict.fromkeys(("in", "nin"), _VALUES),
@@ -91,6 +101,23 @@ SCHEMAS: Final[Json] = {
         "properties": {name: {"type": "number"} for name in ("number", "size", "total")},
         "required": ["number", "size", "total"],
     },
+    "BillingCustomer": _object(
+        {
+            "id": _ref("ULID"),
+            "created_at": _ref("DateTime"),
+            "updated_at": _ref("DateTime"),
+            "deleted_at": _ref("DateTime"),
+            **_CUSTOMER,
+        },
+        *("id", "name", "created_at", "updated_at", "key"),
+    ),
+    "CreateCustomerRequest": _object(_CUSTOMER, "name", "key"),
+    "BillingCustomerUsageAttribution": _object(
+        {"subject_keys": _list(_SOME_TEXT, minItems=0)}, "subject_keys"
+    ),
+    "CustomerPagePaginatedResponse": _object(
+        {"data": _list(_ref("BillingCustomer")), "meta": _ref("PaginatedMeta")}, "data", "meta"
+    ),
     "MeterQueryRequest": _object(
         {
             "from": _ref("DateTime"),

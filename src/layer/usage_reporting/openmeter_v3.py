@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -16,12 +16,15 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
-from usage_reporting.openmeter_dialect import NO_NUMBER, Query, Row, instant
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError, UnknownCustomerError
+from usage_reporting.openmeter_dialect import NO_NUMBER, OpenMeterCustomer, Query, Row, instant
 from usage_reporting.openmeter_http import OpenMeterHttp, Refusal
 from usage_reporting.windows import rfc3339
 
 PAGE = 100
+MOST_KEYS = 50
+LONGEST_FILTER = 1024
+"""What one filter takes. Source: OpenMeter, api/v3/filters/parse.go."""
 KEPT_FOR_S = 600
 """How long the ULID of a key is believed: a meter that is deleted and made anew has another one."""
 
@@ -68,21 +71,37 @@ class OpenMeterV3:
 
     async def rows(self, query: Query) -> list[Row]:
         """The rows of a query."""
+        of_whom = "customer_id" if query.by_customer else "subject"
         body: dict[str, Any] = {
             "from": rfc3339(query.start),
             "to": rfc3339(query.end),
-            "group_by_dimensions": ["subject"],
-            "filters": {"dimensions": {"subject": {"in": list(query.subjects)}}},
+            "group_by_dimensions": [of_whom],
+            "filters": {"dimensions": {of_whom: {"in": list(query.subjects)}}},
         }
         if query.by_hour:
             body["granularity"] = "PT1H"
-        return await self._query(query.meter, body)
+        return await self._query(query.meter, body, of_whom)
 
-    async def _query(self, meter: str, body: dict[str, Any]) -> list[Row]:
+    async def customers(self, keys: Sequence[str]) -> list[OpenMeterCustomer]:
+        """The customers with these keys, many a call."""
+        asked = [("oeq", ",".join(some)) for some in _joined([key for key in keys if _can_be_joined(key)])]
+        asked += [("eq", key) for key in keys if not _can_be_joined(key)]
+        answers = await asyncio.gather(*(self._customers(how, value) for how, value in asked))
+        return [customer for answer in answers for customer in answer]
+
+    async def _customers(self, how: str, value: str) -> list[OpenMeterCustomer]:
+        return [
+            _customer(one)
+            async for one in self._list("customers", {f"filter[key][{how}]": value, "sort": "id"})
+            if one.get("key") and not one.get("deleted_at")
+        ]
+
+    async def _query(self, meter: str, body: dict[str, Any], of_whom: str = "subject") -> list[Row]:
         url = f"{self._base}/meters/{(await self._meter(meter)).id}/query"
-        answer = await self._http.json_object("POST", url, _refusal_of(meter), body)
+        refusal = _refusal_of(meter) if of_whom == "subject" else _refusal_of_customers(meter)
+        answer = await self._http.json_object("POST", url, refusal, body)
         try:
-            return [_row(row) for row in answer["data"]]
+            return [_row(row, of_whom) for row in answer["data"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OpenMeterUnavailableError(f"OpenMeter answered a query with odd data: {error!r}") from error
 
@@ -157,8 +176,33 @@ def is_konnect(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith(_KONNECT)
 
 
-def _row(row: dict[str, Any]) -> Row:
-    subject = row["dimensions"]["subject"]
+def _customer(one: dict[str, Any]) -> OpenMeterCustomer:
+    try:
+        subjects = (one.get("usage_attribution") or {}).get("subject_keys") or ()
+        return OpenMeterCustomer(str(one["id"]), str(one["key"]), tuple(str(subject) for subject in subjects))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OpenMeterUnavailableError(f"OpenMeter answered with odd customers: {error!r}") from error
+
+
+def _can_be_joined(key: str) -> bool:
+    """Whether a key may stand in a list: OpenMeter divides it at commas, and trims what is between."""
+    return "," not in key and key == key.strip()
+
+
+def _joined(keys: Sequence[str]) -> Iterator[list[str]]:
+    """Keys by as many as one filter takes."""
+    some: list[str] = []
+    for key in keys:
+        if some and (len(some) == MOST_KEYS or len(",".join([*some, key]).encode()) > LONGEST_FILTER):
+            yield some
+            some = []
+        some.append(key)
+    if some:
+        yield some
+
+
+def _row(row: dict[str, Any], of_whom: str) -> Row:
+    subject = row["dimensions"][of_whom]
     start = instant(row["from"])
     return Row(subject if isinstance(subject, str) else "", start, _value(row["value"]))
 
@@ -206,6 +250,20 @@ def _refusal_of(meter: str) -> Refusal:
         return RefusedError(
             f"OpenMeter refuses the query of meter {meter!r} ({response.status_code}): {_reason(response)}"
         )
+
+    return refusal
+
+
+def _refusal_of_customers(meter: str) -> Refusal:
+    """A 404 may mean the meter as well as a customer: then nobody's id is believed any more."""
+
+    def refusal(response: httpx.Response) -> RefusedError:
+        if response.status_code == 404:
+            return UnknownCustomerError(
+                f"OpenMeter has no meter {meter!r}, or not all of the customers that it gave before (404); "
+                "it is asked for them anew"
+            )
+        return _refusal_of(meter)(response)
 
     return refusal
 

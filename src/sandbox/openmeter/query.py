@@ -50,6 +50,8 @@ class Query:
     group_by: tuple[str, ...] = ()
     filters: tuple[tuple[str, tuple[str, ...]], ...] = ()
     customers: tuple[str, ...] = ()
+    counts_deleted_customers: bool = False
+    """Whether customers that were deleted have their usage still, as in v3, or are not there, as in v1."""
 
     @property
     def grouping(self) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ class Query:
         for name in self.group_by:
             if name not in _RESERVED and name not in dict(meter.group_by):
                 invalid(f"invalid group by: {name}")
-        asked = customers.asked(self.customers)
+        asked = customers.asked(self.customers, include_deleted=self.counts_deleted_customers)
         self.zone()
         for name, _ in self.filters:
             if name not in dict(meter.group_by):

@@ -15,6 +15,7 @@ from sandbox.openmeter.cloudevents import read_events
 from sandbox.openmeter.instants import parse
 from sandbox.openmeter.meters import ULID, Meter
 from sandbox.openmeter.problems import Problem
+from sandbox.openmeter.v3_customers import customer_by_id, customer_document, read_customer
 from sandbox.openmeter.v3_documents import (
     InvalidParametersProblem,
     check_event_fields,
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sandbox.openmeter.cloudevents import Event
+    from sandbox.openmeter.customers import Customer
     from sandbox.openmeter.sandbox import OpenMeterSandbox
 
 MOUNTS: Final = ("/api/v3/openmeter", "/v3/openmeter")
 """Where a server of one's own and where Konnect has it."""
 MOST_A_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
+MOST_IN_FILTER: Final = 50
+LONGEST_FILTER: Final = 1024
+"""Of a filter's value. Source: OpenMeter, api/v3/filters/parse.go, as the most values of one."""
 
 _FILTER = re.compile(r"filter\[(\w+)\](?:\[(\w*)\])?")
 _PAGE = re.compile(r"page\[(\w+)\]")
@@ -97,6 +102,23 @@ def event_page(sandbox: OpenMeterSandbox, asked: Mapping[str, str]) -> dict[str,
     return {
         "data": [event_document(event) for event in found[:size]],
         "meta": {"page": {"size": size, "next": more, "previous": None}},
+    }
+
+
+def customer_page(sandbox: OpenMeterSandbox, asked: Mapping[str, str]) -> dict[str, object]:
+    """A page of the customers that are not deleted. Raises Problem (400)."""
+    parameters = _Parameters(asked, ("key", "name"), (), ("size", "number"), sorts=True)
+    size, number = parameters.size(), parameters.integer("number", 1, None)
+    keys, names = parameters.tests("key"), parameters.tests("name")
+    field, is_falling = parameters.sort(("id", "name"), "name", falls=False)
+    found = [
+        one
+        for one in sandbox.customers(order_by=field, is_descending=is_falling)
+        if all(test(one.key or "") for test in keys) and all(test(one.name) for test in names)
+    ]
+    return {
+        "data": [customer_document(one) for one in found[(number - 1) * size : number * size]],
+        "meta": {"page": {"size": size, "number": number, "total": len(found)}},
     }
 
 
@@ -170,6 +192,10 @@ class _Parameters:
             }
             return of_times.get(how) or _unsupported(field, how)
         several = [part.strip() for part in text.split(",") if part.strip()]
+        if len(text) > LONGEST_FILTER:
+            _wrong("filter", f"filter[{field}][{how}]: value exceeds maximum length of {LONGEST_FILTER}")
+        if how in ("oeq", "ocontains") and len(several) > MOST_IN_FILTER:
+            _wrong("filter", f"filter[{field}][{how}]: too many comma-separated items (max {MOST_IN_FILTER})")
         of_texts: dict[str, Test] = {
             "eq": lambda value: value == text,
             "neq": lambda value: value != text,
@@ -209,6 +235,11 @@ class V3(Api):
             ("/meters/{meter}", "GET", "get_meter", self.get_meter),
             ("/meters/{meter}", "DELETE", "delete_meter", self.delete_meter),
             ("/meters/{meter}/query", "POST", "query", self.query),
+            ("/customers", "GET", "list_customers", self.list_customers),
+            ("/customers", "POST", "create_customer", self.create_customer),
+            ("/customers/{customer}", "GET", "get_customer", self.get_customer),
+            ("/customers/{customer}", "PUT", "replace_customer", self.replace_customer),
+            ("/customers/{customer}", "DELETE", "delete_customer", self.delete_customer),
             ("/events", "GET", "list_events", self.list_events),
             ("/events", "POST", "ingest", self.ingest),
         )
@@ -241,6 +272,32 @@ class V3(Api):
         asked = read_query(await _body(request))
         return await self.answer_query(request, self._meter(request).id, asked, result_json)
 
+    async def list_customers(self, request: Request) -> Response:
+        """`GET /openmeter/customers`."""
+        return json_answer(customer_page(self.sandbox, _single(request)))
+
+    async def create_customer(self, request: Request) -> Response:
+        """`POST /openmeter/customers`."""
+        customer = self.sandbox.create_customer_from(read_customer(await _body(request)))
+        return json_answer(customer_document(customer), 201)
+
+    async def get_customer(self, request: Request) -> Response:
+        """`GET /openmeter/customers/{customerId}`."""
+        return json_answer(customer_document(self._customer(request)))
+
+    async def replace_customer(self, request: Request) -> Response:
+        """`PUT /openmeter/customers/{customerId}`; the key stays as it is."""
+        customer = self._customer(request)
+        body = read_customer(await _body(request), key=customer.key or "")
+        return json_answer(customer_document(self.sandbox.replace_customer(customer.id, body)))
+
+    async def delete_customer(self, request: Request) -> Response:
+        """`DELETE /openmeter/customers/{customerId}`; once more is no error."""
+        customer = self._customer(request)
+        if customer.deleted_at is None:
+            self.sandbox.delete_customer(customer.id)
+        return Response(status_code=204)
+
     async def list_events(self, request: Request) -> Response:
         """`GET /openmeter/events`."""
         return json_answer(event_page(self.sandbox, _single(request)))
@@ -253,6 +310,9 @@ class V3(Api):
             check_event_fields(event)
         self.sandbox.ingest(events)
         return Response(status_code=202)
+
+    def _customer(self, request: Request) -> Customer:
+        return customer_by_id(self.sandbox, request.path_params["customer"])
 
     def _meter(self, request: Request) -> Meter:
         return meter_by_id(self.sandbox, request.path_params["meter"])

@@ -161,6 +161,7 @@ def read_query(document: object) -> Query:
         group_by=tuple(dict.fromkeys(_texts("group_by_dimensions", body.get("group_by_dimensions", []), 0))),
         filters=filters.dimensions,
         customers=filters.customers,
+        counts_deleted_customers=True,
     )
 
 
