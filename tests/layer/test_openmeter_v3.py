@@ -10,9 +10,9 @@ import pytest
 
 from tests.layer.builders import NOON, D
 from tests.layer.openmeter_forms import ULID, V3, Api, asked, hours, page, problem, v3_meter
-from usage_reporting import openmeter_v3
 from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter
+from usage_reporting.openmeter_v3 import KEPT_FOR_S
 from usage_reporting.windows import DAY, HOUR, rfc3339
 
 OTHER = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
@@ -130,15 +130,20 @@ def test_many_who_ask_at_once_ask_once_for_the_meter() -> None:
 def test_a_key_is_looked_up_again_in_time_for_a_meter_that_was_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openmeter_v3, "KEPT_FOR_S", 0)
-    api = Api([page(v3_meter("m1")), found("a"), page(v3_meter("m1", meter_id=OTHER)), found("a")])
+    now = [0.0]
+    monkeypatch.setattr("usage_reporting.openmeter_v3.time.time", lambda: now[0])
+    api = Api(
+        [page(v3_meter("m1")), found("a"), found("a"), page(v3_meter("m1", meter_id=OTHER)), found("a")]
+    )
 
     async def work(openmeter: OpenMeter) -> None:
-        await openmeter.totals("m1", ["a"], *MONTH)
-        await openmeter.totals("m1", ["a"], *MONTH)
+        for now[0] in (0.0, KEPT_FOR_S - 1.0, float(KEPT_FOR_S)):
+            await openmeter.totals("m1", ["a"], *MONTH)
 
     v3(api, work)
-    assert [ULID in api.requests[1].url.path, OTHER in api.requests[3].url.path] == [True, True]
+    queries = [request.url.path for request in api.requests if request.method == "POST"]
+    assert [OTHER in path for path in queries] == [False, False, True]
+    assert len(api.requests) == 5
 
 
 def test_om_meter_id_may_be_a_ulid() -> None:

@@ -56,7 +56,7 @@ class OpenMeterV3:
 
     async def slugs(self) -> list[str]:
         """The keys of all meters."""
-        return [_text(one, "key") async for one in self._list("meters", {})]
+        return [_text(one, "key") async for one in self._list("meters", {"sort": "key"})]
 
     async def subjects(self, meter: str) -> frozenset[str]:
         """The subjects that the meter ever had usage of: v3 has no list of those with events of its type."""
@@ -109,10 +109,12 @@ class OpenMeterV3:
         """The meter, asked once by all who want it at the same time."""
         async with self._asking.setdefault(name, asyncio.Lock()):
             known = self._meters.get(name)
-            if known is None or time.monotonic() - known.read_at >= KEPT_FOR_S:
+            # This goes on while Lambda has stopped the function, as `monotonic` need not.
+            now = time.time()
+            if known is None or not 0 <= now - known.read_at < KEPT_FOR_S:
                 found = await (self._by_id(name) if _ULID.fullmatch(name) else self._by_key(name))
                 aggregation = _text(found, "aggregation").upper()
-                known = self._meters[name] = _Meter(_text(found, "id"), aggregation, time.monotonic())
+                known = self._meters[name] = _Meter(_text(found, "id"), aggregation, now)
             return known
 
     async def _by_id(self, meter: str) -> dict[str, Any]:

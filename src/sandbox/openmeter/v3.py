@@ -57,10 +57,15 @@ _EVENT_TIMES = ("time", "ingested_at", "stored_at")
 type Test = Callable[[Any], bool]
 
 
-def meter_by_id(sandbox: OpenMeterSandbox, meter: str) -> Meter:
-    """A meter, deleted or not, by its ULID: v3's paths take no key. Raises Problem (404)."""
+def check_id(meter: str) -> None:
+    """Raise the 404 for what is no ULID: of a path, OpenMeter's request validation says no more."""
     if not ULID.fullmatch(meter):
         raise Problem(404, "The requested entity was not found")
+
+
+def meter_by_id(sandbox: OpenMeterSandbox, meter: str) -> Meter:
+    """A meter, deleted or not, by its ULID: v3's paths take no key. Raises Problem (404)."""
+    check_id(meter)
     try:
         return sandbox.meter(meter)
     except Problem as problem:
@@ -269,7 +274,9 @@ class V3(Api):
 
     async def query(self, request: Request) -> Response:
         """`POST /openmeter/meters/{meterId}/query`; there is no GET."""
-        asked = read_query(await _body(request))
+        body = await _body(request)
+        check_id(request.path_params["meter"])
+        asked = read_query(body)
         return await self.answer_query(request, self._meter(request).id, asked, result_json)
 
     async def list_customers(self, request: Request) -> Response:
