@@ -15,6 +15,7 @@ from sandbox.clock import ManualClock
 from sandbox.serve import serve
 from sandbox.stripe import StripeSandbox, StripeSettings, create_app
 from sandbox.stripe.messages import Request
+from sandbox.stripe.partner_events import PREFIX, Entry
 from tests.contract.stripe_openapi import object_errors, request_errors
 from tests.sandbox_stripe.conftest import NOW
 from tests.sandbox_stripe.direct import HOUR, Direct, Json, World, end_of
@@ -326,6 +327,36 @@ def test_thin_events_of_connected_accounts_carry_their_context(
     assert v2("GET", f"core/events/{event['id']}")[0] == 404
     status, fetched = v2("GET", f"core/events/{event['id']}", stripe_context=event["context"])
     assert (status, fetched["context"]) == (200, ONE)
+
+
+def test_a_bus_of_connected_accounts_gets_their_events_alone(clock: ManualClock) -> None:
+    taken: list[Entry] = []
+
+    def bus(entry: Entry) -> bool:
+        taken.append(entry)
+        return True
+
+    stripe = StripeSandbox(clock, StripeSettings(seed=1), deliver=lambda *_: 200, hand_over=bus)
+    stripe.connect(ONE)
+    status, made = V2(stripe)(
+        "POST",
+        "core/event_destinations",
+        {
+            "name": "all",
+            "type": "amazon_eventbridge",
+            "event_payload": "snapshot",
+            "events_from": ["@accounts"],
+            "enabled_events": ["customer.created"],
+            "amazon_eventbridge": {"aws_account_id": "123456789012", "aws_region": "eu-west-1"},
+        },
+    )
+    assert status == 200
+    stripe.associate(PREFIX + made["id"])
+    api = Direct(stripe)
+    for one in (api, api.acting_for(ONE)):
+        one.post("customers", {})
+    stripe.run_due()
+    assert [json.loads(entry["Detail"])["account"] for entry in taken] == [ONE]
 
 
 def test_the_official_client_acts_for_an_account_over_http(stripe: StripeSandbox) -> None:

@@ -28,7 +28,7 @@ from sandbox.stripe.settings import StripeSettings
 from sandbox.stripe.table import Table
 
 Json = dict[str, Any]
-_ALWAYS_OWN = frozenset({"acct", "ed", "evt", "mes", "req", "token", "we", "whsec"})
+_ALWAYS_OWN = frozenset({"acct", "ed", "ed_test", "evt", "mes", "req", "token", "we", "whsec"})
 """What `same_ids` leaves alone: no two events or endpoints, and no two secrets, are ever the same."""
 _ALPHABET = string.ascii_letters + string.digits
 
