@@ -27,7 +27,7 @@ CHECKS = (
     Check("Mapping", mapping.mapping, frozenset({STRIPE, OPENMETER})),
     Check("Subjects", mapping.subjects, frozenset({STRIPE, OPENMETER})),
     Check("OpenMeter events", mapping.events, frozenset({OPENMETER})),
-    Check("Connected accounts", accounts.accounts, frozenset({KEY, STRIPE})),
+    Check("Accounts", accounts.accounts, frozenset({KEY, STRIPE})),
     Check("Destinations", destinations.destinations, frozenset({STRIPE})),
     Check("Deliveries", destinations.deliveries, frozenset({STRIPE})),
     Check(

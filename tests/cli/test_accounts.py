@@ -207,7 +207,7 @@ def test_the_doctor_looks_at_connected_accounts(
 
     well = run("doctor", "--stack", stack, "--json")
 
-    [(level, seen)] = findings(well, "Connected accounts")
+    [(level, seen)] = findings(well, "Accounts")
     assert (level, seen.endswith("on their first pages they have 2 customer meters")) == ("ok", True)
     [(level, seen)] = findings(well, "Destinations")
     assert level == "ok"
@@ -223,7 +223,7 @@ def test_the_doctor_looks_at_connected_accounts(
     ill = run("doctor", "--stack", stack, "--json")
 
     assert ill.code == 1
-    gone, refused = findings(ill, "Connected accounts")
+    gone, refused = findings(ill, "Accounts")
     assert gone == ("problem", f"the key may not act for {ONE}, or not any more")
     assert refused[1].startswith(f"not reported: {customers[OTHER]} of {OTHER}: Stripe meter ")
     [(level, seen)] = findings(ill, "Destinations")
@@ -244,6 +244,6 @@ def test_the_doctor_names_a_permission_that_is_lacking_there(
 
     result = run("doctor", "--stack", stack, "--json")
 
-    lacking = [seen for level, seen in findings(result, "Connected accounts") if level == "problem"]
+    lacking = [seen for level, seen in findings(result, "Accounts") if level == "problem"]
     assert f"in connected accounts the key may not read: Events ({ONE}, {OTHER})" in lacking
     assert not [seen for seen in lacking if "Subscriptions" in seen]
