@@ -18,10 +18,11 @@ from cli.desk.desk import Desk
 from cli.desk.guard import ADDRESS
 from cli.desk.site import create_site
 from cli.errors import NotDoneError, WrongUseError
-from cli.output import AsJson, Region, StackName, print_json, print_line, status, warn
+from cli.output import Account, AsJson, Region, StackName, print_json, print_line, status, warn
 from cli.stack import Stack
 from cli.wiring import operator
 from sandbox.playground import Playground
+from usage_reporting.accounts import OWN_ACCOUNT
 
 USUAL_PORT = 8787
 _HIGHEST_PORT = 65_535
@@ -41,6 +42,7 @@ def console(
     is_opened: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
     ] = False,
+    account: Account = "",
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
@@ -57,15 +59,16 @@ def console(
         raise WrongUseError("the page shows what a stack's ledger knows; pass --stack NAME")
     deployed = Stack.read(stack, region)
     if as_json:
-        _print_once(deployed)
+        _print_once(deployed, account)
     else:
-        serve_console(deployed, os.environ, port=port, is_opened=is_opened)
+        serve_console(deployed, os.environ, account=account, port=port, is_opened=is_opened)
 
 
 def serve_console(
     deployed: Stack,
     environment: Mapping[str, str],
     *,
+    account: str = "",
     port: int = 0,
     is_opened: bool = False,
     playground: Playground | None = None,
@@ -84,19 +87,20 @@ def serve_console(
                 warn("console: this machine has no browser to open; go to the address yourself")
 
         with suppress(KeyboardInterrupt):
-            asyncio.run(_serve(deployed, environment, listener, playground, started))
+            asyncio.run(_serve(deployed, environment, account, listener, playground, started))
         warn("console: ended")
 
 
 async def _serve(
     deployed: Stack,
     environment: Mapping[str, str],
+    account: str,
     listener: socket.socket,
     playground: Playground | None,
     started: Callable[[], None],
 ) -> None:
     async with operator(environment, deployed) as parts:
-        site = create_site(nullcontext(Desk(parts)), playground)
+        site = create_site(nullcontext(Desk(parts.of(account or OWN_ACCOUNT))), playground)
         config = uvicorn.Config(
             site,
             log_level="critical",
@@ -136,18 +140,18 @@ class _Server(uvicorn.Server):
             self._tell_started()
 
 
-def _print_once(deployed: Stack) -> None:
+def _print_once(deployed: Stack, account: str) -> None:
     with status("asking Stripe, OpenMeter and the ledger"):
-        document = asyncio.run(_read_once(deployed))
+        document = asyncio.run(_read_once(deployed, account))
     print_json(document)
     undelivered = {"held", "refused", "rejected", "unknown"}
     if undelivered & document["counts"].keys() or document["problems"] or document["unreadable"]:
         raise typer.Exit(1)
 
 
-async def _read_once(deployed: Stack) -> dict[str, Any]:
+async def _read_once(deployed: Stack, account: str) -> dict[str, Any]:
     async with operator(os.environ, deployed) as parts:
-        desk = Desk(parts, patience_s=None)
+        desk = Desk(parts.of(account or OWN_ACCOUNT), patience_s=None)
         try:
             return await desk.document()
         finally:

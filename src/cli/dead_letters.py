@@ -16,6 +16,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.errors import explain
+from usage_reporting.accounts import of_account
 from usage_reporting.billing import Finalized
 from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import BadRequestError
@@ -190,16 +191,18 @@ def _content(body: str) -> dict[str, Any]:
 
 def _named(message: Sequence[CustomerMeter] | Cursor | DailyCursor | Finalized) -> dict[str, Any]:
     if isinstance(message, Cursor):
-        return {"kind": "listing", "about": [f"{message.scope.value}: {message.part.value}"]}
+        what = f"{message.scope.value}: {message.part.value}"
+        return {"kind": "listing", "about": [of_account(what, message.account)]}
     if isinstance(message, DailyCursor):
-        return {"kind": "daily reconciliation", "about": [day_of(message.day)]}
+        return {"kind": "daily reconciliation", "about": [of_account(day_of(message.day), message.account)]}
     if isinstance(message, Finalized):
-        return {"kind": "final invoices", "about": list(message.invoices)}
+        about = [of_account(invoice, message.account) for invoice in message.invoices]
+        return {"kind": "final invoices", "about": about}
     return {"kind": "page", "about": _customers(message), "meter": _meters(message)}
 
 
 def _customers(page: Sequence[CustomerMeter]) -> list[str]:
-    return list(dict.fromkeys(one.customer for one in page))
+    return list(dict.fromkeys(of_account(one.customer, one.account) for one in page))
 
 
 def _meters(page: Sequence[CustomerMeter]) -> str:

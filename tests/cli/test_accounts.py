@@ -247,3 +247,13 @@ def test_the_doctor_names_a_permission_that_is_lacking_there(
     lacking = [seen for level, seen in findings(result, "Accounts") if level == "problem"]
     assert f"in connected accounts the key may not read: Events ({ONE}, {OTHER})" in lacking
     assert not [seen for seen in lacking if "Subscriptions" in seen]
+
+
+def test_the_console_shows_the_account_that_is_named(run: Run, stack: str, customers: Customers) -> None:
+    run("report", "--stack", stack)
+
+    own = run("console", "--stack", stack, "--json")
+    other = run("console", "--stack", stack, "--account", ONE, "--json")
+
+    assert (customers["self"] in own.out, customers[ONE] in own.out) == (True, False)
+    assert (customers["self"] in other.out, customers[ONE] in other.out) == (False, True)

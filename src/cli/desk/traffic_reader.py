@@ -17,7 +17,6 @@ from cli.desk.traffic import (
     usage_by_day,
 )
 from cli.wiring import Operator
-from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.amounts import ZERO
 from usage_reporting.ledger import Entry, Key
 from usage_reporting.model import CustomerMeter, Target
@@ -63,7 +62,7 @@ class TrafficReader:
         keys: dict[str, Key] = {}
         async for page in self.parts.billing.finalized(self.parts.clock() - _VERDICTS_OF):
             for invoice in page.invoices:
-                keys[invoice] = (pk_of(OWN_ACCOUNT, page.mode, invoice), VERDICT)
+                keys[invoice] = (pk_of(page.account, page.mode, invoice), VERDICT)
             if len(keys) >= MOST_INVOICES:
                 break
         items = await self.parts.ledger.items(list(keys.values()))
