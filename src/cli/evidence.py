@@ -149,6 +149,8 @@ class LineEvidence:
     """What the line charges, in the currency's minor unit, before discounts and taxes."""
     currency: str
     is_final: bool
+    subject_keys: tuple[str, ...] | None = None
+    """Those of the OpenMeter customer whose key the subject is; None: it is just a subject."""
     metered: Decimal | None = None
     sent: Decimal | None = None
     """None without the ledger."""
@@ -162,6 +164,14 @@ class LineEvidence:
     """What the functions say of it now; empty while it is not final."""
     ends_in_billed: bool = False
     """Whether the chain ends in the billed quantity."""
+
+    @property
+    def whose(self) -> str:
+        """Whose usage in OpenMeter it is, in words."""
+        if self.subject_keys is None:
+            return f"subject {self.subject}"
+        keys = ", ".join(self.subject_keys) or "none"
+        return f"customer {self.subject} (subject keys: {keys})"
 
     @property
     def amount_text(self) -> str:
@@ -195,6 +205,7 @@ class LineEvidence:
             "event_name": self.event_name or None,
             "openmeter_meter": self.openmeter_meter,
             "subject": self.subject,
+            "subject_keys": None if self.subject_keys is None else list(self.subject_keys),
             "from": rfc3339(self.start),
             "to": rfc3339(self.end),
             "final": self.is_final,

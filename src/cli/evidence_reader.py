@@ -198,6 +198,7 @@ class _Line:
         try:
             if self.compared is not None and self.compared.error is not None:
                 raise self.compared.error
+            found.subject_keys = await self._subject_keys()
             judged = await self._judged()
             found.slices = await (self._slices() if self.line.target is Target.MIRROR else self._period())
         except UsageReportingError as error:
@@ -211,6 +212,13 @@ class _Line:
         self._reckon(found)
         found.verdict = judged.verdict if judged is not None and self.line.billed.is_final else ""
         return found
+
+    async def _subject_keys(self) -> tuple[str, ...] | None:
+        """The subject keys of the OpenMeter customer whose usage it is; None: there are just subjects."""
+        if (customers := self.reader.parts.openmeter.customers) is None:
+            return None
+        customer = (await customers.every([self.line.subject]))[self.line.subject]
+        return tuple(plain(subject) for subject in customer.subject_keys)
 
     async def _pricing(self) -> Pricing | None:
         """What the price charges; None where it has no amounts that can be reckoned with."""

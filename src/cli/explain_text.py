@@ -32,7 +32,7 @@ def print_invoice(found: InvoiceEvidence, *, every_hour: bool) -> None:
 def _print_line(line: LineEvidence, *, every_hour: bool) -> None:
     print_line(f"{line.item or 'invoice item'} of {line.subscription}, price {line.price}: {line.pricing}")
     meter = f"Stripe meter {line.stripe_meter}" if line.stripe_meter else "usage records"
-    print_line(f"  OpenMeter meter {line.openmeter_meter}, subject {line.subject} -> {meter}")
+    print_line(f"  OpenMeter meter {line.openmeter_meter}, {line.whose} -> {meter}")
     print_line(f"  from {rfc3339(line.start)} to {rfc3339(line.end)}{_HOW[line.target]}")
     for name, units in (
         ("OpenMeter has", line.metered),

@@ -436,6 +436,30 @@ def test_subjects_that_openmeter_has_never_seen(account: Account) -> None:
     assert wrong["fix"] == "deploy with SubjectMetadataKey=tenant"
 
 
+def test_customers_that_openmeter_has_not(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = account.world
+    bare, quiet, missing = (world.customer() for _ in range(3))
+    for customer in (bare, quiet, missing):
+        world.subscription(account.price, customer)
+    world.openmeter.create_customer(account.customer)
+    monkeypatch.setenv("OPENMETER_CUSTOMERS", "true")
+    world.openmeter.create_customer(bare)
+    world.openmeter.create_customer(quiet, ["seat_1", "seat_2"])
+
+    one, two, three = account.doctor().of("Subjects")
+    assert (one["level"], two["level"], three["level"]) == ("problem", "warning", "warning")
+    assert f"no customer with key {missing}: nothing of theirs is reported" in one["seen"]
+    assert "create them in OpenMeter with the subject keys" in one["fix"]
+    assert f"key as its subject: {bare}" in two["seen"]
+    assert f"never had an event on meter m1 of any subject of {quiet}" in three["seen"]
+
+    world.openmeter.create_customer(missing, ["seat_3"])
+    for subject in (bare, "seat_2", "seat_3"):
+        world.use(subject, NOON + MINUTE)
+    [fine] = account.doctor().of("Subjects")
+    assert fine["level"] == "ok"
+
+
 def test_events_without_a_value(account: Account) -> None:
     account.world.use(account.customer, NOON + MINUTE, "many")
 

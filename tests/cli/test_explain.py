@@ -72,6 +72,29 @@ def names(line: dict[str, Any]) -> list[str]:
     return [one["name"] for one in line["differences"]]
 
 
+def test_several_subjects_of_one_customer(
+    world: World, run: Run, stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENMETER_CUSTOMERS", "true")
+    world.settings["openmeter_customers"] = True
+    subscription, customer = subscribed(world)
+    world.openmeter.create_customer(customer, ["seat_1", "seat_2"])
+    world.use("seat_2", START + 5 * DAY, 100)
+    month(world)
+
+    invoice = invoice_of(world, subscription)
+    [line] = explained(run, invoice, "--stack", stack)
+    assert (line["metered"], line["billed"], line["verdict"]) == ("114.25", "114.25", "EXACT")
+    assert (line["subject"], line["subject_keys"]) == (customer, ["seat_1", "seat_2"])
+    text = run("explain", invoice, "--stack", stack).out
+    assert f"OpenMeter meter m1, customer {customer} (subject keys: seat_1, seat_2) ->" in text
+
+    assert run("reconcile", "--stack", stack).code == 0
+    world.openmeter.delete_customer(customer)
+    [unreadable] = explained(run, invoice, "--stack", stack, code=1)
+    assert "OpenMeter has no customer with key" in unreadable["differences"][0]["text"]
+
+
 def change(world: World, at: int, value: str | None, added: str = "") -> str:
     """Change the value of the send that is stamped in an hour, delete it, or add another beside it."""
     for item in world.ledger():

@@ -30,6 +30,7 @@ ON_REQUEST = {
     "credentials",
     "errors",
     "openmeter",
+    "openmeter_customers",
     "openmeter_dialect",
     "openmeter_http",
     "openmeter_v1",

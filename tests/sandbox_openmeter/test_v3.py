@@ -502,14 +502,14 @@ def test_the_usage_of_customers_is_a_row_each_also_when_they_were_deleted(
     http: httpx.Client, openmeter: OpenMeterSandbox
 ) -> None:
     acme = openmeter.create_customer("acme", ["cus_1", "cus_2"])
-    for _ in range(2):
+    for is_deleted in (False, True):
+        if is_deleted:
+            openmeter.delete_customer("acme")
         body = {"from": FROM, "to": TO, "filters": {"dimensions": {"customer_id": {"in": [acme.id]}}}}
         assert errors("MeterQueryRequest", body) == []
         result = shown(ask(http, openmeter.meter("calls").id, **body), "MeterQueryResult")
         assert [(row["dimensions"], row["value"]) for row in result["data"]] == [
             ({"customer_id": acme.id}, "4")
         ]
-        if acme.deleted_at is None:
-            openmeter.delete_customer("acme")
     body["filters"] = {"dimensions": {"customer_id": {"in": [UNKNOWN]}}}
     refused(ask(http, openmeter.meter("calls").id, **body), 404, "not-found")

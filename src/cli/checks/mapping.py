@@ -10,6 +10,7 @@ from cli.checks.patient import Patient
 from usage_reporting.customer_meters import OM_METER_ID
 from usage_reporting.errors import NotPermittedError, RefusedError, RejectedError
 from usage_reporting.model import CustomerMeter, Target
+from usage_reporting.openmeter_customers import OpenMeterCustomers
 
 MOST_ASKED = 20
 """Customers whose metadata is looked through for a subject that OpenMeter knows."""
@@ -139,6 +140,8 @@ async def _unmapped(patient: Patient) -> list[Finding]:
 async def subjects(patient: Patient) -> list[Finding]:
     """Whether OpenMeter ever had usage of each subject, and if not, under what name it may have."""
     live = await patient.live()
+    if patient.operator.openmeter.customers is not None:
+        return await _customers(patient, patient.operator.openmeter.customers, live.customer_meters)
     found: list[Finding] = []
     seen = 0
     for slug, several in sorted(_by_slug(live.customer_meters).items()):
@@ -154,6 +157,46 @@ async def subjects(patient: Patient) -> list[Finding]:
     if not found:
         return [ok(f"OpenMeter has usage of each subject ({seen:,})")]
     return found
+
+
+async def _customers(
+    patient: Patient, customers: OpenMeterCustomers, live: Sequence[CustomerMeter]
+) -> list[Finding]:
+    """Whether each key has a customer in OpenMeter, and OpenMeter usage of one of its subjects."""
+    known = await customers.known(sorted({one.subject for one in live} - {""}))
+    missing = sorted({one.subject for one in live} - {""} - set(known))
+    found = []
+    if missing:
+        found.append(
+            problem(
+                f"OpenMeter has no customer with key {some_of(missing)}: nothing of theirs is reported",
+                "create them in OpenMeter with the subject keys that their usage is sent under, or correct "
+                "what the Stripe customers name",
+            )
+        )
+    for slug, several in sorted(_by_slug(live).items()):
+        try:
+            seen = await patient.operator.openmeter.subjects(slug)
+        except RefusedError:
+            continue  # the mapping says so
+        keys = sorted({one.subject for one in several} & set(known))
+        unseen = [known[key] for key in keys if not seen & {key, *known[key].subject_keys}]
+        if bare := [one.key for one in unseen if not one.subject_keys]:
+            found.append(
+                warning(
+                    f"no subject keys have these customers in OpenMeter, and no event on meter {slug} has their "
+                    f"key as its subject: {some_of(bare)}",
+                    "put the subjects that their usage is sent under into their usageAttribution.subjectKeys",
+                )
+            )
+        if quiet := [one.key for one in unseen if one.subject_keys]:
+            found.append(
+                warning(
+                    f"OpenMeter never had an event on meter {slug} of any subject of {some_of(quiet)}",
+                    "if they have used something: correct the subject keys of these customers in OpenMeter",
+                )
+            )
+    return found or [ok(f"OpenMeter has each customer, with usage of their subjects ({len(known):,})")]
 
 
 async def _unseen(
