@@ -257,3 +257,9 @@ def test_an_account_without_usage_costs_closing_ticks_nothing(world: World) -> N
 
     assert world.stripe.connected[OTHER].log.requests == []
     assert len(world.stripe.connected[ONE].log.requests) == 3
+
+    subscribed(world, OTHER)
+    assert world.tick("all")["failures"] == 0
+    world.stripe.connected[OTHER].log.clear()
+    world.tick("closing")
+    assert len(world.stripe.connected[OTHER].log.requests) == 3

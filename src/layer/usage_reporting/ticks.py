@@ -200,11 +200,19 @@ def _list(container: Container, cursor: Cursor, context: LambdaContext | None) -
     queued, rest = container.run(container.of(cursor.account).lister.queue_pages(cursor, budget))
     for one in rest:
         container.queue.send(cursor_message(one))
-    is_whole = cursor == Cursor(Scope.ALL, account=cursor.account) and not rest
-    if is_whole and cursor.account != OWN_ACCOUNT and container.settings.mode is not Mode.SHADOW:
-        container.run(_idle(container).note(cursor.account, is_idle=not queued))
+    _note_idleness(container, cursor, queued, is_over=not rest)
     telemetry.count("Queued", queued)
     return {"status": "queued", "scope": cursor.scope.value, "customer_meters": queued}
+
+
+def _note_idleness(container: Container, cursor: Cursor, queued: int, *, is_over: bool) -> None:
+    """Note whether a connected account has anything to bill, where an hourly tick shows it."""
+    is_shadow = container.settings.mode is Mode.SHADOW
+    if cursor.account == OWN_ACCOUNT or cursor.scope is not Scope.ALL or is_shadow:
+        return
+    is_whole = is_over and cursor == Cursor(Scope.ALL, account=cursor.account)
+    if queued or is_whole:
+        container.run(_idle(container).note(cursor.account, is_idle=not queued))
 
 
 def _reconcile(container: Container, cursor: DailyCursor, context: LambdaContext | None) -> dict[str, Any]:
