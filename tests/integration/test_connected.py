@@ -156,6 +156,19 @@ def test_a_renewal_in_a_connected_account_is_reported_by_its_webhook(world: Worl
     assert pk.startswith(f"{ONE}#test#in_")
 
 
+def test_an_event_of_an_account_that_took_its_permission_back_is_not_asked_for_again(
+    world: World, counted: dict[str, float]
+) -> None:
+    serving(world)
+    world.listen(enabled_events=[INVOICE_CREATED], connect=True)
+    end = subscribed(world, ONE)["items"].data[0].current_period_end
+    world.travel(end + 16)
+    world.stripe.deauthorize(ONE)
+
+    assert [(one.code, one.status) for one in world.deliver()] == [(200, "refused")]
+    assert (counted["Refused"], "Rejected" in counted) == (1, False)
+
+
 def test_a_draft_of_a_connected_account_waits_while_openmeter_is_silent(world: World) -> None:
     serving(world, ONE)
     world.listen(enabled_events=[INVOICE_CREATED], connect=True)

@@ -22,6 +22,7 @@ from usage_reporting.errors import (
     AskAgainError,
     BadRequestError,
     ConfigurationError,
+    NoAccessError,
     NotConfiguredError,
     NotFoundError,
     RejectedError,
@@ -95,9 +96,10 @@ def _answer(
     except BadRequestError as error:
         return Answer(400, "bad_request", error.reason)
     except RejectedError as error:
-        telemetry.count("Rejected")
-        telemetry.problem(about.get("stripe_event", "an event"), Status.REJECTED, error.reason)
-        return Answer(200, "rejected", error.reason)
+        status = Status.REFUSED if isinstance(error, NoAccessError) else Status.REJECTED
+        telemetry.count(status.value.capitalize())
+        telemetry.problem(about.get("stripe_event", "an event"), status, error.reason)
+        return Answer(200, status.value, error.reason)
     except (AskAgainError, ConfigurationError) as error:
         return Answer(503, "unavailable", error.reason)
     except Exception as error:  # noqa: BLE001 - Stripe gets an answer that it can act on
