@@ -12,11 +12,10 @@ from sandbox.simulator.history import Contract, Fault, History, Item, Usage
 from sandbox.simulator.verdict import judge
 from sandbox.simulator.world import World
 
-MIDNIGHT = 1_799_712_000
-"""2027-01-11T00:00:00Z"""
 HOUR = 3600
 DAY = 24 * HOUR
-NOON = MIDNIGHT + 12 * HOUR
+NOON = 1_799_755_200
+"""2027-01-11T12:00:00Z"""
 END = NOON + DAY
 """Of the first period in the platform's own account."""
 
@@ -48,9 +47,9 @@ def account(units: Sequence[str], ends: int, *faults: Fault) -> History:
         Usage(customer, meter, ends - before, value, ends - before)
         for customer, value in zip(("c0", "c1"), units, strict=True)
         for meter in ("m1", "m5")
-        for before in (4 * HOUR, 600, -DAY + 600)
+        for before in (4 * HOUR, 600, -600)
     )
-    return History("apart", MIDNIGHT, MIDNIGHT + 3 * DAY, contracts, used, faults=faults)
+    return History("apart", NOON - HOUR, END + 6 * HOUR, contracts, used, faults=faults)
 
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
