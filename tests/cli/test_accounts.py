@@ -237,7 +237,9 @@ def test_the_doctor_names_a_permission_that_is_lacking_there(
     serve(ONE)
     restricted = "rk_test_connect"
     scopes = {"subscription": "read", "invoice": "read", "connected_account": "read"}
-    world.stripe.change_settings(restricted_keys={restricted: scopes})
+    world.stripe.change_settings(
+        restricted_keys={restricted: scopes}, connect_permissions={restricted: scopes}
+    )
     world.secrets.put_secret_value(
         SecretId="keys", SecretString=json.dumps({"stripe_api_key": restricted, "stripe_webhook_secret": "w"})
     )

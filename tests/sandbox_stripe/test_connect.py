@@ -102,6 +102,21 @@ def test_a_wrong_key_is_refused_before_its_account(stripe: StripeSandbox) -> Non
     assert Direct(stripe).acting_for(ONE).error("GET", "customers", headers=wrong)["status"] == 401
 
 
+def test_a_restricted_keys_permissions_are_others_in_connected_accounts(stripe: StripeSandbox) -> None:
+    stripe.change_settings(
+        restricted_keys={"rk_test_1": {"customer": "write"}},
+        connect_permissions={"rk_test_1": {"plan": "read"}},
+    )
+    key = {"authorization": "Bearer rk_test_1"}
+    api = Direct(stripe)
+    api.post("customers", {}, headers=key)
+    refused = api.acting_for(ONE).error("GET", "customers", headers=key)
+    assert refused["status"] == 403
+    assert f"on account '{ONE}'. Having the 'rak_customer_read' permission" in refused["message"]
+    assert api.acting_for(ONE).get("prices", headers=key)["data"] == []
+    assert api.error("GET", "prices", headers=key)["status"] == 403
+
+
 def test_a_request_names_one_account(stripe: StripeSandbox) -> None:
     two = {"stripe-account": ONE, "stripe-context": TWO}
     assert Direct(stripe).error("GET", "customers", headers=two)["status"] == 400

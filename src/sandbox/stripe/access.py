@@ -66,13 +66,17 @@ def _masked(key: str) -> str:
 
 
 def authorize(settings: StripeSettings, key: str, route: Route, account: str) -> None:
-    """Raise StripeError 401 for an unknown key, 403 for one without the route's permission on the account."""
+    """Raise StripeError 401 for an unknown key, 403 for one without the route's permission on the account.
+
+    `settings`: those of the key's own account.
+    """
     if key in settings.api_keys:
         return
     masked = _masked(key)
     if key not in settings.restricted_keys:
         raise StripeError(401, f"Invalid API Key provided: {masked}", stored=False)
-    scopes = settings.restricted_keys[key]
+    is_own = account == settings.account_id
+    scopes = (settings.restricted_keys if is_own else settings.connect_permissions).get(key, {})
     granted = scopes.get(route.resource, scopes.get("*", "none"))
     if granted == "write" or (granted == "read" and route.method == "GET"):
         return

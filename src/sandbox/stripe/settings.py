@@ -45,6 +45,9 @@ class StripeSettings:
     api_keys: AbstractSet[str] = frozenset({"sk_test_sandbox"})
     restricted_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Restricted key -> {resource: "read" | "write"}; "*" stands for every resource."""
+    connect_permissions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The same for connected accounts, which the Dashboard sets apart ("Connect permissions"): none of the
+    other ones holds there."""
     account_id: str = "acct_1SandboxAccount"
     default_api_version: str = DEFAULT_API_VERSION
     livemode: bool = False
