@@ -56,6 +56,8 @@ class Found:
     """The stack that `connect` made it for; empty: somebody else made it."""
     is_connect: bool = False
     """Whether it is told of connected accounts, and of those alone."""
+    account: str = ""
+    """The AWS account of its event source, if it is one over EventBridge; `url` is then the source's ARN."""
 
 
 class Kind(Protocol):
@@ -98,9 +100,9 @@ class SnapshotEndpoints:
         """All of the account."""
         for one in self.client.v1.webhook_endpoints.list({"limit": PAGE_SIZE}).auto_paging_iter():
             is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(EVENT_TYPES)
-            made_for = _made_for(one.metadata)
+            is_right = one.api_version == API_VERSION
             is_connect = is_connect_endpoint(one.application, one.metadata)
-            yield Found(one.id, one.url, one.api_version == API_VERSION, is_as_wanted, made_for, is_connect)
+            yield Found(one.id, one.url, is_right, is_as_wanted, made_for(one.metadata), is_connect)
 
     def mend(self, id: str) -> None:
         """Enable it for the events of billing periods."""
@@ -142,13 +144,13 @@ class ThinDestinations:
         """All of the account that get thin events at an address."""
         pages = self.client.v2.core.event_destinations.list({"include": ["webhook_endpoint.url"]})
         for one in pages.auto_paging_iter():
-            is_connect = list(one.events_from or []) == [ACCOUNTS]
-            if one.event_payload == "thin" and one.webhook_endpoint is not None:
+            if (one.event_payload, one.type) == ("thin", "webhook_endpoint") and one.webhook_endpoint:
+                is_connect = list(one.events_from or []) == [ACCOUNTS]
                 is_as_wanted = one.status == "enabled" and sorted(one.enabled_events) == list(
                     THIN_EVENT_TYPES
                 )
-                made_for = _made_for(one.metadata)
-                yield Found(one.id, one.webhook_endpoint.url or "", True, is_as_wanted, made_for, is_connect)
+                url = one.webhook_endpoint.url or ""
+                yield Found(one.id, url, True, is_as_wanted, made_for(one.metadata), is_connect)
 
     def mend(self, id: str) -> None:
         """Enable it for the reports of refused meter events."""
@@ -178,7 +180,7 @@ class ThinDestinations:
         self.client.v2.core.event_destinations.delete(id)
 
 
-def _made_for(metadata: Any) -> str:
+def made_for(metadata: Any) -> str:
     """The stack in the metadata of a destination, or an empty text."""
     return str(metadata[STACK]) if metadata and STACK in metadata else ""
 
@@ -224,7 +226,7 @@ class Destinations:
 
         Raises Stripe's errors; what was made before is then taken back.
         """
-        secrets, owners = _secrets(secret), _owners(secret)
+        secrets, owners = secrets_in(secret), owners_in(secret)
         listed = listed_by_kind(self.client)
         gone = set(owners) - {one.id for _, found in listed for one in found}
         known = {name: value for name, value in owners.items() if value in secrets}
@@ -277,12 +279,14 @@ class Destinations:
         return {}
 
 
-def _secrets(secret: Mapping[str, Any]) -> list[str]:
+def secrets_in(secret: Mapping[str, Any]) -> list[str]:
+    """The signing secrets that a stack's secret holds."""
     found = secret.get(SECRETS, [])
     values = [found] if isinstance(found, str) else found if isinstance(found, list) else []
     return [value for value in values if isinstance(value, str) and value not in {"", PLACEHOLDER}]
 
 
-def _owners(secret: Mapping[str, Any]) -> dict[str, str]:
+def owners_in(secret: Mapping[str, Any]) -> dict[str, str]:
+    """Whose signing secrets they are: the ids of destinations that `connect` made, and each one's secret."""
     found = secret.get(ENDPOINTS)
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -12,8 +12,9 @@ import boto3
 import stripe
 import typer
 
-from cli.destination import Found, Kind, listed_by_kind
+from cli.destination import Found, Kind, owners_in
 from cli.errors import WrongUseError
+from cli.event_sources import all_listed, region_of
 from cli.output import is_terminal, print_json, print_line, warn
 from cli.stack import Stack
 from cli.stripe_account import stripe_client
@@ -37,10 +38,9 @@ def remove(stack: str, region: str, key: str, *, yes: bool, as_json: bool) -> No
     Raises WrongUseError where it is not clear whose they are, and the errors of Stripe and AWS.
     """
     deployed = _deployed(stack, region)
-    url = deployed.output("WebhookUrl") if deployed else ""
     with stripe_client(key, os.environ) as client:
-        listed = [(kind, one) for kind, several in listed_by_kind(client) for one in several]
-        found = sort_out(listed, stack, url)
+        listed = all_listed(client)
+        found = sort_out(listed, stack, here_of(deployed) if deployed else None)
         if not deployed:
             check_address([one for _, one in found.ours], stack, region)
         if found.ours and not (yes or _is_wanted(found.ours, is_live=bool(deployed))):
@@ -73,16 +73,34 @@ def _is_deleted(kind: Kind, id_: str) -> bool:
     return True
 
 
-def sort_out(listed: Sequence[tuple[Kind, Found]], stack: str, url: str) -> Sorted:
-    """Tell a stack's own destinations from others; `url`: the stack's address, empty when it is gone."""
+def here_of(deployed: Stack) -> Callable[[Found], bool]:
+    """What tells whether a destination is at a stack: at its address, or in its AWS account and region.
+
+    A stack on EventBridge has no address any more; its secret says which destinations were at it.
+    """
+    url = deployed.outputs.get("WebhookUrl", "")
+    had = owners_in(deployed.read_secret()) if deployed.is_over_event_bridge else {}
+
+    def is_here(one: Found) -> bool:
+        if one.account:
+            return (one.account, region_of(one.url)) == (deployed.account, deployed.region)
+        return one.id in had or (bool(url) and one.url == url)
+
+    return is_here
+
+
+def sort_out(
+    listed: Sequence[tuple[Kind, Found]], stack: str, here: Callable[[Found], bool] | None
+) -> Sorted:
+    """Tell a stack's own destinations from others; `here`: which are at it, None when it is gone."""
     found = Sorted()
     for kind, one in listed:
-        is_here = bool(url) and one.url == url
-        if one.stack == stack and (is_here or not url):
+        is_here = here is not None and here(one)
+        if one.stack == stack and (is_here or here is None):
             found.ours.append((kind, one))
         elif one.stack == stack:
             found.left.append(f"{kind.noun} {one.id}: made for another stack of this name, at {one.url}")
-        elif is_here:
+        elif is_here and not one.account:
             found.left.append(
                 f"{kind.noun} {one.id}: it is at the stack's address, but connect did not make it"
             )
@@ -95,9 +113,10 @@ def check_address(ours: Sequence[Found], stack: str, region: str) -> None:
     Raises WrongUseError when they may be.
     """
     where = region or os.environ.get("AWS_REGION") or boto3.Session().region_name or ""
-    addresses = sorted({one.url for one in ours})
+    addresses = sorted({one.url for one in ours if not one.account})
     # https://ID.execute-api.REGION.amazonaws.com/...
     elsewhere = [url for url in addresses if f".execute-api.{where}." not in f"{urlsplit(url).hostname}."]
+    elsewhere += [one.url for one in ours if one.account and region_of(one.url) != where]
     if elsewhere:
         raise WrongUseError(
             f"there is no stack {stack!r} in {where}, but destinations of a stack of this name are at "

@@ -26,6 +26,7 @@ class Stack:
     name: str
     outputs: Mapping[str, str]
     session: boto3.Session = field(repr=False)
+    arn: str = field(default="", kw_only=True)
 
     @classmethod
     def read(cls, name: str, region: str = "") -> Stack:
@@ -43,7 +44,22 @@ class Stack:
             ) from error
         (stack,) = answer["Stacks"]
         outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
-        return cls(name, outputs, session)
+        return cls(name, outputs, session, arn=stack["StackId"])
+
+    @property
+    def account(self) -> str:
+        """The AWS account that it is in."""
+        return self.arn.split(":")[4]
+
+    @property
+    def region(self) -> str:
+        """The AWS region that it is in."""
+        return self.arn.split(":")[3]
+
+    @property
+    def is_over_event_bridge(self) -> bool:
+        """Whether Stripe's events come over EventBridge, and not to an address of its own."""
+        return "StripeEventQueueUrl" in self.outputs
 
     @property
     def local_cloud(self) -> str:

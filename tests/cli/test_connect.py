@@ -127,7 +127,7 @@ def test_the_new_endpoint_comes_before_the_old_one_goes(run: Run, world: World) 
     run("connect", "--stack", STACK)
 
     methods = [request.method for request in world.stripe.log.requests]
-    assert methods == ["GET", "GET", "POST", "DELETE"]
+    assert methods[:4] == ["GET", "GET", "POST", "DELETE"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from usage_reporting.telemetry import NAMESPACE
 from usage_reporting.windows import DAY, HOUR, MINUTE
 
 FUNCTIONS = ("WebhookFunctionName", "ScheduleFunctionName", "WorkerFunctionName")
+INGRESS = ("WebhookUrl", "StripeEventQueueUrl")
+"""One of both: where Stripe's events come in."""
 OUTPUTS = (
-    "WebhookUrl",
     "SecretArn",
     "LedgerTableName",
     "QueueUrl",
@@ -59,6 +60,8 @@ async def outputs(patient: Patient) -> list[Finding]:
     """Whether it is a stack of this project's, all there."""
     assert patient.stack is not None
     missing = [name for name in OUTPUTS if name not in patient.stack.outputs]
+    if not patient.stack.outputs.keys() & {*INGRESS}:
+        missing.append(" or ".join(INGRESS))
     if missing:
         patient.unreached[Side.STACK] = "the stack is not all there"
         return [
@@ -96,7 +99,10 @@ async def functions(patient: Patient) -> list[Finding]:
                 "when all else is well, `sam deploy` with Mode=live (README, step 7)",
             )
         )
-    found += await _feeds(patient)
+    found += await _feeds(patient, patient.output("WorkerFunctionName"))
+    assert patient.stack is not None
+    if patient.stack.is_over_event_bridge:
+        found += await _feeds(patient, patient.output("WebhookFunctionName"))
     return found or [ok("the functions are live, fed by the queue, and had no errors within a day")]
 
 
@@ -114,19 +120,29 @@ async def _errors(patient: Patient, name: str) -> list[Finding]:
     return [problem(seen, fix) if hour else warning(seen, fix)]
 
 
-async def _feeds(patient: Patient) -> list[Finding]:
-    worker = patient.output("WorkerFunctionName")
-    mappings = await patient.aws.pages(
-        "lambda", "list_event_source_mappings", "EventSourceMappings", FunctionName=worker
-    )
+async def _feeds(patient: Patient, function: str) -> list[Finding]:
+    mappings = await _mappings(patient, function)
     if any(one.get("State") in {"Enabled", "Enabling", "Creating", "Updating"} for one in mappings):
         return []
     return [
         problem(
-            f"the queue does not feed {worker}: its event source mapping is "
+            f"the queue does not feed {function}: its event source mapping is "
             f"{mappings[0]['State'] if mappings else 'missing'}",
             "enable it in the Lambda console, under the function's triggers, or " + _DEPLOY,
         )
+    ]
+
+
+async def _mappings(patient: Patient, function: str) -> list[Json]:
+    """Of the function, or of the alias that SnapStart gives it."""
+    queue = "StripeEventQueueUrl" if function == patient.output("WebhookFunctionName") else "QueueUrl"
+    name = patient.output(queue).rpartition("/")[2]
+    mappings = await patient.aws.pages("lambda", "list_event_source_mappings", "EventSourceMappings")
+    return [
+        one
+        for one in mappings
+        if str(one.get("EventSourceArn", "")).rpartition(":")[2] == name
+        and function in str(one.get("FunctionArn", "")).split(":")
     ]
 
 
@@ -194,9 +210,10 @@ async def queues(patient: Patient) -> list[Finding]:
     if dead:
         found.append(
             problem(
-                f"{count(dead, 'dead letter')}: pages of customers that failed three times",
-                "the worker's log says why (docs/runbook.md, DeadLetterAlarm); then "
-                + patient.command("redrive"),
+                f"{count(dead, 'dead letter')}: pages of customers that failed three times"
+                + (", or events of Stripe" if patient.stack.is_over_event_bridge else ""),
+                f"{patient.command('redrive')} says why, as the logs do (docs/runbook.md, DeadLetterAlarm), and "
+                "sends them again",
             )
         )
     if age > KEPT / 4:
@@ -204,7 +221,11 @@ async def queues(patient: Patient) -> list[Finding]:
         fix = "raise MaximumConcurrency (and OpenMeterConcurrency, if OpenMeter can bear it)"
         late = age > KEPT * 3 / 4
         found.append(problem(f"{seen}; after an hour they are dropped", fix) if late else warning(seen, fix))
-    return found or [ok(f"{count(waiting, 'page')} on the queue, no dead letters")]
+    events = ""
+    if patient.stack.is_over_event_bridge:
+        on_queue = await _messages(patient, patient.output("StripeEventQueueUrl"))
+        events = f"{count(on_queue, 'event')} of Stripe on theirs, "
+    return found or [ok(f"{count(waiting, 'page')} on the queue, {events}no dead letters")]
 
 
 async def _messages(patient: Patient, url: str) -> int:
