@@ -1,4 +1,4 @@
-"""The dead-letter queue: what lies on it, why, and how it goes back to the page queue.
+"""The dead-letter queue: what lies on it, why, and how it goes back to the queue that it came from.
 
 SQS itself can move messages back (StartMessageMoveTask), but only all of them, and what is no page of ours
 with them. Here each is received, sent and deleted: a crash in between leaves it on both queues, which is
@@ -20,8 +20,10 @@ from usage_reporting.accounts import of_account
 from usage_reporting.billing import Finalized
 from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import BadRequestError
+from usage_reporting.event_bridge import REASON, SOURCES, is_event
 from usage_reporting.model import CustomerMeter
 from usage_reporting.pages import Cursor, read_message
+from usage_reporting.renewals import checked
 from usage_reporting.windows import HOUR, day_of, floor_hour
 
 BATCH = 10
@@ -37,11 +39,13 @@ HOURS_OF_LOG = 24
 """The log is searched for at most so many hours in which messages were sent, the newest ones."""
 
 UNREADABLE = "not ours"
+EVENT = "event"
+"""One of Stripe's over EventBridge, which the webhook takes from a queue of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that failed three times."""
+    """A message that failed three times, or an event that could not be handled."""
 
     id: str
     body: str
@@ -53,7 +57,9 @@ class DeadLetter:
     kind: str = UNREADABLE
     meter: str = ""
     about: Sequence[str] = ()
-    """Customers, final invoices, or the part of a listing that it names."""
+    """Customers, final invoices, the part of a listing, or the event that it names."""
+    why: str = ""
+    """Why it is here, if that came with it: nobody can read it, or it could not be put on its queue."""
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> DeadLetter:
@@ -65,22 +71,25 @@ class DeadLetter:
             sent_at=int(attributes.get("SentTimestamp", 0)) // 1000,
             received=int(attributes.get("ApproximateReceiveCount", 0)),
             handle=message["ReceiptHandle"],
+            why=message.get("MessageAttributes", {}).get(REASON, {}).get("StringValue", ""),
             **_content(message["Body"]),
         )
 
     @property
     def is_readable(self) -> bool:
-        """Whether the worker could make anything of it."""
+        """Whether its function could make anything of it."""
         return self.kind != UNREADABLE
 
 
 @dataclass(slots=True)
 class DeadLetters:
-    """A stack's dead-letter queue; `queue_url` is the queue that the messages came from."""
+    """A stack's dead-letter queue; its messages came from `queue_url` and `event_queue_url`."""
 
     sqs: Any
     url: str
     queue_url: str
+    event_queue_url: str = ""
+    """Empty: the stack does not get Stripe's events over EventBridge."""
 
     def look(self) -> list[DeadLetter]:
         """All messages, oldest first; each is on the queue again afterwards. Raises botocore's errors."""
@@ -98,7 +107,7 @@ class DeadLetters:
         return sorted(found.values(), key=lambda one: (one.sent_at, one.id))
 
     def move(self, ids: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Send these to the page queue again and take them off here; the id, and why that failed."""
+        """Send these to where they came from and take them off here; the id, and why that failed."""
         left, seen = set(ids), set[str]()
         handles: list[str] = []
         idle = 0
@@ -126,9 +135,12 @@ class DeadLetters:
     def _move(self, one: DeadLetter) -> str:
         """Why a message could not be moved, or an empty text."""
         if not one.is_readable:
-            return "it is no page of ours, so the worker would refuse it again"
+            return "it is no page of ours, nor an event of Stripe, so that it would be refused again"
+        queue = self.event_queue_url if one.kind == EVENT else self.queue_url
+        if not queue:
+            return "the stack has no queue of events any more; resend it in Stripe's Workbench if need be"
         try:
-            self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=one.body)
+            self.sqs.send_message(QueueUrl=queue, MessageBody=one.body)
         except (ClientError, BotoCoreError) as error:
             return explain(error)[0]
         try:
@@ -144,6 +156,7 @@ class DeadLetters:
             VisibilityTimeout=HIDDEN_S,
             WaitTimeSeconds=WAIT_S,
             MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
+            MessageAttributeNames=[REASON],
         )
         return [DeadLetter.of(message) for message in answer.get("Messages", [])]
 
@@ -159,7 +172,7 @@ class DeadLetters:
 
 
 def reasons(logs: Any, group: str, letters: Sequence[DeadLetter]) -> dict[str, str]:
-    """Why messages were given back, by id, as the worker's log says; the newest reason counts.
+    """Why messages were given back, by id, as their function's log says; the newest reason counts.
 
     Raises botocore's errors, for credentials that may not read the log among others.
     """
@@ -184,9 +197,19 @@ def reasons(logs: Any, group: str, letters: Sequence[DeadLetter]) -> dict[str, s
 def _content(body: str) -> dict[str, Any]:
     """What a message is about."""
     try:
+        if is_event(event := _json(body)):
+            return _of_event(event)
         return _named(read_message(body))
     except (BadRequestError, OverflowError, TypeError, ValueError):
         return {"kind": UNREADABLE}  # of the right form, perhaps, but of no time or name that there is
+
+
+def _of_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Raises BadRequestError for one that is not of Stripe."""
+    stripe_event = checked(event["detail"], "the event's detail")
+    if not str(event["source"]).startswith(SOURCES):
+        raise BadRequestError("the event is not of Stripe")
+    return {"kind": EVENT, "about": [f"{stripe_event['type']} {stripe_event.get('id', '')}".strip()]}
 
 
 def _named(message: Sequence[CustomerMeter] | Cursor | DailyCursor | Finalized) -> dict[str, Any]:

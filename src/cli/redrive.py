@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli.dead_letters import DeadLetter, DeadLetters, reasons
+from cli.dead_letters import EVENT, DeadLetter, DeadLetters, reasons
 from cli.errors import WrongUseError, explain
 from cli.output import (
     AsJson,
@@ -42,10 +42,11 @@ def redrive(
     region: Region = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the dead letters of a stack, pages that failed three times, and send them again.
+    """List the dead letters of a stack, and send them again: pages that failed three times, and events of
+    Stripe over EventBridge that could not be handled.
 
-    Without --all or --message it lists only: whose usage each page is about, when it was first sent, how
-    often it was received, and why it failed, as far as the worker's log tells. Looking takes nothing off
+    Without --all or --message it lists only: whose usage each is about, when it was first sent, how often it
+    was received, and why it failed, as far as the functions' logs tell. Looking takes nothing off
     the queue: each message is hidden from others for the moment, counts as received once more, and is put
     back.
 
@@ -59,7 +60,10 @@ def redrive(
         raise WrongUseError("say which are sent again: --all, or --message ID, not both")
     deployed = Stack.read(stack, region)
     queue = DeadLetters(
-        deployed.session.client("sqs"), deployed.output("DeadLetterQueueUrl"), deployed.output("QueueUrl")
+        deployed.session.client("sqs"),
+        deployed.output("DeadLetterQueueUrl"),
+        deployed.output("QueueUrl"),
+        deployed.outputs.get("StripeEventQueueUrl", ""),
     )
     with status("looking at the dead letters"):
         found = queue.look()
@@ -79,14 +83,19 @@ def redrive(
 
 
 def _why(deployed: Stack, found: Sequence[DeadLetter]) -> dict[str, str]:
-    """The worker's own words, where its log still has them and may be read."""
-    if not found:
-        return {}
-    try:
-        return reasons(deployed.session.client("logs"), f"/aws/lambda/{deployed.name}-worker", found)
-    except (ClientError, BotoCoreError) as error:
-        warn(f"note: why they failed is not known: {explain(error)[0]}")
-        return {}
+    """The functions' own words, where their logs still have them and may be read."""
+    said = {one.id: one.why for one in found if one.why}
+    events = [one for one in found if one.kind == EVENT and not one.why]
+    others = [one for one in found if one.kind != EVENT and not one.why]
+    for function, letters in (("worker", others), ("webhook", events)):
+        if not letters:
+            continue
+        try:
+            group = f"/aws/lambda/{deployed.name}-{function}"
+            said |= reasons(deployed.session.client("logs"), group, letters)
+        except (ClientError, BotoCoreError) as error:
+            warn(f"note: why they failed is not known: {explain(error)[0]}")
+    return said
 
 
 def _wanted(found: Sequence[DeadLetter], chosen: Sequence[str], *, everything: bool) -> list[str]:
@@ -147,7 +156,7 @@ def _print_end(
         print_line(f"sent again: {moved}, not moved: {len(problems) - moved}, left: {len(found) - moved}")
     else:
         print_line(f"{_messages(len(found))}, all still there{'; nothing was sent' if wanted else ''}")
-        print_line("each tick lists the same customers anew; --all or --message ID sends these pages again")
+        print_line("each tick lists the same customers anew; --all or --message ID sends these again")
 
 
 def _some(about: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Sample events as API Gateway hands them to the webhook, signed as Stripe signs them."""
+"""Sample events as API Gateway hands them to the webhook, signed as Stripe does it; or as EventBridge does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from sandbox.stripe.partner_events import on_the_bus
 
 EVENTS: Final = Path(__file__).resolve().parents[2] / "events"
 """The sample events, at the root of the repository that this package is installed from."""
@@ -36,6 +38,7 @@ _INSTANTS = frozenset(
     }
 )
 _USER_AGENT = "Stripe/1.0 (+https://stripe.com/docs/webhooks)"
+_SOURCE = "aws.partner/stripe.com/ed_test_sample"
 _DOMAIN = "example.execute-api.us-east-1.amazonaws.com"
 _SOURCE_IP = "192.0.2.1"
 
@@ -100,6 +103,14 @@ def signed_api_gateway_event(
         "body": text,
         "isBase64Encoded": base64_encoded,
     }
+
+
+def event_bridge_event(body: bytes) -> dict[str, Any]:
+    """The event of a rule's target for an event of Stripe. Source: `sandbox.stripe.partner_events`."""
+    event = json.loads(body)
+    arn = f"arn:aws:events:us-east-1::event-source/{_SOURCE}"
+    entry = {"Source": _SOURCE, "DetailType": event["type"], "Detail": body.decode(), "Resources": [arn]}
+    return on_the_bus({**entry, "Time": event["created"]})
 
 
 def sample_event(kind: str, now: int) -> bytes:

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from cli.signing import EVENTS, KINDS
+from cli.signing import EVENTS, KINDS, event_bridge_event
 from tests.cli.conftest import Run
 from tests.integration.world import WEBHOOK_SECRET, World
+from usage_reporting.event_bridge import invoke
 from usage_reporting.webhook import answer
 
 
@@ -27,6 +28,20 @@ def test_the_webhook_takes_a_call_of_stripe(
     answered = answer(world.container(), call)
     assert answered.code == 200, answered.reason
     assert answered.status == "not_ours"  # nobody made its subscription here
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_over_event_bridge_nothing_is_signed(run: Run, world: World, kind: str) -> None:
+    event = run("event", kind, "--ingress", "eventbridge").json
+
+    assert event["detail-type"] == event["detail"]["type"]
+    assert event["detail"]["created"] == world.clock()
+    assert invoke(world.container(), event)["status"] == "not_ours"
+
+
+def test_the_sample_of_the_repository_is_what_the_command_makes() -> None:
+    sample = json.loads((EVENTS / "renewal_eventbridge.json").read_bytes())
+    assert sample == event_bridge_event((EVENTS / KINDS["renewal"]).read_bytes())
 
 
 @pytest.mark.parametrize(

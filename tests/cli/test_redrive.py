@@ -13,7 +13,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from tests.cli.conftest import STACK, Run
+from tests.cli.conftest import STACK, Run, make_stack, outputs_of
 from tests.integration.world import DAY, HOUR, MINUTE, NOON, World
 from usage_reporting.billing import Finalized
 from usage_reporting.pages import Cursor, Scope, cursor_message, finalized_message
@@ -340,3 +340,51 @@ def test_what_was_moved_is_told_when_the_queue_gives_no_more(
     assert "sent again: 10, not moved: 5, left: 5" in result.out
     assert result.out.count("AWS refused ReceiveMessage") == 5
     assert (visible(world, dead), visible(world, world.queue_url)) == (5, 10)
+
+
+EVENT = {
+    "detail-type": "invoice.created",
+    "source": "aws.partner/stripe.com/ed_test_1",
+    "detail": {"id": "evt_1", "type": "invoice.created"},
+}
+
+
+def test_an_event_goes_back_to_the_queue_of_events(run: Run, world: World, dead: str) -> None:
+    events = world.sqs.create_queue(QueueName="events")["QueueUrl"]
+    make_stack({**outputs_of(world), "StripeEventQueueUrl": events}, "over-event-bridge")
+    message = put(world, dead, json.dumps(EVENT))
+    attribute = {"DataType": "String", "StringValue": "the queue could not be reached"}
+    unreachable = world.sqs.send_message(
+        QueueUrl=dead, MessageBody=json.dumps(EVENT), MessageAttributes={"ERROR_MESSAGE": attribute}
+    )["MessageId"]
+    put(world, dead, json.dumps({**EVENT, "source": "com.example"}))
+
+    listed = run("redrive", "--stack", "over-event-bridge", "--json").json["messages"]
+
+    by_kind = [(one["kind"], one["about"]) for one in listed]
+    assert sorted(by_kind) == [
+        *[("event", ["invoice.created evt_1"])] * 2,
+        ("not ours", []),
+    ]
+    assert {one["why"] for one in listed if one["message"] == unreachable} == {
+        "the queue could not be reached"
+    }
+
+    sent = run(
+        *("redrive", "--stack", "over-event-bridge", "--message", message, "--message", unreachable, "--yes")
+    )
+
+    assert sent.code == 0, sent.out
+    assert [json.loads(body) for body in taken(world, events)] == [EVENT, EVENT]
+    assert visible(world, world.queue_url) == 0
+    assert visible(world, dead) == 1
+
+
+def test_an_event_of_a_stack_that_is_back_on_api_gateway_stays(run: Run, world: World, dead: str) -> None:
+    put(world, dead, json.dumps(EVENT))
+
+    result = run("redrive", "--stack", STACK, "--all", "--yes")
+
+    assert result.code == 1
+    assert "resend it in Stripe's Workbench" in result.out
+    assert visible(world, dead) == 1

@@ -214,8 +214,8 @@ def _nothing_holds_drafts(patient: Patient) -> list[Finding]:
         return []
     return [
         warning(
-            "over EventBridge Stripe does not wait for an answer: no draft is kept open while its usage cannot "
-            "be delivered",
+            "over EventBridge Stripe waits for no answer: no draft is kept open while its usage cannot be "
+            "delivered",
             "deploy with HoldDrafts=true, and the stack keeps it open (the key then needs to write invoices)",
         )
     ]

@@ -212,8 +212,8 @@ async def queues(patient: Patient) -> list[Finding]:
             problem(
                 f"{count(dead, 'dead letter')}: pages of customers that failed three times"
                 + (", or events of Stripe" if patient.stack.is_over_event_bridge else ""),
-                f"{patient.command('redrive')} says why, as the logs do (docs/runbook.md, DeadLetterAlarm), and "
-                "sends them again",
+                f"{patient.command('redrive')} says why, as the logs do (docs/runbook.md, DeadLetterAlarm), "
+                "and sends them again",
             )
         )
     if age > KEPT / 4:
