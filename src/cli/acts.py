@@ -9,15 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import boto3
+
 from cli.connect import connect_stack
 from cli.destination import Destinations
 from cli.errors import NotDoneError
+from cli.event_sources import PARAMETERS, EventSources
 from cli.evidence import InvoiceEvidence, summary
 from cli.explain import explain_invoices
 from cli.narrator import Narrator
 from cli.setup import Shop
 from cli.stack import Stack
 from sandbox.clock import system_clock
+from sandbox.cloud import ACCOUNT, REGION
 from sandbox.stage import OPENMETER_KEY, STACK, STRIPE_KEY, FinalLine, Stage, wait_until
 from sandbox.story import CALLS, DURATION, Bill, Subscriber, Usage, metered, subscribers, usage_of
 from usage_reporting.amounts import to_wire
@@ -47,6 +51,8 @@ class Acts:
         self.events: list[Usage] = []
         self.to_come: list[Usage] = []
         self.prices: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
+        """The template's parameters that name event sources; without them Stripe posts to API Gateway."""
         self.explained: list[InvoiceEvidence] = []
         """The final invoices, as `explain` finds them through the deployed stack."""
 
@@ -69,11 +75,16 @@ class Acts:
         with self.tell.step(
             "deploy", "sam build and sam deploy put the real template into a cloud on this machine"
         ):
-            self.stage.deploy()
+            if self.stage.over_event_bridge:
+                self._make_event_sources()
+            self.stage.deploy(**self.sources)
             self.tell.say(
                 f"Stripe's stand-in: {self.stage.stripe_url}; OpenMeter's: {self.stage.openmeter_url}"
             )
-            self.tell.say(f"the webhook: {self.stage.webhook_url}")
+            if not self.stage.over_event_bridge:
+                self.tell.say(f"the webhook: {self.stage.webhook_url}")
+            for name in self.sources.values():
+                self.tell.say(f"the bus {name}: associated")
 
     def wake(self) -> None:
         """Each function's first start, which shows how fast this machine is."""
@@ -109,8 +120,13 @@ class Acts:
     def connect(self) -> None:
         """Stripe's events to the stack, keys into its secret; from here on customers sign up as usual."""
         with self.tell.step("connect", "`connect` tells Stripe where the webhook is, and the stack its keys"):
-            destinations = Destinations(self.stage.client, self.stage.outputs["WebhookUrl"], STACK)
-            connect_stack(Stack.read(STACK), destinations, STRIPE_KEY, OPENMETER_KEY)
+            deployed = Stack.read(STACK)
+            destinations: Destinations | EventSources
+            if self.stage.over_event_bridge:
+                destinations = EventSources(self.stage.client, deployed)
+            else:
+                destinations = Destinations(self.stage.client, self.stage.outputs["WebhookUrl"], STACK)
+            connect_stack(deployed, destinations, STRIPE_KEY, OPENMETER_KEY)
             for line in destinations.done:
                 self.tell.say(line)
             today = [person for person in self.people if person.signed_up is None]
@@ -158,9 +174,8 @@ class Acts:
                 for number, one in enumerate(self.stage.renewals(first)):
                     if 200 in one.statuses and number not in answered:
                         answered.add(number)
-                        self.tell.say(
-                            f"{one.customer}: the renewal's webhook was answered {_then(one.statuses)}"
-                        )
+                        what = "event was taken by the bus" if self.sources else "webhook was answered"
+                        self.tell.say(f"{one.customer}: the renewal's {what} {_then(one.statuses)}")
                 return not self.to_come and len(answered) == expected
 
             if not wait_until(is_over, last - system_clock() + PATIENCE_S * self.pace):
@@ -228,6 +243,15 @@ class Acts:
         line = lines.get(person.name, {}).get(self.prices[meter], nothing)
         total = metered(self.events, person, meter)
         return Bill(person.name, meter, total, line.quantity, line.invoice, line.amount)
+
+    def _make_event_sources(self) -> None:
+        """Destinations over EventBridge, as `connect --ingress eventbridge` makes them."""
+        arn = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{STACK}/to-be"
+        sources = EventSources(self.stage.client, Stack(STACK, {}, boto3.Session(), arn=arn))
+        sources.prepare({})
+        for line in sources.done:
+            self.tell.say(line)
+        self.sources = {PARAMETERS[payload]: name for payload, name in sources.names.items()}
 
     def _price_the_rest(self) -> None:
         """Beside the price of `setup`: a second metered one, mapped by itself, and a fee paid in advance."""

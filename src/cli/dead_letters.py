@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.errors import explain
 from usage_reporting.accounts import of_account
+from usage_reporting.amounts import loads
 from usage_reporting.billing import Finalized
 from usage_reporting.daily_sums import DailyCursor
 from usage_reporting.errors import BadRequestError
@@ -197,7 +198,7 @@ def reasons(logs: Any, group: str, letters: Sequence[DeadLetter]) -> dict[str, s
 def _content(body: str) -> dict[str, Any]:
     """What a message is about."""
     try:
-        if is_event(event := _json(body)):
+        if is_event(event := loads(body)):
             return _of_event(event)
         return _named(read_message(body))
     except (BadRequestError, OverflowError, TypeError, ValueError):

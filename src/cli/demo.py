@@ -16,6 +16,7 @@ from cli.acts import Acts
 from cli.console import Port, serve_console
 from cli.errors import NotDoneError
 from cli.evidence import InvoiceEvidence, summary
+from cli.ingress import Ingress, Played
 from cli.narrator import Narrator
 from cli.openmeter_api import OpenMeterApi
 from cli.output import AsJson, print_json, print_line, print_table, warn
@@ -49,6 +50,7 @@ def demo(
     ] = False,
     openmeter_api: OpenMeterApi = "v1",
     port: Port = 0,
+    ingress: Played = Ingress.API,
     as_json: AsJson = False,
 ) -> None:
     """Watch a month end, and see each invoice carry exactly what was used.
@@ -58,7 +60,8 @@ def demo(
     line is EXACT, and `explain` finds how. With --stay all of it is there until Ctrl-C: `source
     .cache/demo.env` in another terminal, and every command works there with --stack usage-reporter
     (docs/first-hour.md). With --console a page on this machine shows it, too, with buttons that steer the
-    stand-ins (--port as of `console`).
+    stand-ins (--port as of `console`). With --ingress eventbridge Stripe's events come over Amazon
+    EventBridge: bus, rule and queue of the local cloud take the place of API Gateway.
 
     Example: `usage-reporter demo --console`
     """
@@ -67,7 +70,7 @@ def demo(
     with (
         stoppable("demo: stopped, and all of it taken down"),
         _in_one_line(),
-        Stage(openmeter_api) as stage,
+        Stage(openmeter_api, over_event_bridge=ingress is Ingress.EVENTBRIDGE) as stage,
     ):
         acts = Acts(stage, tell, seed)
         told = Told(acts.play(), acts.explained, seed)

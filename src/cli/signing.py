@@ -1,4 +1,4 @@
-"""Sample events as API Gateway hands them to the webhook, signed as Stripe does it; or as EventBridge does."""
+"""Sample events as API Gateway hands them to the webhook, signed as Stripe does; or as EventBridge does."""
 
 from __future__ import annotations
 

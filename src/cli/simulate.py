@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.ingress import Ingress, Played
 from cli.openmeter_api import OpenMeterApi
 from cli.output import AsJson, print_json, print_line, print_table, progress, warn
 from sandbox.simulator.campaign import Summary, Worlds, campaign
@@ -72,6 +73,7 @@ def simulate(  # noqa: PLR0913 - the options of a command
             "(CONNECTED_ACCOUNTS=all, SUBJECT_WITH_ACCOUNT=true), whose customers have the same ids.",
         ),
     ] = 1,
+    ingress: Played = Ingress.API,
     facts: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +89,10 @@ def simulate(  # noqa: PLR0913 - the options of a command
 
     Example: `usage-reporter simulate --seed 7 --periods 500 --faults crash,webhook_lost`
     """
+    if accounts > 1 and ingress is Ingress.EVENTBRIDGE:
+        raise typer.BadParameter(
+            "events of connected accounts do not come over EventBridge; take --accounts 1"
+        )
     kinds = _kinds(faults)
     if accounts == 1 and kinds and not set(kinds) - set(ACCOUNT_FAULTS):
         raise typer.BadParameter(f"{', '.join(kinds)} needs several accounts: add --accounts 2")
@@ -102,7 +108,15 @@ def simulate(  # noqa: PLR0913 - the options of a command
         summary = campaign(
             seed,
             periods,
-            Worlds(kinds, _STREAMS[meter_stream], brake, undocumented, openmeter_api, accounts),
+            Worlds(
+                kinds,
+                _STREAMS[meter_stream],
+                brake,
+                undocumented,
+                openmeter_api,
+                accounts,
+                over_event_bridge=ingress is Ingress.EVENTBRIDGE,
+            ),
             progress=show,
             shrinking=show_shrinking,
         )

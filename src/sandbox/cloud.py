@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -26,6 +27,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _INVOKE_SECONDS = 900
 _PROJECT = Path(__file__).resolve().parents[2]
+_MINISTACK = Path(__file__).resolve().with_name("partner_bus.py")
 
 
 class LocalCloudError(Exception):
@@ -49,7 +51,7 @@ class LocalCloud:
 
     def __enter__(self) -> Self:
         """Start it; raises LocalCloudError when it does not answer within 30 seconds."""
-        program = self._tool("ministack", "ministack")
+        program = self._tool("ministack", "python")
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ class LocalCloud:
                 tempfile.TemporaryDirectory(prefix="local-cloud-", ignore_cleanup_errors=True)
             )
             process = subprocess.Popen(  # noqa: S603 - our own program
-                [program],
+                [program, "-P", str(_MINISTACK)],
                 cwd=scratch,
                 env=_server_environment(port, scratch),
                 stdin=subprocess.DEVNULL,
@@ -134,6 +136,19 @@ class LocalCloud:
         if "FunctionError" in answer:
             raise LocalCloudError(f"{function_name} failed: {json.dumps(body)}")
         return body
+
+    def put_partner_event(self, entry: Mapping[str, Any]) -> bool:
+        """Put an event on the bus of its partner event source, as the partner does; whether it was taken."""
+        try:
+            answer = self.client("events").put_partner_events(Entries=[dict(entry)])
+        except (BotoCoreError, ClientError):
+            return False
+        return not answer["FailedEntryCount"]
+
+    def has_bus(self, source: str) -> bool:
+        """Whether a bus is associated with a partner event source."""
+        found = self.client("events").list_event_buses(NamePrefix=source)["EventBuses"]
+        return any(bus["Name"] == source for bus in found)
 
     def reachable(self, api_url: str) -> str:
         """The address on this machine of an `execute-api` URL such as the output WebhookUrl; others stay."""

@@ -84,16 +84,19 @@ class Stage:
     """A context manager: all that it started is gone on exit. Within it, AWS settings are the local cloud's.
 
     `openmeter_api`: the only version that the OpenMeter on it serves, and so all that its applications and
-    the functions can speak. Raises LocalCloudError, OSError or RuntimeError where something does not start.
+    the functions can speak. With `over_event_bridge` Stripe's events come in by a bus, a rule and a queue of
+    the local cloud. Raises LocalCloudError, OSError or RuntimeError where something does not start.
     """
 
-    def __init__(self, openmeter_api: ApiVersion = "v1") -> None:
+    def __init__(self, openmeter_api: ApiVersion = "v1", *, over_event_bridge: bool = False) -> None:
         self.openmeter_api = openmeter_api
+        self.over_event_bridge = over_event_bridge
         # Stripe waits minutes between the tries of a webhook; nobody wants to watch that.
         self.stripe = StripeSandbox(
             system_clock,
             StripeSettings(webhook_retry_delays=(2, 3, 5, 8)),
             reached_at=self._reached_at,
+            hand_over=self._hand_over,
         )
         self.openmeter = OpenMeterSandbox(
             system_clock, OpenMeterSettings(api_key=OPENMETER_KEY, apis=(openmeter_api,))
@@ -131,20 +134,30 @@ class Stage:
     ) -> None:
         self._open.close()
 
-    def deploy(self) -> None:
-        """Build the template and deploy it, live, with the stand-ins' addresses."""
+    def deploy(self, **sources: str) -> None:
+        """Build the template and deploy it, live, with the stand-ins' addresses and event sources.
+
+        What AWS tells Stripe when a bus of a source's name is there, is told.
+        """
         parameters = {
             "Mode": "live",
             "OpenMeterUrl": self.openmeter_url,
             "OpenMeterApi": self.openmeter_api,
             "StripeApiBase": self.stripe_url,
         }
-        self.outputs = self.cloud.deploy(STACK, parameters)
+        self.outputs = self.cloud.deploy(STACK, {**parameters, **sources})
+        for source in filter(self.cloud.has_bus, sources.values()):
+            self.stripe.associate(source)
 
     def wake(self) -> dict[str, str]:
         """Start the functions, all at once; what they answer, by name."""
+        webhook = self.outputs["WebhookFunctionName"]
         calls: dict[str, Callable[[], Any]] = {
-            "webhook": lambda: self._http.post(self.webhook_url, json={}, headers=_UNSIGNED).json(),
+            "webhook": lambda: (
+                self.cloud.invoke(webhook, {"Records": []})
+                if self.over_event_bridge
+                else self._http.post(self.webhook_url, json={}, headers=_UNSIGNED).json()
+            ),
             "schedule": lambda: self.tick("all"),
             "worker": lambda: self.cloud.invoke(self.outputs["WorkerFunctionName"], {"Records": []}),
         }
@@ -281,11 +294,12 @@ class Stage:
     def wait_for_queue(self, seconds: float) -> bool:
         """Wait until the worker has taken every page; whether it had in that time."""
         queue = self.cloud.client("sqs")
+        queues = [self.outputs[name] for name in ("QueueUrl", "StripeEventQueueUrl") if name in self.outputs]
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
         def is_empty() -> bool:
-            answer = queue.get_queue_attributes(QueueUrl=self.outputs["QueueUrl"], AttributeNames=names)
-            return not any(int(answer["Attributes"][name]) for name in names)
+            answers = [queue.get_queue_attributes(QueueUrl=url, AttributeNames=names) for url in queues]
+            return not any(int(answer["Attributes"][name]) for answer in answers for name in names)
 
         return wait_until(is_empty, seconds)
 
@@ -308,6 +322,9 @@ class Stage:
 
     def _reached_at(self, url: str) -> str:
         return self.cloud.reachable(url)
+
+    def _hand_over(self, entry: Mapping[str, Any]) -> bool:
+        return self.cloud.put_partner_event(entry)
 
     def _steer(self, path: str, body: Mapping[str, Any]) -> None:
         self._http.post(f"{self.stripe_url}/_sandbox/{path}", json=body).raise_for_status()

@@ -74,7 +74,7 @@ def work_off(container: Container, batch: Mapping[str, Any], dead_letters: DeadL
         for record in batch["Records"]
         if not _is_done(container, record, dead_letters)
     ]
-    return {"batchItemFailures": failures}
+    return {"status": "ask_again" if failures else "done", "batchItemFailures": failures}
 
 
 def invoke(container: Container, event: Mapping[str, Any]) -> Json:

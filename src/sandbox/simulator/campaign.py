@@ -93,13 +93,20 @@ class Worlds:
     openmeter_api: Literal["v1", "v3"] = "v1"
     accounts: int = 1
     """How many Stripe accounts each has: the platform's own, and connected ones."""
+    over_event_bridge: bool = False
+    """Whether Stripe's events come over Amazon EventBridge, and not to API Gateway."""
 
     def history(self, seed: str) -> History:
         """The history of one seed."""
         made = history_of(
             seed, self.kinds, meter_stream=self.meter_stream, brake=self.brake, accounts=self.accounts
         )
-        return replace(made, undocumented=self.undocumented, openmeter_api=self.openmeter_api)
+        return replace(
+            made,
+            undocumented=self.undocumented,
+            openmeter_api=self.openmeter_api,
+            over_event_bridge=self.over_event_bridge,
+        )
 
     def play(self, seed: str) -> Played:
         """Play the world of one seed."""

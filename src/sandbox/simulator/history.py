@@ -153,6 +153,8 @@ class History:
     hold_drafts: bool = False
     meter_stream: bool = False
     """The setting STRIPE_METER_STREAM."""
+    over_event_bridge: bool = False
+    """Whether Stripe's events come over Amazon EventBridge, and not to API Gateway."""
     brake: bool = False
     """Whether usage that doubles is held until its deadline: BRAKE_FACTOR, with BRAKE_DEADLINE=send."""
     openmeter_api: Literal["v1", "v3"] = "v1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote_plus
@@ -72,6 +73,26 @@ class Merchant:
         }
         endpoint = self._post("webhook_endpoints", {**params, "connect": True} if connect else params)
         return endpoint["id"], endpoint["secret"]
+
+    def listen_over_event_bridge(self) -> str:
+        """Make an event destination on Amazon EventBridge; the name of its event source."""
+        body = {
+            "name": "usage-reporter-events",
+            "type": "amazon_eventbridge",
+            "event_payload": "snapshot",
+            "snapshot_api_version": DEFAULT_API_VERSION,
+            "enabled_events": sorted(HANDLED),
+            "amazon_eventbridge": {"aws_account_id": "123456789012", "aws_region": "us-east-1"},
+        }
+        headers = {
+            "authorization": f"Bearer {self.api_key}",
+            "stripe-version": DEFAULT_API_VERSION,
+            "content-type": "application/json",
+        }
+        request = Request("POST", "/v2/core/event_destinations", "", headers, json.dumps(body).encode())
+        answer: Json = self._loop.run_until_complete(self._gateway.answer(request)).json()
+        arn: str = answer["amazon_eventbridge"]["aws_event_source_arn"]
+        return arn.partition(":event-source/")[2]
 
     def customer(self, name: str) -> str:
         """The id of a customer, made when first named."""

@@ -192,8 +192,12 @@ def losses_of(strikes: Iterable[LedgerStrike], names: Names, is_own: Callable[[s
     ]
 
 
-def told_of_end(stripe: StripeSandbox, contracts: Mapping[str, str]) -> dict[str, int]:
-    """When the webhook had answered by 200 that a subscription is over."""
+def told_of_end(
+    stripe: StripeSandbox, contracts: Mapping[str, str], queued: Mapping[str, int] | None
+) -> dict[str, int]:
+    """When the webhook was done with the event that a subscription is over; `queued`: those off a queue."""
+    if queued is not None:
+        return {contracts[subscription]: at for subscription, at in queued.items()}
     return {
         contracts[delivery.event.object_id]: delivery.event.acknowledged_at
         for delivery in stripe.webhooks.log

@@ -26,10 +26,21 @@ class Message:
 
 
 class MemoryQueue:
-    """Visibility time-out, receive count, dead letters, retention and delayed messages."""
+    """Visibility time-out, receive count, dead letters, retention and delayed messages.
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    Without other numbers, in seconds and receives, it is the page queue.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        *,
+        visibility: int = VISIBILITY_S,
+        receives: int = RECEIVES,
+        retention: int = RETENTION_S,
+    ) -> None:
         self._clock = clock
+        self._visibility, self._receives, self._retention = visibility, receives, retention
         self._count = 0
         self.waiting: list[Message] = []
         self.sent: list[str] = []
@@ -51,16 +62,16 @@ class MemoryQueue:
     def receive(self) -> Message | None:
         """Take the oldest visible message; it is hidden until it is deleted or its time runs out."""
         now = self._clock()
-        self.waiting = [one for one in self.waiting if now - one.sent_at < RETENTION_S]
+        self.waiting = [one for one in self.waiting if now - one.sent_at < self._retention]
         for message in list(self.waiting):
             if message.visible_at > now:
                 continue
-            if message.receives == RECEIVES:
+            if message.receives == self._receives:
                 self.waiting.remove(message)
                 self.dead.append(message)
                 continue
             message.receives += 1
-            message.visible_at = now + VISIBILITY_S
+            message.visible_at = now + self._visibility
             return message
         return None
 

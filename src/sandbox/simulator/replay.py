@@ -71,10 +71,12 @@ def _again(world: Played, send: Callable[[], object]) -> None:
 
 def _pass_time(world: Played, until: int) -> None:
     """Stripe bills on; nobody listens meanwhile."""
-    deliver, world.stripe.deliver = world.stripe.deliver, lambda _url, _headers, _body: 200
+    stripe = world.stripe
+    deliver, stripe.deliver = stripe.deliver, lambda _url, _headers, _body: 200
+    hand_over, stripe.hand_over = stripe.hand_over, lambda _entry: True
     world.clock.reach(until)
-    world.stripe.run_due()
-    world.stripe.deliver = deliver
+    stripe.run_due()
+    stripe.deliver, stripe.hand_over = deliver, hand_over
 
 
 def _state(world: Played, invoices: set[tuple[str, str]], end: int) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -41,16 +42,18 @@ from sandbox.simulator.replay import changed_by_replay
 from sandbox.simulator.trouble import ACCOUNT_FAULTS, KINDS, CrashError, Trouble
 from sandbox.stripe import StripeSandbox, StripeSettings
 from sandbox.stripe.gateway import Gateway
+from sandbox.stripe.partner_events import Entry, on_the_bus
 from sandbox.stripe.settings import LIVE_RETRY_DELAYS
 from sandbox.stripe.undocumented import Undocumented
 from sandbox.stripe.webhooks import Webhooks
-from usage_reporting import telemetry
+from usage_reporting import event_bridge, telemetry
 from usage_reporting.accounts import OWN_ACCOUNT, ConnectedAccounts
 from usage_reporting.brake import AtDeadline
 from usage_reporting.config import Settings
 from usage_reporting.credentials import Secret
 from usage_reporting.errors import UsageReportingError
 from usage_reporting.period_bounds import PeriodBounds
+from usage_reporting.renewals import DELETED
 from usage_reporting.ticks import tick, work_off
 from usage_reporting.webhook import answer
 
@@ -60,6 +63,17 @@ QUARTER = 15 * MINUTE
 _MID_PERIOD = 6 * HOUR
 _HELD = 2 * HOUR
 _AFTER_THE_HOUR = 2 * MINUTE
+
+
+class NoDeadLetters(event_bridge.DeadLetters):
+    """Every event here can be read."""
+
+    def send(self, body: str, reason: str) -> None:
+        """Fail: it is a defect of the stand-in, or of what reads."""
+        raise AssertionError(f"{reason}: {body[:200]}")
+
+
+NONE = NoDeadLetters("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,9 @@ class World:
             undocumented=_undocumented(history),
             same_ids=bool(history.connected),
         )
-        self.stripe = StripeSandbox(self.clock, settings, deliver=self._deliver)
+        self.stripe = StripeSandbox(
+            self.clock, settings, deliver=self._deliver, hand_over=self._put_on_event_queue
+        )
         gateway = Gateway(self.stripe)
         # Rounded bounds are for servers that refuse odd seconds.
         made_before_2025 = OpenMeterSettings(rounded_bounds=history.bounds != "exact")
@@ -98,10 +114,13 @@ class World:
         everywhere = [fault for one in (history, *history.connected) for fault in one.faults]
         self.trouble = Trouble(_of_kinds(everywhere, KINDS), self.clock)
         self.accounts = list(self._accounts(gateway))
-        listening = [self.merchant.listen(connect=connect) for connect in (False, True)[: len(self.accounts)]]
+        listening = self._listen()
         self.endpoints = [endpoint for endpoint, _ in listening]
         self.table = LedgerTable()
         self.queue = MemoryQueue(self.clock)
+        self.events = MemoryQueue(self.clock, visibility=300, receives=72, retention=4 * 24 * HOUR)
+        """Stripe's events over EventBridge."""
+        self._told_of_end: dict[str, int] = {}
         self.shared = Shared(
             clock=self.clock,
             stripe=self.stripe,
@@ -184,7 +203,8 @@ class World:
     # Time
 
     def _next(self) -> int | None:
-        due = [self.stripe.next_due(), self.queue.next_due(), self._next_tick, self.strikes.next_due()]
+        queued = [self.queue.next_due(), self.events.next_due()]
+        due = [self.stripe.next_due(), *queued, self._next_tick, self.strikes.next_due()]
         if self._acts:
             due.append(self._acts[0].what.at)
         return min((instant for instant in due if instant is not None), default=None)
@@ -247,7 +267,7 @@ class World:
 
     def _roll_secrets(self) -> None:
         shared = self.shared
-        if self.trouble.take("webhook_secret_rolled"):
+        if self.endpoints and self.trouble.take("webhook_secret_rolled"):
             fresh = tuple(self.stripe.webhooks.roll_secret(endpoint, 0) for endpoint in self.endpoints)
             shared.secret = Secret(shared.secret.stripe_api_key, fresh)
         if self.trouble.take("api_key_rolled"):
@@ -361,7 +381,9 @@ class World:
         return first + 3 * _MID_PERIOD
 
     def work(self) -> None:
-        """Work the queue off, one message a call; rarely several, as a batch."""
+        """Work the queues off, one message a call; rarely several, as a batch."""
+        while (event := self.events.receive()) is not None:
+            self._work_event_off(event)
         while (message := self.queue.receive()) is not None:
             batch = [message]
             if self.queue.has_more and self.trouble.take("partial_batch"):
@@ -392,6 +414,30 @@ class World:
         other.start()
         other.join()
         self._nested = False
+
+    def _work_event_off(self, message: Message) -> None:
+        event = _sqs_event([message])
+        failed: Any = self._run(
+            "webhook", lambda process: event_bridge.work_off(process.container, event, NONE)
+        )
+        if failed is None or failed["batchItemFailures"]:
+            return
+        self.events.delete(message)
+        stripe_event = json.loads(message.body)["detail"]
+        if stripe_event["type"] == DELETED:
+            self._told_of_end.setdefault(stripe_event["data"]["object"]["id"], self.clock())
+
+    def _put_on_event_queue(self, entry: Entry) -> bool:
+        for _ in range(2 if self.trouble.take("message_duplicated") else 1):
+            self.events.send(on_the_bus(entry))
+        return True
+
+    def _listen(self) -> list[tuple[str, str]]:
+        """The endpoints that Stripe posts to, and their secrets; none over EventBridge."""
+        if not self.history.over_event_bridge:
+            return [self.merchant.listen(connect=connect) for connect in (False, True)[: len(self.accounts)]]
+        self.stripe.associate(self.merchant.listen_over_event_bridge())
+        return []
 
     def _deliver(self, _url: str, headers: Mapping[str, str], body: bytes) -> int:
         event = {"headers": dict(headers), "body": body.decode(), "isBase64Encoded": False}
@@ -448,9 +494,13 @@ class World:
             struck=self.trouble.struck,
             closing_ticks=account.ticked["closing"],
             full_ticks=account.ticked["all"],
-            told_of_end=told_of_end(account.stripe, names.contracts),
+            told_of_end=told_of_end(
+                account.stripe,
+                names.contracts,
+                self._told_of_end if self.history.over_event_bridge else None,
+            ),
             losses=losses_of(self.strikes.strikes, names, account.has),
-            dead_letters=len(self.queue.dead),
+            dead_letters=len(self.queue.dead) + len(self.events.dead),
             judged=list(judged_of(account.own(self.table.items()), names)),
             names=names,
             errors=[
@@ -464,7 +514,12 @@ def _of_kinds(faults: Iterable[Fault], kinds: Sequence[str]) -> list[Fault]:
 
 
 def _sqs_event(batch: list[Message]) -> dict[str, Any]:
-    return {"Records": [{"messageId": str(message.number), "body": message.body} for message in batch]}
+    return {
+        "Records": [
+            {"messageId": str(message.number), "body": message.body, "eventSource": "aws:sqs"}
+            for message in batch
+        ]
+    }
 
 
 def _undocumented(history: History) -> Undocumented:
