@@ -84,7 +84,7 @@ class Acts:
             if not self.stage.over_event_bridge:
                 self.tell.say(f"the webhook: {self.stage.webhook_url}")
             for name in self.sources.values():
-                self.tell.say(f"the bus {name}: associated")
+                self.tell.say(f"a bus of its own for {name}")
 
     def wake(self) -> None:
         """Each function's first start, which shows how fast this machine is."""
@@ -127,6 +127,7 @@ class Acts:
             else:
                 destinations = Destinations(self.stage.client, self.stage.outputs["WebhookUrl"], STACK)
             connect_stack(deployed, destinations, STRIPE_KEY, OPENMETER_KEY)
+            self.stage.associate(self.sources.values())
             for line in destinations.done:
                 self.tell.say(line)
             today = [person for person in self.people if person.signed_up is None]
@@ -174,7 +175,9 @@ class Acts:
                 for number, one in enumerate(self.stage.renewals(first)):
                     if 200 in one.statuses and number not in answered:
                         answered.add(number)
-                        what = "event was taken by the bus" if self.sources else "webhook was answered"
+                        what = "webhook was answered"
+                        if self.sources:
+                            what = "event was handed to the bus:"
                         self.tell.say(f"{one.customer}: the renewal's {what} {_then(one.statuses)}")
                 return not self.to_come and len(answered) == expected
 

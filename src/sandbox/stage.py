@@ -135,10 +135,7 @@ class Stage:
         self._open.close()
 
     def deploy(self, **sources: str) -> None:
-        """Build the template and deploy it, live, with the stand-ins' addresses and event sources.
-
-        What AWS tells Stripe when a bus of a source's name is there, is told.
-        """
+        """Build the template and deploy it, live, with the stand-ins' addresses and event sources."""
         parameters = {
             "Mode": "live",
             "OpenMeterUrl": self.openmeter_url,
@@ -146,8 +143,11 @@ class Stage:
             "StripeApiBase": self.stripe_url,
         }
         self.outputs = self.cloud.deploy(STACK, {**parameters, **sources})
-        for source in filter(self.cloud.has_bus, sources.values()):
-            self.stripe.associate(source)
+
+    def associate(self, sources: Iterable[str]) -> None:
+        """Tell Stripe what AWS would: whether a bus is associated with its event sources."""
+        for source in sources:
+            self.stripe.associate(source, "active" if self.cloud.has_bus(source) else "pending")
 
     def wake(self) -> dict[str, str]:
         """Start the functions, all at once; what they answer, by name."""
