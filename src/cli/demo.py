@@ -33,6 +33,7 @@ _WORKER_S = 20.0
 
 
 def demo(
+    *,
     seed: Annotated[int, typer.Option("--seed", help="Another number makes other usage.")] = 1,
     stay: Annotated[
         bool,

@@ -43,6 +43,9 @@ class StubContainer:
     mode: Mode = Mode.LIVE
     billing: Any = field(default_factory=lambda: SimpleNamespace(drafted=None))
 
+    def of(self, _account: str) -> Any:
+        return self
+
     @property
     def settings(self) -> Settings:
         return Settings("https://openmeter.test", mode=self.mode)
