@@ -185,7 +185,7 @@ def _tell_of_sources(deployed: Stack, sources: EventSources, *, as_json: bool) -
         return
     print_line()
     print_line(
-        "Nothing comes through them yet. Within seven days, or AWS deletes them, deploy and connect again:"
+        "Nothing comes through them yet, and AWS deletes them after seven days. Deploy, and connect again:"
     )
     print_line()
     print_line(command)

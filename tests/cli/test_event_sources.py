@@ -66,7 +66,7 @@ def test_sources_are_made_and_the_deployment_that_associates_them_is_named(run: 
     again = run("connect", "--stack", STACK, "--ingress", "eventbridge")
     assert again.out.count("as it should be") == 2
     assert result.json["deploy"] in again.out
-    assert "within seven days" in again.out
+    assert "after seven days" in again.out
     assert over_event_bridge(world) == made
     assert "does not listen to event destination" in run("connect", "--stack", STACK).err
 
