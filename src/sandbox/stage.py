@@ -294,12 +294,11 @@ class Stage:
     def wait_for_queue(self, seconds: float) -> bool:
         """Wait until the worker has taken every page; whether it had in that time."""
         queue = self.cloud.client("sqs")
-        queues = [self.outputs[name] for name in ("QueueUrl", "StripeEventQueueUrl") if name in self.outputs]
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
         def is_empty() -> bool:
-            answers = [queue.get_queue_attributes(QueueUrl=url, AttributeNames=names) for url in queues]
-            return not any(int(answer["Attributes"][name]) for answer in answers for name in names)
+            answer = queue.get_queue_attributes(QueueUrl=self.outputs["QueueUrl"], AttributeNames=names)
+            return not any(int(answer["Attributes"][name]) for name in names)
 
         return wait_until(is_empty, seconds)
 
