@@ -185,7 +185,8 @@ class Planner:
         """The plan; `priced` is called after each customer meter. Raises LedgerUnavailableError."""
         by_pk: dict[str, list[Report]] = defaultdict(list)
         for report in reports:
-            by_pk[_pk(report.customer_meter)].append(report)
+            if not report.customer_meter.is_beside:
+                by_pk[_pk(report.customer_meter)].append(report)
         rows: list[PlannedPeriod] = []
         for several in by_pk.values():
             rows += await self._rows(several)
@@ -198,10 +199,11 @@ class Planner:
         sends = list({send.slice_start: send for report in reports for send in report.sent}.values())
         rows: dict[tuple[str, str, int], PlannedPeriod] = {}
         for report in reports:
-            for prospect in report.prospects:
+            for prospect in filter(_is_billed, report.prospects):
                 rows[prospect.span.key] = await self._row(report, prospect, sends)
             for span in report.customer_meter.spans:
-                if report.status.is_undelivered and not _is_among(span, rows):
+                is_billed = span.state is not SpanState.BESIDE
+                if is_billed and report.status.is_undelivered and not _is_among(span, rows):
                     rows[span.key] = _unread(report, span)
         return list(rows.values())
 
@@ -264,6 +266,11 @@ class Planner:
 def _pk(one: CustomerMeter) -> str:
     # What was refused because nothing could be told of it may have no span.
     return one.pk if one.meter or one.spans else f"{one.customer}#{one.openmeter_meter}"
+
+
+def _is_billed(prospect: Prospect) -> bool:
+    """Whether an invoice is to bill it: what is held beside a legacy price is on none."""
+    return prospect.span.state is not SpanState.BESIDE
 
 
 def _biggest_first(rows: Iterable[PlannedPeriod]) -> list[PlannedPeriod]:

@@ -268,5 +268,5 @@ def _take(
 def _start(one: Adoption, now: int) -> int:
     """The first hour to compare: nothing older is read or sent."""
     oldest = (now - OLDEST_SLICE) // DAY * DAY
-    begins = [*one.hours, *(floor_hour(span.start) for span in one.customer_meter.spans)]
+    begins = [*one.hours, *(floor_hour(span.begins) for span in one.customer_meter.spans)]
     return max(min(begins), oldest)

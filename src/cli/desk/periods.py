@@ -10,7 +10,7 @@ from typing import Any
 
 from cli.desk.words import units
 from usage_reporting.amounts import ZERO, is_same, to_wire
-from usage_reporting.model import CustomerMeter, Line, Report, Span, Status, Target
+from usage_reporting.model import CustomerMeter, Line, Report, Span, SpanState, Status, Target
 from usage_reporting.stripe_api import redacted
 from usage_reporting.windows import DAY, rfc3339
 
@@ -169,9 +169,11 @@ class Period:
 
 
 def periods_of(customer_meter: CustomerMeter, names: Mapping[str, str]) -> list[Period]:
-    """The periods of a customer meter that take usage; those of several items that agree are one."""
+    """The periods of a customer meter that are billed; those of several items that agree are one."""
     found: dict[tuple[int, int], list[Span]] = {}
     for span in customer_meter.spans:
+        if span.state is SpanState.BESIDE:
+            continue
         found.setdefault((span.start, span.end), []).append(span)
     return [
         Period(

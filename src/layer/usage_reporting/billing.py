@@ -64,6 +64,7 @@ from usage_reporting.pricing import TIERS, Pricing
 from usage_reporting.read_ahead import read_ahead
 from usage_reporting.renewals import INVOICE_FINALIZED, EndedPeriod, invoice_id, mode_of
 from usage_reporting.stripe_api import StripeApi
+from usage_reporting.successors import beside, successor_of, without_meter
 from usage_reporting.unmapped import Unmapped
 from usage_reporting.windows import HOUR, OLDEST_SLICE, floor_minute
 
@@ -188,7 +189,8 @@ class Billing:
     async def customer_meters(self, subscription: Json) -> list[CustomerMeter]:
         """The customer meters of one subscription's current periods."""
         items = await self.items(subscription)
-        return await self._mapped(subscription, [(item, span_of(subscription, item)) for item in items])
+        pairs = [(item, span_of(subscription, item)) for item in items]
+        return await self._mapped(subscription, pairs, with_successors=True)
 
     async def ended(self, subscription: Json, periods: Sequence[EndedPeriod]) -> list[CustomerMeter]:
         """The customer meters of periods that an event says are over, up to their true end."""
@@ -415,6 +417,8 @@ class Billing:
         subscription: Json,
         pairs: Iterable[tuple[Json, Span | None]],
         named_by_ledger: frozenset[str] = frozenset(),
+        *,
+        with_successors: bool = False,
     ) -> list[CustomerMeter]:
         found: list[CustomerMeter] = []
         for item, span in pairs:
@@ -433,7 +437,20 @@ class Billing:
             if self.settings.subject_with_account:
                 one = with_account(one)
             found.append(one)
+            if with_successors and span.state is SpanState.CURRENT and (next_ := successor_of(item["price"])):
+                found.append(await self._beside(one, next_))
         return merged(found)
+
+    async def _beside(self, legacy: CustomerMeter, successor: str) -> CustomerMeter:
+        """What the successor's meter holds beside a legacy price; nothing wrong with it stops a record."""
+        try:
+            meter = meter_id_of(await self.price(successor))
+            if not meter:
+                return without_meter(legacy, successor, "which has no meter itself")
+            found = await self.catalog.get(f"/v1/billing/meters/{meter}")
+        except (RejectedError, NotPermittedError) as error:
+            return without_meter(legacy, successor, f"which Stripe does not show: {error.reason}")
+        return beside(legacy, found, self.settings.period_bounds)
 
     async def _openmeter_meter(self, item: Json) -> str:
         name = named_meter(item)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from usage_reporting import usage_since
 from usage_reporting.accounts import OWN_ACCOUNT
 from usage_reporting.model import CustomerMeter, Span, SpanState, StripeMeter, Target, ledger_pk
 from usage_reporting.renewals import mode_of
@@ -139,6 +140,7 @@ def span_of(subscription: Json, item: Json, state: SpanState = SpanState.CURRENT
         last=is_last_end(subscription, end),
         is_trial=is_trial,
         currency=other_currency(subscription, item["price"]),
+        usage_since=usage_since.usage_since(item, start),
     )
 
 
@@ -193,7 +195,8 @@ def customer_meter(
         seen_at=facts.asked_at,
         is_deleted=facts.is_deleted,
         refusal=_threshold_refusal(subscription, item, target)
-        or (_meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans)),
+        or (meter_refusal(meter) if meter else _legacy_refusal(item["id"], spans))
+        or _since_refusal(item, spans),
     )
 
 
@@ -252,7 +255,8 @@ def stripe_meter(meter: Json) -> StripeMeter:
     )
 
 
-def _meter_refusal(meter: Json) -> str | None:
+def meter_refusal(meter: Json) -> str | None:
+    """Why a Stripe meter cannot be made to hold the usage; None where it can."""
     name = f"Stripe meter {meter['id']} ({meter['event_name']})"
     if meter.get("status") not in {None, "active"}:
         return f"{name} is not active; reactivate it"
@@ -268,6 +272,11 @@ def _meter_refusal(meter: Json) -> str | None:
             "the place of an earlier one, also across the end of a period; create a meter without it"
         )
     return None
+
+
+def _since_refusal(item: Json, spans: Sequence[Span]) -> str | None:
+    running = (span.start for span in spans if span.state is SpanState.CURRENT)
+    return next(filter(None, (usage_since.refusal(item, start) for start in running)), None)
 
 
 def _threshold_refusal(subscription: Json, item: Json, target: Target) -> str | None:
@@ -302,7 +311,7 @@ def merged(found: Iterable[CustomerMeter]) -> list[CustomerMeter]:
             continue
         both = other.merged_with(one)
         named = sorted({one.openmeter_meter, other.openmeter_meter} - {""})
-        if len(named) > 1:
+        if len(named) > 1 and one.is_beside == other.is_beside:
             reason = (
                 f"customer {one.customer} has two OpenMeter meters on one Stripe meter, "
                 f"{' and '.join(named)}; "

@@ -189,7 +189,7 @@ class Daily:
         """The subscriptions that bill a customer meter now; each is on a list page, which may be another."""
         now = self.clock()
         spans = known_spans(one, head, now) if head else one.spans
-        goes_on = {SpanState.CURRENT, SpanState.FREE}
+        goes_on = {SpanState.CURRENT, SpanState.FREE, SpanState.BESIDE}
         return {span.subscription for span in spans if span.state in goes_on and span.end > now}
 
     async def _judge(self, start: DailyCursor, budget: Budget) -> DailyCursor | None:
@@ -250,16 +250,18 @@ def _take(sums: DailySums, one: Reconciled) -> None:
     """Count a customer meter, and name it where it is not as it should be."""
     found = one.finding.value
     sums.customer_meters[found] = sums.customer_meters.get(found, 0) + 1
-    is_held = one.report.status is Status.HELD
+    is_beside = one.customer_meter.is_beside
+    is_held = one.report.status is Status.HELD and not is_beside
     sums.held += is_held
     sums.ledger_differs += one.beyond_ledger
     if one.is_fine:
         return
-    sums.drift += not is_held and (one.beyond_ledger or bool(_UNTOLD & one.causes.keys()))
+    sums.drift += not is_beside and not is_held and (one.beyond_ledger or bool(_UNTOLD & one.causes.keys()))
     causes = ", ".join(f"{to_wire(units)} {cause.value}" for cause, units in one.causes.items())
     meter = one.head.openmeter_meter if one.head else one.customer_meter.openmeter_meter
     who = of_account(one.customer_meter.customer, one.customer_meter.account)
     text = f"{who} {meter} {one.verdict}" + (f" ({causes})" if causes else "")
+    text += ", beside its legacy price" if is_beside else ""
     logger.warning("reconciled: %s", text)
     sums.name(text)
 

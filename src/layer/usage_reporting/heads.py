@@ -262,8 +262,10 @@ def _may_hide_a_part(span: Span, head: Head) -> bool:
     """Whether something else is known last of an item than the billed period before this one at its price."""
     own = [one for one in head.spans if one.item == span.item]
     billed = [one for one in own if SpanState.FREE not in {one.state, one.when_left}]
-    follows = any(one.end == span.start and one.price == span.price for one in billed)
-    is_known = any(one.holds(span.start) for one in own if one.state is not SpanState.FREE)
+    is_same = {one for one in billed if one.price == span.price or one.state is SpanState.BESIDE}
+    follows = any(one.end == span.start for one in is_same)
+    unbilled = {SpanState.FREE, SpanState.BESIDE}
+    is_known = any(one.holds(span.start) for one in own if one.state not in unbilled)
     return bool(own) and not follows and not is_known
 
 

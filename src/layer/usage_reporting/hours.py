@@ -57,6 +57,7 @@ OPENNESS = {
             SpanState.BILLED,
             SpanState.DROPPED,
             SpanState.FREE,
+            SpanState.BESIDE,
         )
     )
 }
@@ -176,9 +177,10 @@ class Case:
         return self.entries[(self.customer_meter.pk, day_of(piece.start))]
 
     def state_at(self, instant: int) -> SpanState | None:
-        """The most open state of the spans that hold an instant; None where nothing is billed."""
+        """The most open state of the spans that hold an instant, billed ones first; None: there is none."""
         states = [span.state for span in self.spans if span.holds(instant)]
-        state = min(states, key=OPENNESS.__getitem__, default=None)
+        billed = [state for state in states if state is not SpanState.BESIDE]
+        state = min(billed or states, key=OPENNESS.__getitem__, default=None)
         if self.customer_meter.is_deleted and state is not None and state.takes_usage:
             return SpanState.BILLED  # Stripe refuses what is sent for a deleted customer
         return state
@@ -226,7 +228,7 @@ class Case:
         return {
             bound: at
             for bound, at in self.cuts.items()
-            if bound != at and bound <= self.now and day_of(bound) == day
+            if bound != at and bound <= self.now and day in {day_of(bound), day_of(at)}
         }
 
     def reading(self, piece: Slice, value: Decimal | None) -> Reading | None:

@@ -15,6 +15,7 @@ from usage_reporting.customer_meters import (
     was_added,
 )
 from usage_reporting.model import Span, SpanState
+from usage_reporting.usage_since import usage_since
 from usage_reporting.windows import MINUTE
 
 Json = dict[str, Any]
@@ -80,6 +81,7 @@ def draft_span(invoice: Json, line: Json, subscription: Json, item: Json) -> Spa
         last=is_last_end(subscription, end),
         is_trial=is_in_trial(subscription, start, end),
         currency=other_currency(invoice, item["price"]),
+        usage_since=usage_since(item, start),
     )
 
 

@@ -30,7 +30,7 @@ from usage_reporting.period_bounds import PeriodBounds, cuts_of
 from usage_reporting.windows import BOUNDS_KEPT, DAY, Slice
 
 _CLOSED = frozenset({SpanState.BILLED, SpanState.DROPPED, SpanState.FREE})
-_LASTING = _CLOSED | {SpanState.CANCELED}
+_LASTING = _CLOSED | {SpanState.CANCELED, SpanState.BESIDE}
 """States that a head keeps; the others are asked for again."""
 _IN_QUESTION = frozenset({SendState.DOUBTED, SendState.REJECTED, SendState.DISCARDED})
 
@@ -207,10 +207,18 @@ class Head:
             is_past_pause = other.state is SpanState.FREE and other.start < span.start
             if closed and not is_past_pause and other.start <= start < other.end:
                 start = other.end
-        clipped = replace(span, start=start) if start != span.start else span
+        clipped = self._with_usage(replace(span, start=start) if start != span.start else span)
         if span.state is SpanState.CANCELED and self._is_free(clipped):
             return replace(clipped, when_left=SpanState.FREE)
         return clipped
+
+    def _with_usage(self, span: Span) -> Span:
+        """A span with where its usage begins and ends, which an invoice's line does not show."""
+        known = self.known(span)
+        if known is None or known.state is SpanState.BESIDE:
+            return span
+        since = known.usage_since if span.usage_since is None else span.usage_since
+        return span if since == span.usage_since else replace(span, usage_since=since)
 
     def _is_free(self, span: Span) -> bool:
         """Whether a span began with a pause that no resumption is known of."""

@@ -50,7 +50,8 @@ class MeteredLine:
         shown = self.mapped.spans if self.mapped else ()
         same = [other for other in (*known, *shown) if other.key == span.key]
         first, last = any(one.first for one in same), any(one.last and one.end == span.end for one in same)
-        return replace(span, first=first, last=last)
+        since = next((one.usage_since for one in same if one.usage_since is not None), None)
+        return replace(span, first=first, last=last, usage_since=since)
 
     @property
     def is_legacy(self) -> bool:
@@ -104,7 +105,8 @@ class MeteredLine:
             return [(self.pk, str(self.billed.start))]
         if self.is_total:
             return [(self.pk, str(self.start))]
-        return [(self.pk, day) for day in days_between(floor_hour(self.start), self.billed.end)]
+        begins = self.span.begins if self.start == self.billed.start else self.start
+        return [(self.pk, day) for day in days_between(floor_hour(begins), self.billed.end)]
 
     def take(self, entries: Mapping[Key, Entry], setting: PeriodBounds, now: int) -> None:
         """Settle where its usage is cut, by the ledger's entries of it; `now` in UTC seconds.

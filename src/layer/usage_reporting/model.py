@@ -40,11 +40,13 @@ class SpanState(StrEnum):
     """Stripe bills none of it, not even what it held: canceled at once, or changed in classic mode."""
     FREE = "free"
     """By Stripe's own rules it is billed neither now nor later: a pause, or a trial that was cut short."""
+    BESIDE = "beside"
+    """No invoice bills it: the meter that is to follow a legacy price holds its usage beside the records."""
 
     @property
     def takes_usage(self) -> bool:
-        """Whether an invoice still takes what is sent."""
-        return self in {SpanState.CURRENT, SpanState.DRAFT}
+        """Whether what is sent still counts: on an invoice, or beside a legacy price's records."""
+        return self in {SpanState.CURRENT, SpanState.DRAFT, SpanState.BESIDE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ class Span:
     """Whether all of it is a trial, of which nothing is charged."""
     currency: str = ""
     """What it is billed in, where that is not the price's own currency (multi-currency prices)."""
+    usage_since: int | None = None
+    """From when on its usage counts, if that is said of it alone, UTC seconds: not after its start."""
+    usage_until: int | None = None
+    """Up to when its usage counts, if that is said of it alone, UTC seconds: not after its end."""
+
+    @property
+    def begins(self) -> int:
+        """Its start, or before it where its usage begins, UTC seconds."""
+        return self.start if self.usage_since is None else min(self.start, self.usage_since)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -93,8 +104,6 @@ class Span:
             "price": self.price,
             "state": self.state.value,
         }
-        if self.deadline is not None:
-            data["deadline"] = self.deadline
         if self.first:
             data["first"] = True
         if self.invoice:
@@ -109,12 +118,16 @@ class Span:
             data["is_trial"] = True
         if self.currency:
             data["currency"] = self.currency
-        return data
+        instants = {
+            "deadline": self.deadline,
+            "usage_since": self.usage_since,
+            "usage_until": self.usage_until,
+        }
+        return data | {name: instant for name, instant in instants.items() if instant is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Span:
         """Read what `to_json` wrote."""
-        deadline = data.get("deadline")
         return cls(
             start=int(data["start"]),
             end=int(data["end"]),
@@ -122,7 +135,7 @@ class Span:
             item=data["item"],
             price=data["price"],
             state=SpanState(data["state"]),
-            deadline=None if deadline is None else int(deadline),
+            deadline=_instant(data.get("deadline")),
             first=bool(data.get("first", False)),
             invoice=data.get("invoice", ""),
             is_kept_open=bool(data.get("is_kept_open", False)),
@@ -130,7 +143,13 @@ class Span:
             last=bool(data.get("last", False)),
             is_trial=bool(data.get("is_trial", False)),
             currency=data.get("currency", ""),
+            usage_since=_instant(data.get("usage_since")),
+            usage_until=_instant(data.get("usage_until")),
         )
+
+
+def _instant(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def first_deadline(spans: Iterable[Span]) -> int | None:
@@ -200,6 +219,11 @@ class CustomerMeter:
         """When the first of its drafts becomes final, UTC seconds."""
         return first_deadline(self.spans)
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether no invoice bills it as it is shown: it stands beside the records of legacy prices."""
+        return bool(self.spans) and all(span.state is SpanState.BESIDE for span in self.spans)
+
     def to_json(self) -> dict[str, Any]:
         """The customer meter as it stands in a queue message."""
         data: dict[str, Any] = {
@@ -255,7 +279,14 @@ class CustomerMeter:
         )
 
     def merged_with(self, other: CustomerMeter) -> CustomerMeter:
-        """The same customer meter seen on two subscriptions, or on two items of one."""
+        """The same customer meter seen on two subscriptions, or on two items of one.
+
+        What is billed is never refused because of what stands beside a legacy price.
+        """
+        if self.is_beside != other.is_beside:
+            beside, billed = (self, other) if self.is_beside else (other, self)
+            if beside.refusal or beside.openmeter_meter != billed.openmeter_meter:
+                return billed
         ends = (self.read_until, other.read_until)
         return replace(
             self,

@@ -70,7 +70,8 @@ def cuts_of(
     period that it is in, so that nothing is billed in two. `kept`: cuts by which usage was sent before;
     they outlive a change of the setting.
     """
-    known = tuple(spans)
+    own = _own_cuts(known := tuple(spans))
+    known = tuple(span for span in known if span.state is not SpanState.BESIDE)
     # What goes on at another price in the same second did not start there.
     went_on = {(span.item, span.end) for span in known if span.state in _LEFT}
     starts = {span.start for span in known if span.first and (span.item, span.start) not in went_on}
@@ -81,7 +82,9 @@ def cuts_of(
     cuts: dict[int, int] = {}
     latest = 0
     for bound in sorted(bounds):
-        if bound in ends - starts:
+        if bound in own:
+            at = kept.get(bound, own[bound])
+        elif bound in ends - starts:
             # A renewal that turned out to be the end: no next period bills what its window holds.
             at = max(setting.last_end(bound), kept.get(bound, 0))
         elif bound in kept:
@@ -93,6 +96,26 @@ def cuts_of(
         latest = max(latest, _beside_stamps(bound, at, stamps))
         cuts[bound] = latest
     return cuts
+
+
+def _own_cuts(spans: Sequence[Span]) -> dict[int, int]:
+    """The cuts that spans themselves ask for, by their bounds.
+
+    Where a legacy price's usage begins and ends, what its meter holds beside the records does, too. The
+    first period at the new price begins there: that nothing is lost between the two, what the records bill
+    goes before what the new item says. A period that renews at the same instant is cut as ever.
+    """
+    billed = sorted((one for one in spans if one.state is not SpanState.BESIDE), key=lambda one: one.start)
+    beside = [one for one in spans if one.state is SpanState.BESIDE]
+    firsts: dict[tuple[str, int], Span] = {}
+    for span in billed:
+        if span.usage_since is not None:
+            firsts.setdefault((span.item, span.usage_since), span)
+    found = {span.start: since for (_, since), span in firsts.items()}
+    found |= {span.start: span.usage_since for span in beside if span.usage_since is not None}
+    found |= {span.end: span.usage_until for span in beside if span.usage_until is not None}
+    renewing = {span.end for span in billed}
+    return {bound: at for bound, at in found.items() if bound not in renewing}
 
 
 def measured(span: Span, cuts: Cuts) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class Reconciler:
         comparer = HourComparer(self.billing, self.openmeter, self.reporter.ledger)
         # Where bounds are rounded, usage of up to a day is stamped in another hour of it.
         before = 0 if self.settings.period_bounds is PeriodBounds.EXACT else DAY
+        before = max([before, *(_lead(span) for one in found for span in one.customer_meter.spans)])
         compared: dict[str, HourComparison] = {}
         stale = [one.customer_meter for one in found]
         for _ in range(RACES):
@@ -180,6 +181,11 @@ class Reconciler:
                 one.unjudged = _why(error)
 
         await asyncio.gather(*(compare(one) for one in found))
+
+
+def _lead(span: Span) -> int:
+    """How many seconds before a span its usage begins, or before its end the next one's does."""
+    return max(span.start - span.begins, span.end - (span.usage_until or span.end))
 
 
 def _why(error: Exception) -> str:

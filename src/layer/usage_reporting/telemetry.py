@@ -112,6 +112,9 @@ def record(reports: Iterable[Report], now: int) -> None:
         is_news = report.status is not Status.UNCHANGED
         for line in report.lines:
             (logger.info if is_news else logger.debug)("%s", line)
+        if report.customer_meter.is_beside:
+            _record_beside(report)
+            continue
         if report.reasons:
             one = report.customer_meter
             problem(one.customer, report.status.value, report.reason, one.account)
@@ -124,6 +127,15 @@ def record(reports: Iterable[Report], now: int) -> None:
         count(name, value)
     if oldest < now:
         _measure("OldestUnsent", MetricUnit.Seconds, now - oldest)
+
+
+def _record_beside(report: Report) -> None:
+    """What no invoice bills is in no danger: it is said and counted by itself, and no alarm hears it."""
+    if report.reasons:
+        outcome = f"{report.status.value} beside its legacy price"
+        problem(report.customer_meter.customer, outcome, report.reason)
+    if report.status.is_undelivered:
+        count("BesideUndelivered")
 
 
 def _counts_of(report: Report, now: int) -> Iterator[tuple[str, float]]:

@@ -127,7 +127,8 @@ def _report(container: Container, message: list[CustomerMeter], context: LambdaC
     if rest:
         container.queue.send(page_message(rest))
         logger.info("handed %s customer meters over to a new message", len(rest))
-    _raise_if_any([report.reason for report in reports if report.status is Status.UNKNOWN])
+    unknown = [one for one in reports if one.status is Status.UNKNOWN and not one.customer_meter.is_beside]
+    _raise_if_any([report.reason for report in unknown])
 
 
 def _keeps_open(container: Container, page: Sequence[CustomerMeter]) -> bool:

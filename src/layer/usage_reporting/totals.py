@@ -129,7 +129,7 @@ class TotalsCase:
         known = [_begun(span, head.spans) for span in known_spans(self.customer_meter, head, self.now)]
         self.shown = {span.key for span in known[: len(self.customer_meter.spans)]}
         by_key = {span.key: span for span in reversed(known)}
-        self.spans = [span for span in reversed(by_key.values()) if span.start < span.end]
+        self.spans = without_covered(span for span in reversed(by_key.values()) if span.start < span.end)
 
     def due(self) -> list[list[Span]]:
         """The spans to read now, those with the same bounds together; oldest first."""
@@ -156,7 +156,8 @@ class TotalsCase:
     def hold(self, entries: Mapping[Key, Entry]) -> None:
         """Take the ledger entries, and settle what is to be measured: what is empty is not read."""
         own = {key: entries[key] for key in self.entry_keys()}
-        if self.setting is not PeriodBounds.EXACT or any(entry.cuts for entry in own.values()):
+        is_said = any((span.usage_since, span.usage_until) != (None, None) for span in self.spans)
+        if self.setting is not PeriodBounds.EXACT or is_said or any(entry.cuts for entry in own.values()):
             self.cuts = self._cuts(own)
         for read in self.reads:
             read.entry = own[read.key]
@@ -255,6 +256,18 @@ class TotalsCase:
             for span in read.spans
             if span.key in self.shown
         ]
+
+
+def without_covered(spans: Iterable[Span]) -> list[Span]:
+    """Spans without those beside a legacy price over which others are billed: a value counts for both."""
+    found = list(spans)
+    billed = [one for one in found if one.state is not SpanState.BESIDE]
+    return [
+        span
+        for span in found
+        if span.state is not SpanState.BESIDE
+        or not any(one.start < span.end and span.start < one.end for one in billed)
+    ]
 
 
 def _begun(span: Span, known: Iterable[Span]) -> Span:

@@ -10,8 +10,9 @@ from typing import Any
 from sandbox.stripe.books import Books
 from sandbox.stripe.errors import StripeError, invalid
 from sandbox.stripe.invoices import UPDATE
-from sandbox.stripe.item_changes import ItemChanges, merged
+from sandbox.stripe.item_changes import ItemChanges
 from sandbox.stripe.lifecycle import in_trial, restart
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Subscription
 from sandbox.stripe.subscriptions import check_collection, missing_payment_method, schedule_end
 from sandbox.stripe.versions import ApiVersion

@@ -8,6 +8,7 @@ from typing import Any
 from sandbox.stripe.books import Books
 from sandbox.stripe.errors import invalid, no_such
 from sandbox.stripe.lifecycle import in_trial, is_metered, recurring_of
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Price, Subscription, SubscriptionItem
 from sandbox.stripe.periods import next_boundary
 from sandbox.stripe.subscriptions import add_item, check_count, check_intervals, usable_price
@@ -132,10 +133,3 @@ class ItemChanges:
         if item is None:
             raise no_such("subscription_item", id_, param, status=400)
         return item
-
-
-def merged(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Metadata after an update: an empty value unsets its key, an empty string everything."""
-    if new == {"": ""}:
-        return {}
-    return {key: value for key, value in {**old, **new}.items() if value}

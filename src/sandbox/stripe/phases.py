@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sandbox.stripe.books import Books
 from sandbox.stripe.errors import invalid
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Phase, Subscription, SubscriptionItem, SubscriptionSchedule
 
 
@@ -45,7 +46,7 @@ def _put_on(books: Books, subscription: Subscription, phase: Phase) -> None:
             item.price = row["price"]
             price = books.account.prices.get(item.price)
             item.quantity = None if price.is_metered else row.get("quantity", 1)
-        item.metadata = {**item.metadata, **row.get("metadata", {})}
+        item.metadata = merged(item.metadata, row.get("metadata", {}))
         subscription.items.append(item)
     for item in left:
         if item not in subscription.items:

@@ -8,7 +8,7 @@ from sandbox.stripe.account import Json
 from sandbox.stripe.api.price_billing import BILLING, billing_of
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid, missing, unknown
-from sandbox.stripe.item_changes import merged
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Price, Product, Recurring
 from sandbox.stripe.schema import (
     EXPAND,

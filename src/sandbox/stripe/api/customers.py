@@ -5,8 +5,8 @@ from __future__ import annotations
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid, no_such
-from sandbox.stripe.item_changes import merged
 from sandbox.stripe.lifecycle import cancel_now
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Customer
 from sandbox.stripe.schema import EXPAND, METADATA, PAGE, RANGE, Fields, Members, Text, in_range
 

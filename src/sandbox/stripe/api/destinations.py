@@ -11,7 +11,7 @@ from sandbox.stripe.api.event_types import EVENT_TYPES
 from sandbox.stripe.api.events import MAX_ENDPOINTS, check_url
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import StripeError, invalid, malformed
-from sandbox.stripe.item_changes import merged
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import EventDestination, EventSource, WebhookSecret
 from sandbox.stripe.partner_events import PREFIX
 from sandbox.stripe.schema import METADATA, Choice, Fields, Integer, Rows, Text, choice

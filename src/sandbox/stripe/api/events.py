@@ -9,7 +9,7 @@ from sandbox.stripe.api.event_types import EVENT_TYPES
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid, malformed, no_such
 from sandbox.stripe.events import Event
-from sandbox.stripe.item_changes import merged
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import WebhookEndpoint, WebhookSecret
 from sandbox.stripe.schema import (
     EXPAND,

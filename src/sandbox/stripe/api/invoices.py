@@ -5,8 +5,8 @@ from __future__ import annotations
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import invalid
-from sandbox.stripe.item_changes import merged
 from sandbox.stripe.lifecycle import in_order, in_trial, is_metered
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.objects import Invoice
 from sandbox.stripe.render_invoice import line_items
 from sandbox.stripe.schema import (

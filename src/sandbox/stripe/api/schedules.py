@@ -5,7 +5,7 @@ from __future__ import annotations
 from sandbox.stripe.account import Json
 from sandbox.stripe.api.route import Call, Route, fields
 from sandbox.stripe.errors import missing
-from sandbox.stripe.item_changes import merged
+from sandbox.stripe.metadata import merged
 from sandbox.stripe.phases import release
 from sandbox.stripe.schedules import from_subscription, set_phases
 from sandbox.stripe.schema import EXPAND, METADATA, PAGE, Fields, Integer, Moment, Rows, Text, choice
@@ -17,7 +17,7 @@ def _create(call: Call) -> Json:
         raise missing("from_subscription")
     name = call.params["from_subscription"]
     subscription = call.account.subscriptions.refer(name, "from_subscription")
-    return call.show(from_subscription(call.books, subscription))
+    return call.show(from_subscription(call.books, subscription, call.version))
 
 
 def _update(call: Call) -> Json:
@@ -42,6 +42,8 @@ _PHASE = Fields(
         "items*": Rows(_ITEM),
         "start_date": Moment(),
         "end_date": Moment(),
+        "iterations": Integer(1),
+        "currency": Text(3),
         "proration_behavior": choice("always_invoice", "create_prorations", "none"),
     }
 )
