@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
@@ -18,18 +18,27 @@ DOOR_CLOSES_EARLY = 30 * MINUTE
 _WINDOWS: Final[dict[Bounds, int]] = {"exact": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
+def legacy_cut(end: int, setting: Bounds) -> int:
+    """Where usage is cut for the renewal of a legacy price, UTC seconds."""
+    early = end - DOOR_CLOSES_EARLY
+    return early - early % max(_WINDOWS[setting], MINUTE)
+
+
 class Measures:
     """Which usage each segment bills, with PERIOD_BOUNDS as it is set.
 
     A renewal is rounded down to its window, a first start up to the minute, a last end down to it; but
-    nothing to before what an earlier bound of the same usage is rounded to.
+    nothing to before what an earlier bound of the same usage is rounded to. A price with a meter that follows
+    a legacy one bills from where that one ended, half an hour before.
     """
 
-    def __init__(self, setting: Bounds, found: Iterable[Segment]) -> None:
+    def __init__(self, setting: Bounds, found: Sequence[Segment]) -> None:
         self._setting = setting
         self._by_holder: dict[tuple[str, str], list[Segment]] = defaultdict(list)
         for segment in found:
             self._by_holder[self._holder(segment)].append(segment)
+        legacy = [one for one in found if one.item.kind == "legacy"]
+        self._left_at = {(one.contract, one.place, one.end): self._of_legacy(one)[1] for one in legacy}
         self._cuts = {holder: self._rounded(mine) for holder, mine in self._by_holder.items()}
 
     def of(self, segment: Segment) -> tuple[int, int]:
@@ -54,10 +63,13 @@ class Measures:
     def _rounded(self, mine: list[Segment]) -> dict[int, int]:
         firsts = {one.start for one in mine if one.first}
         lasts = {one.end for one in mine if one.is_last}
+        left_at = {one.start: self._left_at.get((one.contract, one.place, one.start)) for one in mine}
         cuts: dict[int, int] = {}
         latest = 0
         for bound in sorted({edge for one in mine for edge in (one.start, one.end)}):
-            if bound in lasts:
+            if (left := left_at.get(bound)) is not None:
+                at = left
+            elif bound in lasts:
                 at = self._down(bound, MINUTE)
             elif bound in firsts:
                 at = self._up(bound)

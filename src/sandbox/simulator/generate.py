@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from sandbox.simulator.calendar import DAY
 from sandbox.simulator.faults import ONCE, Faults
 from sandbox.simulator.history import Bounds, Fault, History, Interval, Usage
+from sandbox.simulator.migrations import with_migrations
 from sandbox.simulator.oracle import Segment, segments
 from sandbox.simulator.stories import CHANGES, Stories
 from sandbox.simulator.trouble import ACCOUNT_FAULTS, KINDS
@@ -37,6 +38,7 @@ ENDINGS = (
     "corrections",
     "bounds",
     "hold_drafts",
+    "migrate",
     *CHANGES,
 )
 """What a world may hold besides plain renewals of mirrored prices."""
@@ -81,6 +83,9 @@ def history_of(
         connected = (first.beside(world, name).history(name) for name in names)
         others = tuple(_with_account_faults(one, alone) for one in connected)
         world = replace(_with_account_faults(world, alone), connected=others)
+    if "migrate" in possible:
+        migrated = tuple(with_migrations(one) for one in world.connected)
+        world = replace(with_migrations(world), connected=migrated)
     is_drawn = random.Random(f"meter stream of {seed}").random() < 0.5
     return replace(world, meter_stream=is_drawn if meter_stream is None else meter_stream, brake=brake)
 

@@ -90,6 +90,8 @@ ActKind = Literal[
     "pause_collection",
     "resume_collection",
     "delete_customer",
+    "name_successor",
+    "migrate",
 ]
 
 
@@ -99,7 +101,8 @@ class Act:
 
     `item` is the place of the item it is about; `to` is the price that is put on, or added; `until` is the
     end that `cancel_at` sets; `behavior` is of a paused collection, `anchor` of a resumption. `reported`: an
-    operator has the customer reported just before.
+    operator has the customer reported just before. `name_successor` puts `to` beside the item's legacy price,
+    for all who have that; `migrate` lets a schedule put it on the item at the next renewal.
     """
 
     at: int

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
-from sandbox.simulator.history import METERS, Act, Contract, Item
+from sandbox.simulator.bills import legacy_cut
+from sandbox.simulator.history import METERS, Act, Bounds, Contract, Item
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
 from sandbox.stripe import DEFAULT_API_VERSION, LEGACY_API_VERSION
 from sandbox.stripe.gateway import Gateway
@@ -36,8 +37,9 @@ class Merchant:
     `account`: the connected account in which they are made, if they are not made in the key's own.
     """
 
-    def __init__(self, gateway: Gateway, clock: VirtualClock, account: str = "") -> None:
+    def __init__(self, gateway: Gateway, clock: VirtualClock, bounds: Bounds, account: str = "") -> None:
         self._gateway = gateway
+        self._bounds: Bounds = bounds
         self._acting_for = {"stripe-account": account} if account else {}
         self._loop = VirtualLoop(clock)
         self.api_key = API_KEY
@@ -53,6 +55,7 @@ class Merchant:
         self.places: dict[str, list[str]] = {}
         """Subscription items of a contract by place; added ones follow."""
         self._intervals: dict[str, str] = {}
+        self._items: dict[str, tuple[Item, ...]] = {}
         self._holders: dict[str, str] = {}
         self._legacy_items: set[str] = set()
 
@@ -120,6 +123,7 @@ class Merchant:
         self.subscriptions[contract.name] = made["id"]
         self.places[contract.name] = [item["id"] for item in made["items"]["data"]]
         self._intervals[contract.name] = contract.interval
+        self._items[contract.name] = contract.items
         for item in made["items"]["data"]:
             meter = self.items_of_price[item["price"]["id"]].meter
             self._holders[item["id"]] = f"{contract.name} {meter}"
@@ -149,6 +153,13 @@ class Merchant:
             self._post(path, {"items": [row], "proration_behavior": act.proration})
         elif act.to is None:
             raise ValueError(f"nothing to put on: {act}")
+        elif act.kind == "name_successor":
+            named = {"om_successor_price": self.price(act.to, interval)}
+            self._post(
+                f"prices/{self.price(self._items[act.contract][act.item], interval)}", {"metadata": named}
+            )
+        elif act.kind == "migrate":
+            self._migrate(act, self.price(act.to, interval))
         elif act.kind == "swap_at_renewal":
             self._schedule(act.contract, places[act.item], self.price(act.to, interval))
         elif act.kind == "swap":
@@ -158,6 +169,26 @@ class Merchant:
             known = set(places)
             changed = self._post(path, {"items": [self._row(act.to, interval)]})
             places.extend(item["id"] for item in changed["items"]["data"] if item["id"] not in known)
+
+    def _migrate(self, act: Act, price: str) -> None:
+        """Let a schedule put a price with a meter in a legacy one's place, with what that leaves to it."""
+        schedule = self._post(
+            "subscription_schedules", {"from_subscription": self.subscriptions[act.contract]}, legacy=True
+        )
+        running = schedule["phases"][0]
+        since = legacy_cut(running["end_date"], self._bounds)
+        now = [
+            {name: row[name] for name in ("price", "quantity", "metadata") if row.get(name)}
+            for row in running["items"]
+        ]
+        naming = self._naming(price)
+        metered = {"price": price, "metadata": {**naming["metadata"], "om_usage_since": str(since)}}
+        then = [metered if number == act.item else row for number, row in enumerate(now)]
+        phases = [
+            {"start_date": running["start_date"], "end_date": running["end_date"], "items": now},
+            {"items": then, "iterations": 1, "proration_behavior": "none"},
+        ]
+        self._post(f"subscription_schedules/{schedule['id']}", {"phases": phases}, legacy=True)
 
     def _schedule(self, contract: str, item: str, price: str) -> None:
         """Let a schedule put another price on an item at the next renewal."""

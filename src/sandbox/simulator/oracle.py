@@ -184,7 +184,9 @@ class _Course:
             self.cancel_at = min(one.period_end for one in self.running)
         elif act.kind == "cancel_at":
             self.cancel_at = act.until
-        elif act.kind == "swap_at_renewal":
+        elif act.kind == "name_successor":
+            pass  # nobody bills what a meter holds beside a legacy price
+        elif act.kind in {"swap_at_renewal", "migrate"}:
             self.at_renewal.append(act)
         else:
             self.keeps_drafts = act.kind == "pause_collection" and act.behavior == "keep_as_draft"

@@ -110,7 +110,7 @@ class World:
         self.openmeter = OpenMeterSandbox(self.clock, made_before_2025)
         for slug, aggregation in METERS.items():
             self.openmeter.create_meter(slug, f"used_{slug}", aggregation=aggregation)
-        self.merchant = Merchant(gateway, self.clock)
+        self.merchant = Merchant(gateway, self.clock, history.bounds)
         everywhere = [fault for one in (history, *history.connected) for fault in one.faults]
         self.trouble = Trouble(_of_kinds(everywhere, KINDS), self.clock)
         self.accounts = list(self._accounts(gateway))
@@ -176,7 +176,7 @@ class World:
             name = f"acct_connected{number}"
             stripe = self.stripe.connect(name, finalization_grace=other.grace)
             trouble = Trouble(_of_kinds(other.faults, ACCOUNT_FAULTS), self.clock, self.trouble)
-            yield SimulatedAccount(name, other, stripe, Merchant(gateway, self.clock, name), trouble)
+            yield SimulatedAccount(name, other, stripe, Merchant(gateway, self.clock, self.history.bounds, name), trouble)
 
     @property
     def stand_ins(self) -> dict[str, StripeSandbox]:
