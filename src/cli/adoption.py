@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import groupby
 
 from cli.errors import NotDoneError
-from usage_reporting.amounts import ZERO, round_units
+from usage_reporting.amounts import ZERO, is_same, round_units
 from usage_reporting.billing import LONGEST_DRAFT, Billing
 from usage_reporting.early_ends import cut_where_it_ended
 from usage_reporting.errors import RejectedError, StripeUnavailableError
@@ -111,7 +111,7 @@ async def _plan(
     )
     sends: dict[str, list[Send]] = {day: [] for _, day in keys}
     kept = {bound: at for entry in before.values() for bound, at in entry.cuts.items()}
-    stamps = [hour + HOUR - 1 for hour, units in sorted(hours.items()) if units]
+    stamps = await _stamps(billing, customer_meter, head, hours)
     cuts = cuts_of(head.bounds, head.spans, billing.settings.period_bounds, stamps=stamps, kept=kept)
     sources = _Sources(billing, openmeter, customer_meter, head, before)
     for block in blocks(oldest, floor_hour(now) + HOUR, cuts):
@@ -120,6 +120,26 @@ async def _plan(
                 sends[day_of(piece.start)].append(_adopted(piece, units, now))
     entries = [_entry(before[(pk, day)], sends[day], now) for _, day in keys]
     return Adoption(customer_meter, head, [entry for entry in entries if entry.version or entry.sends], hours)
+
+
+async def _stamps(
+    billing: Billing, customer_meter: CustomerMeter, head: Head, hours: Mapping[int, Decimal]
+) -> list[int]:
+    """The latest second that each hour's usage may be stamped with, in order.
+
+    An hour in which a period's usage begins before the period does is told apart there: nothing of ours is
+    stamped between the two.
+    """
+    assert customer_meter.meter is not None
+    latest = {hour: hour + HOUR - 1 for hour, units in hours.items() if units}
+    for span in head.spans:
+        hour = floor_hour(span.begins)
+        start, end = ceil_minute(span.begins), hour + HOUR
+        if hour in latest and start < end <= span.start:
+            held = await billing.usage_held(customer_meter.customer, customer_meter.meter.id, start, end)
+            if is_same(held, ZERO):
+                latest[hour] = span.begins - 1
+    return sorted(latest.values())
 
 
 async def _billed_bounds(billing: Billing, customer_meter: CustomerMeter, now: int) -> set[int]:
