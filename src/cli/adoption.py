@@ -186,7 +186,7 @@ async def _plan_totals(
         # Written also where Stripe holds nothing: that is then known.
         adopted = _entry(entry, sends if held[start] else [], now)
         own_cuts = {edge: cuts[edge] for edge in (span.start, span.end)}
-        is_exact = setting is PeriodBounds.EXACT and not kept
+        is_exact = setting is PeriodBounds.EXACT and all(edge == at for edge, at in own_cuts.items())
         entries.append(adopted if is_exact else replace(adopted, cuts=own_cuts))
     return Adoption(customer_meter, head, entries, held, own, cuts)
 

@@ -37,11 +37,12 @@ def test_beside_the_records_it_is_compared_and_no_money(
 ) -> None:
     world.travel(START + 5 * HOUR)
     planned = run("plan", "--stack", stack, "--json")
-    compared = run("reconcile", "--stack", stack, "--from", rfc3339(START), "--json")
+    compared = run("reconcile", "--stack", stack, "--since", "24h", "--json")
 
     assert [row["stripe_price"] for row in planned.json["periods"]] == [legacy_price(world)]
     assert compared.code == 0, compared.out
-    assert [(one["verdict"], one["openmeter"]) for one in compared.json["customer_meters"]] == []
+    found = [(one["finding"], one["openmeter"], one["stripe"]) for one in compared.json["customer_meters"]]
+    assert found == [("exact", "5", "5")] * 2
 
 
 def legacy_price(world: World) -> str:
@@ -54,7 +55,7 @@ def test_the_first_invoice_is_explained_from_where_the_last_record_ended(
 ) -> None:
     renew(world, END)
     world.travel(END + 4 * HOUR)
-    compared = run("reconcile", "--stack", stack, "--customer", customer, "--from", rfc3339(END), "--json")
+    compared = run("reconcile", "--stack", stack, "--customer", customer, "--since", "24h", "--json")
     adopted = run("adopt", "--stack", stack, "--customer", customer, "--yes")
     renew(world, SECOND_END)
 
@@ -63,6 +64,6 @@ def test_the_first_invoice_is_explained_from_where_the_last_record_ended(
     last, first = world.client.v1.invoices.list({"customer": customer, "limit": 2}).data[::-1]
     [legacy] = explained(run, last.id, "--stack", stack)
     [metered] = explained(run, first.id, "--stack", stack)
-    assert (legacy["quantity"], legacy["verdict"]) == ("6", "EXACT")
-    assert (metered["quantity"], metered["verdict"]) == ("130", "EXACT")
+    assert (legacy["billed"], legacy["verdict"]) == ("6", "EXACT")
+    assert (metered["billed"], metered["verdict"]) == ("130", "EXACT")
     assert rfc3339(CUT) in [one["from"] for one in metered["slices"]]

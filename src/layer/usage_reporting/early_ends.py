@@ -22,5 +22,8 @@ async def cut_where_it_ended(billing: Billing, span: Span) -> Span:
     end = min([span.end, *(instant for instant in ends if isinstance(instant, int))])
     if end == span.end:
         return span
+    end = max(end, span.start)
+    if span.state is SpanState.BESIDE:
+        return replace(span, end=end, usage_until=min(span.usage_until or end, end))
     state = SpanState.CANCELED if subscription.get("ended_at") else span.state
-    return replace(span, end=max(end, span.start), state=state)
+    return replace(span, end=end, state=state)
