@@ -10,7 +10,7 @@ from sandbox.clock import ManualClock
 from sandbox.stripe import StripeSandbox
 from sandbox.stripe.undocumented import Undocumented
 from tests.contract.stripe_openapi import object_errors, request_errors
-from tests.sandbox_stripe.direct import DAY, Json, World, end_of
+from tests.sandbox_stripe.direct import ACACIA, DAY, Json, World, end_of
 
 
 def trial(world: World, then: str) -> Json:
@@ -161,3 +161,72 @@ def test_phases_that_do_not_fit_are_refused(world: World, change: dict[str, Any]
     assert world.api.error("POST", "subscription_schedules", {})["status"] == 400
     again = {"from_subscription": subscription["id"]}
     assert world.api.error("POST", "subscription_schedules", again)["status"] == 400
+
+
+def migrating(world: World, *, version: str = ACACIA, **phase: Any) -> tuple[Json, Any]:
+    """A subscription on a legacy price, and the answer to a schedule that puts another one in its place."""
+    legacy = world.legacy_price()
+    items = [{"price": legacy["id"], "metadata": {"a": "1", "b": "2"}}]
+    made = world.subscribe(legacy, version=ACACIA, items=items)
+    subscription = world.subscription(made)
+    schedule = world.api.post(
+        "subscription_schedules", {"from_subscription": subscription["id"]}, version=ACACIA
+    )
+    [running] = schedule["phases"]
+    item = {"price": world.price["id"], "metadata": {"om_usage_since": "5", "b": ""}}
+    phases = [
+        {
+            "start_date": running["start_date"],
+            "end_date": running["end_date"],
+            "items": [{"price": legacy["id"]}],
+        },
+        {"items": [item], **(phase or {"iterations": 1})},
+    ]
+    path = f"subscription_schedules/{schedule['id']}"
+    return subscription, world.api.request("POST", path, {"phases": phases}, version=version)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_legacy_price_is_billed_to_its_end_when_one_with_a_meter_follows(
+    world: World, stripe: StripeSandbox, *, replaces: bool
+) -> None:
+    stripe.change_settings(undocumented=Undocumented(schedule_replaces_items=replaces))
+    subscription, answer = migrating(world)
+    assert answer.status == 200
+    [old], end = subscription["items"]["data"], end_of(subscription)
+    record = {"quantity": 7, "timestamp": subscription["created"] + 1, "action": "set"}
+    world.api.post(f"subscription_items/{old['id']}/usage_records", record, version=ACACIA)
+    world.report("100")  # of a customer who has no price on the meter yet
+    world.to(end)
+    world.report("5")
+    renewed = world.subscription(subscription)
+
+    [new] = renewed["items"]["data"]
+    assert (new["id"] == old["id"], new["current_period_start"]) == (not replaces, end)
+    assert new["metadata"] == ({} if replaces else {"a": "1"}) | {"om_usage_since": "5"}
+    assert world.lines(world.invoices(subscription=subscription["id"])[0])[0]["quantity_decimal"] == "7"
+    world.finish(end_of(renewed))
+    assert world.lines(world.invoices(subscription=subscription["id"])[0])[0]["quantity_decimal"] == "5"
+
+
+def test_a_phase_with_a_legacy_price_needs_a_version_that_knows_it(world: World) -> None:
+    """Removes legacy usage-based billing (2025-03-31.basil)."""
+    subscription, answer = migrating(world, version="2025-03-31.basil", end_date=2**31)
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "phases[0][items][price]")
+
+    again = {"from_subscription": subscription["id"]}
+    assert world.api.error("POST", "subscription_schedules", again)["status"] == 400
+
+
+@pytest.mark.parametrize(
+    ("phase", "param"),
+    [
+        ({"iterations": 1, "end_date": 2**31}, "phases[1][iterations]"),
+        ({"iterations": 1, "currency": "eur"}, "phases[1][currency]"),
+        ({"iterations": 0}, "phases[1][iterations]"),
+    ],
+)
+def test_lengths_and_currencies_that_cannot_be(world: World, phase: Json, param: str) -> None:
+    _, answer = migrating(world, **phase)
+
+    assert (answer.status, answer.json()["error"]["param"]) == (400, param)
