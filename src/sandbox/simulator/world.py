@@ -176,7 +176,8 @@ class World:
             name = f"acct_connected{number}"
             stripe = self.stripe.connect(name, finalization_grace=other.grace)
             trouble = Trouble(_of_kinds(other.faults, ACCOUNT_FAULTS), self.clock, self.trouble)
-            yield SimulatedAccount(name, other, stripe, Merchant(gateway, self.clock, self.history.bounds, name), trouble)
+            merchant = Merchant(gateway, self.clock, history.bounds, name)
+            yield SimulatedAccount(name, other, stripe, merchant, trouble)
 
     @property
     def stand_ins(self) -> dict[str, StripeSandbox]:
