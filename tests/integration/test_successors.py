@@ -164,3 +164,39 @@ def test_a_subscription_billed_on_the_meter_already_is_not_disturbed(world: Worl
 
     assert world.billed(billed)[-1][1] == Decimal(31)
     assert world.billed(subscription)[-1][1] == Decimal(1)
+
+
+def test_a_stripe_that_takes_no_meter_events_gives_no_page_back(
+    world: World, counted: dict[str, float]
+) -> None:
+    """The next tick repeats what is open; a page that fails thrice is a dead letter, which wakes one."""
+    _, item, customer, _ = with_successor(world)
+    world.use(customer, START + MINUTE, 5)
+    world.travel(START + 2 * HOUR)
+    world.stripe.faults.add("status", "POST", "/v1/billing/meter_events", status=503, times=None)
+
+    assert world.tick()["failures"] == 0
+
+    assert (counted["BesideUndelivered"], counted.get("Unknown", 0)) == (1, 0)
+    assert world.usage_records(item) == {START + 1: 5}
+    world.stripe.faults.clear()
+    world.travel(START + 3 * HOUR)
+    world.tick()
+    assert world.held(customer, START, END) == 5
+
+
+def test_the_daily_line_names_a_difference_beside_a_record_and_no_alarm_hears_it(
+    world: World, counted: dict[str, float]
+) -> None:
+    _, _, customer, _ = with_successor(world)
+    world.use(customer, START + 2 * HOUR, 5)
+    world.travel(START + 4 * HOUR)
+    world.tick()
+    payload = {"stripe_customer_id": customer, "value": "3"}
+    event = {"event_name": "tokens", "payload": payload, "timestamp": START + 2 * HOUR}
+    world.client.v1.billing.meter_events.create(event)
+    world.travel(NOON + 18 * HOUR)
+
+    world.tick("reconcile")
+
+    assert (counted["ReconciledDiffering"], counted["ReconciledDrift"]) == (1, 0)
