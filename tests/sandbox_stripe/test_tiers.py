@@ -206,6 +206,24 @@ def test_a_price_per_unit_has_none_to_show(world: World) -> None:
     assert shown["billing_scheme"] == "per_unit"
 
 
+def test_currency_options_are_shown_when_asked_for(world: World) -> None:
+    path = f"prices/{world.price['id']}"
+    shown = world.api.get(path, {"expand": ["currency_options"]})
+    assert "currency_options" not in world.api.get(path)
+    assert shown["currency_options"].keys() == {shown["currency"]}
+    assert shown["currency_options"][shown["currency"]]["unit_amount"] == shown["unit_amount"]
+    assert object_errors("price", shown) == []
+
+
+def test_the_default_price_of_a_product_is_not_archived(world: World) -> None:
+    path = f"prices/{world.price['id']}"
+    world.api.post(f"products/{world.product['id']}", {"default_price": world.price["id"]})
+    assert world.api.error("POST", path, {"active": False})["status"] == 400
+    other = world.new_price("20")
+    world.api.post(f"products/{world.product['id']}", {"default_price": other["id"]})
+    assert world.api.post(path, {"active": False})["active"] is False
+
+
 def test_packages_are_shown(world: World) -> None:
     shown = world.api.post("prices", metered(world, **HOURS))
     assert shown["transform_quantity"] == {"divide_by": 60, "round": "up"}

@@ -19,7 +19,7 @@ _EXPANDABLE = {
     "test_clock": "test_clocks",
 }
 # Parts that are shown only when they are asked for; those of other prices than tiered ones never.
-_HIDDEN = {("price", "tiers")}
+_HIDDEN = {("price", "tiers"), ("price", "currency_options")}
 # Expandable as well, but never set here.
 _ALWAYS_NULL = frozenset(
     {
@@ -49,7 +49,7 @@ def check_depth(paths: list[str]) -> None:
 
 
 def expand(answer: Json, paths: list[str], find: Callable[[str, str], Json]) -> None:
-    """Replace ids by objects in place; `find(table, id)` renders one, `find("tiers", id)` a price's tiers.
+    """Replace ids by objects in place; `find(table, id)` renders one, `find("tiers", id)` a part of a price.
 
     Raises StripeError (400) for what is no expandable property; by then the request is executed.
     """

@@ -22,7 +22,7 @@ from sandbox.stripe.idempotency import KEPT_SECONDS, KEPT_SECONDS_V2
 from sandbox.stripe.limits import LOCK_TIMEOUT, REASON, Concurrency, RateLimiter, rate_limited
 from sandbox.stripe.messages import Request, Response, json_response
 from sandbox.stripe.render import render
-from sandbox.stripe.render_values import tiers_json
+from sandbox.stripe.render_values import currency_options_json, tiers_json
 from sandbox.stripe.request_log import LoggedRequest, without_secrets
 from sandbox.stripe.sandbox import StripeSandbox
 from sandbox.stripe.versions import ApiVersion, api_version
@@ -226,6 +226,8 @@ class Gateway:
             if table == "tiers":
                 price = account.prices.get(id_)
                 return {"tiers": tiers_json(price)} if price.tiers else {}
+            if table == "currency_options":
+                return {table: currency_options_json(account.prices.get(id_))}
             return render(account, getattr(account, table).get(id_), version)
 
         return find

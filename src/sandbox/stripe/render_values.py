@@ -60,6 +60,19 @@ def price_json(account: Account, row: Price, version: ApiVersion) -> Json:
     }
 
 
+def currency_options_json(row: Price) -> Json:
+    """The amounts of a price by currency, which only `expand[]=currency_options` shows.
+
+    Its own currency is among them (Localize prices, "Create a multi-currency price"); it has no other here.
+    """
+    option = {
+        "custom_unit_amount": None,
+        "tax_behavior": row.tax_behavior,
+        **_amounts("unit_amount", row.unit_amount),
+    }
+    return {row.currency: option}
+
+
 def tiers_json(row: Price) -> list[Json]:
     """The tiers of a price, which only `expand[]=tiers` shows."""
     return [

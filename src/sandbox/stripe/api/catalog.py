@@ -184,6 +184,10 @@ def _recurring(call: Call, params: Any) -> Recurring | None:
 def _update_price(call: Call) -> Json:
     price = call.account.prices.get(call.id)
     before = call.stripe.events.render(price)
+    if call.params.get("active") is False and _is_default(call, price):
+        raise invalid(
+            "This price cannot be archived because it is the default price of its product.", "active"
+        )
     if "active" in call.params:
         price.active = call.params["active"]
     if "nickname" in call.params:
@@ -195,6 +199,11 @@ def _update_price(call: Call) -> Json:
     price.metadata = merged(price.metadata, call.params.get("metadata", {}))
     call.stripe.events.emit("price.updated", price, before)
     return call.show(price)
+
+
+def _is_default(call: Call, price: Price) -> bool:
+    """Whether a price is its product's default, which cannot be archived (Manage products and prices)."""
+    return call.account.products.get(price.product).default_price == price.id
 
 
 def _list_prices(call: Call) -> Json:
