@@ -17,7 +17,7 @@ from usage_reporting.telemetry import SERVICE
 PANELS = {
     "Set up": ("setup", "connect", "doctor", "probe"),
     "Before money moves, and after": ("plan", "reconcile", "explain", "console"),
-    "Act": ("report", "adopt", "redrive"),
+    "Act": ("report", "adopt", "redrive", "migrate"),
     "Try it on this machine": ("demo", "event", "simulate", "bench"),
 }
 """The commands, as `--help` groups them; each is the function of its name in the module of its name."""

@@ -1,0 +1,1 @@
+"""Moving a Stripe account from legacy metered prices (usage records) to meters."""
