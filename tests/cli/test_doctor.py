@@ -180,8 +180,11 @@ def test_a_legacy_price_needs_usage_records(account: Account) -> None:
     account.restrict(usage_record="read")
     legacy_subscription(account.world)
 
-    lacking = account.doctor().of("Permissions")[-1]
+    found = account.doctor()
+    lacking = found.of("Permissions")[-1]
+    [hint] = [one for one in found.of("Mapping") if "legacy prices" in one["seen"]]
 
+    assert (hint["level"], "usage-reporter migrate" in hint["fix"]) == ("warning", True)
     assert (lacking["level"], lacking["seen"].partition(" (")[0]) == (
         "problem",
         "the key lacks Usage records: write",

@@ -40,6 +40,7 @@ async def mapping(patient: Patient) -> list[Finding]:
                 "only (docs/endings.md)",
             )
         )
+    found += _legacy(patient, live.customer_meters)
     if not live.metered and not found:
         return [
             warning(
@@ -52,6 +53,20 @@ async def mapping(patient: Patient) -> list[Finding]:
         meters = f"{count(len(by_slug), 'OpenMeter meter')} ({some_of(sorted(by_slug))})"
         found.insert(0, ok(f"{count(len(customers), 'customer')} on {meters}, which fit their Stripe meters"))
     return found
+
+
+def _legacy(patient: Patient, customer_meters: Iterable[CustomerMeter]) -> list[Finding]:
+    """Stripe calls usage records deprecated ("Migrate to billing meters"); no end of them is known."""
+    items = {span.item for one in customer_meters if one.target is Target.USAGE_RECORD for span in one.spans}
+    if not items:
+        return []
+    return [
+        warning(
+            f"{count(len(items), 'subscription item')} on legacy prices, which are billed by usage records: "
+            "in whole numbers, and cut half an hour early. Stripe calls them deprecated",
+            f"move to meters, without a gap (docs/migration.md): {patient.command('migrate')}",
+        )
+    ]
 
 
 def _by_slug(customer_meters: Iterable[CustomerMeter]) -> dict[str, list[CustomerMeter]]:
