@@ -1,8 +1,8 @@
 """How hypothesis works here: a slow example is no failure, and CI tries the same examples each time.
 
 A dear habit of HTTP clients is broken of, which nothing here depends on: each reads all root certificates
-when it is made, though none speaks TLS. And the thousands of collected tests are not looked through for garbage
-again and again.
+when it is made, though none speaks TLS. And the thousands of collected tests are not looked through for
+garbage again and again.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class WorldSession:
 
     def client(self, service: str) -> Any:
         """A client of a service."""
-        return self._ours.get(service) or self._session.client(service)  # type: ignore[call-overload]
+        return self._ours.get(service) or self._session.client(service)
 
 
 @functools.cache

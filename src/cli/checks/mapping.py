@@ -199,8 +199,8 @@ async def _customers(
         if bare := [one.key for one in unseen if not one.subject_keys]:
             found.append(
                 warning(
-                    f"no subject keys have these customers in OpenMeter, and no event on meter {slug} has their "
-                    f"key as its subject: {some_of(bare)}",
+                    f"no subject keys have these customers in OpenMeter, and no event on meter {slug} "
+                    f"has their key as its subject: {some_of(bare)}",
                     "put the subjects that their usage is sent under into their usageAttribution.subjectKeys",
                 )
             )
