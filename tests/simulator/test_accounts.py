@@ -57,17 +57,21 @@ def test_what_is_wrong_in_one_account_is_said_of_that_one() -> None:
 
 
 def test_an_account_that_is_down_takes_nothing_from_the_bills_of_another() -> None:
-    """From before the ends of the periods until half an hour before they are billed."""
-    down = [Fault(kind, NOON + DAY - HOUR, seconds=90 * 60) for kind in ACCOUNT_FAULTS]
-    made = of_several(account("2"), account("30", NOON, *down[:1]), account("400", NOON, *down[1:]))
+    """From before the ends of the periods until after they are billed; the other one's webhooks are lost."""
+    down = Fault("account_down", NOON + DAY - HOUR, seconds=45 * 60)
+    limited = Fault("account_limited", NOON + DAY - 15 * 60, seconds=3 * HOUR)
+    of_second = NOON + DAY - 60
+    lost = Fault("webhook_lost", of_second - of_second % 3 + 1, times=5)
+    made = of_several(account("2", NOON, lost), account("30"), account("400", NOON, down, limited))
     world = World(made)
 
-    verdict = judge(made, world.play())
+    outcome = world.play()
 
-    assert verdict.wrong == []
-    assert all(world.trouble.counts[kind] for kind in ACCOUNT_FAULTS)
-    own, *others = (len(one.ticked["closing"]) for one in world.accounts)
-    assert all(own > other for other in others)
+    assert judge(made, outcome).wrong == []
+    assert all(world.trouble.counts[kind] for kind in (*ACCOUNT_FAULTS, "webhook_lost"))
+    assert [line.quantity for line in outcome.connected[0].lines] == [Decimal(30)]
+    own, healthy, ill = (len(one.ticked["closing"]) for one in world.accounts)
+    assert own == healthy > ill
 
 
 def test_the_platforms_own_account_is_the_same_world_with_and_without_others() -> None:
