@@ -163,6 +163,13 @@ def test_a_cut_by_which_usage_was_sent_is_kept() -> None:
     assert cuts(of_legacy(), NEXT, kept={MONTH_END: MONTH_END - HOUR})[MONTH_END] == MONTH_END - HOUR
 
 
+def test_no_cut_lies_after_its_bound() -> None:
+    """Of a legacy period that a price cut short, the ledger may know no earlier end of usage."""
+    short = replace(of_legacy(), end=NOON)
+
+    assert cuts(short) == {MONTH_START: CUT, NOON: NOON}
+
+
 def test_what_was_stamped_before_the_bound_was_known_stays_there() -> None:
     stamp = MONTH_END - 10 * MINUTE
 

@@ -54,8 +54,9 @@ def test_it_is_one_whose_period_the_ledger_knows() -> None:
         span(NOON - DAY, NOON - 1, item="si_2", state=SpanState.BILLED),
         span(NOON - DAY, NOON + 1, item="si_2", state=SpanState.BILLED),
         span(NOON - DAY, NOON + 1, item="si_3"),
+        span(NOON - DAY, NOON + 1, item="si_2", state=SpanState.BESIDE),
     ],
-    ids=["ended", "another item ended", "was removed", "was swapped", "is nameless, too"],
+    ids=["ended", "another item ended", "was removed", "was swapped", "is nameless, too", "is not billed"],
 )
 def test_of_another_item_that_is_gone_it_may_be_the_follower(known: Span) -> None:
     beside = Unmapped("si_3", "sub_1", PK)

@@ -113,7 +113,7 @@ def _own_cuts(spans: Sequence[Span]) -> dict[int, int]:
             firsts.setdefault((span.item, span.usage_since), span)
     found = {span.start: since for (_, since), span in firsts.items()}
     found |= {span.start: span.usage_since for span in beside if span.usage_since is not None}
-    found |= {span.end: span.usage_until for span in beside if span.usage_until is not None}
+    found |= {one.end: min(one.usage_until, one.end) for one in beside if one.usage_until is not None}
     renewing = {span.end for span in billed}
     return {bound: at for bound, at in found.items() if bound not in renewing}
 

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from usage_reporting.errors import LedgerUnavailableError
 from usage_reporting.ledger import Head, Ledger
+from usage_reporting.model import SpanState
 from usage_reporting.telemetry import logger
 from usage_reporting.temporary_rows import TemporaryRows
 from usage_reporting.windows import DAY
@@ -84,4 +85,5 @@ def _running(head: Head, now: int) -> set[str] | None:
     recent = [span for span in head.spans if span.end > now - TOLD_FOR]
     if not recent:
         return None
-    return {span.item for span in recent if span.state.takes_usage and span.end > now}
+    billed = [span for span in recent if span.state is not SpanState.BESIDE]
+    return {span.item for span in billed if span.state.takes_usage and span.end > now}
