@@ -52,7 +52,8 @@ def migrate(  # noqa: PLR0913 - each is an option of the command
     ] = "",
     price: Annotated[str, typer.Option("--price", help="This legacy price alone.")] = "",
     limit: Annotated[
-        int, typer.Option("--limit", min=0, help="Switch so many subscriptions at most; 0: all that can be.")
+        int,
+        typer.Option("--limit", min=0, help="Switch so many more subscriptions at most; 0: all that can be."),
     ] = 0,
     force: Annotated[
         str,

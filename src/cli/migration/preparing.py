@@ -56,7 +56,7 @@ class Preparation:
         """The id of the Stripe meter; empty where it would be made."""
         found: Json | str
         if price.successor is not None:
-            found = next(one for one in self._meters if one["id"] == price.meter)
+            found = await self.api.get(f"/v1/billing/meters/{price.meter}")
         else:
             found = meter_for(price.openmeter_meter, price.formula, self._meters)
         if isinstance(found, dict):
@@ -90,12 +90,12 @@ class Preparation:
         params = meter_params(price.openmeter_meter, event_name, price.formula)
         made = None
         if event_name not in self._said:
-            self._said.add(event_name)
             made = await self.step.do(
                 MAKE_METER,
                 price.id,
                 lambda: self.api.make("/v1/billing/meters", params, _key("meter", event_name, params)),
             )
+            self._said.add(event_name)
         if made is None:
             return ""
         self._meters.append(made)

@@ -55,7 +55,7 @@ class Switch:
     reason: str = ""
     """Why subscriptions are switched that did not compare exact; empty: they are not."""
     limit: int = 0
-    """How many subscriptions are switched at most; 0: all."""
+    """How many further subscriptions are switched at most; 0: all."""
     api: LegacyApi = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,12 +65,16 @@ class Switch:
     async def switch(self, found: Found) -> None:
         """Schedule all that can be; one that fails does not stop the others."""
         ready: list[Pairs] = []
+        new = 0
         for name, pairs in subscriptions_of(found).items():
             why = self._refusal(pairs)
             if why:
                 self.step.left[name] = why
-            elif not self.limit or len(ready) < self.limit:
+            elif pairs[0][1].is_scheduled:
+                ready.append(pairs)  # done, or to be gone on with
+            elif not self.limit or new < self.limit:
                 ready.append(pairs)
+                new += 1
             else:
                 self.step.left[name] = f"--limit {self.limit} is reached"
         slots = asyncio.Semaphore(AT_ONCE)
