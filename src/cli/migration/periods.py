@@ -57,11 +57,8 @@ async def ended_periods(parts: Operator, item: LegacyItem, since: int) -> Sequen
 
 
 async def newest_period(parts: Operator, item: LegacyItem) -> LegacyPeriod | None:
-    """The last period that was invoiced; None for an item in its first."""
-    path = f"/v1/subscription_items/{item.id}/usage_record_summaries"
-    newest = await LegacyApi(parts.billing.api).get(path, {"limit": 2})
-    ends = [one["period"]["end"] for one in newest["data"] if one.get("invoice")]
-    found = await ended_periods(parts, item, max(ends) - 1) if ends else ()
+    """The one that ended where the running period begins; None for an item in its first."""
+    found = await ended_periods(parts, item, item.period[0] - 1)
     return found[0] if found else None
 
 
