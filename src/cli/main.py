@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from cli import VERSION
 from cli.errors import WRONG_USE, explain
-from cli.output import warn
+from cli.output import print_line, warn
 from usage_reporting.telemetry import SERVICE
 
 PANELS = {
@@ -95,8 +96,19 @@ app = typer.Typer(
 )
 
 
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        print_line(f"usage-reporter {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def _usage_reporter() -> None:
+def _usage_reporter(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version, and stop."),
+    ] = False,
+) -> None:
     pass
 
 

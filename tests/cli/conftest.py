@@ -15,6 +15,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner
 
+from cli import VERSION
 from cli.main import app
 from tests.integration.conftest import Moto, aws_environment, moto, servers, world, world_in_moto
 from tests.integration.world import API_KEY, World
@@ -127,6 +128,7 @@ def make_functions(world: World, *names: str) -> None:
 def outputs_of(world: World) -> dict[str, str]:
     """What the commands need to know of a stack."""
     return {
+        "Version": VERSION,
         "WebhookUrl": WEBHOOK_URL,
         "SecretArn": world.secrets.describe_secret(SecretId="keys")["ARN"],
         "LedgerTableName": "ledger",

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from cli import VERSION
 from cli.checks.keys import PROBE
 from cli.checks.patient import Aws
 from cli.checks.stack import ALARMED
@@ -913,6 +914,18 @@ def test_what_aws_does_not_allow_is_said(healthy: Healthy, monkeypatch: pytest.M
     assert found.of("Schedules")[0]["level"] == "problem"
     assert "unexpected KeyError" in found.of("Ledger")[0]["seen"]
     assert levels(found.of("Alarms")) == levels(found.of("Mapping")) == ["ok"]
+
+
+@pytest.mark.parametrize("deployed", ["0.9.0", None])
+def test_a_stack_of_another_version(healthy: Healthy, deployed: str | None) -> None:
+    others = {name: value for name, value in healthy.outputs.items() if name != "Version"}
+    make_stack({**others, **({"Version": deployed} if deployed else {})}, "older")
+
+    result = healthy.run("doctor", "--stack", "older", "--json")
+    (said,) = Examination(result, result.json["findings"]).of("Stack")
+
+    assert said["level"] == "warning"
+    assert f"has version {deployed or 'before 1.0.0'}, and this usage-reporter {VERSION}" in said["seen"]
 
 
 def test_a_stack_that_is_not_all_there(healthy: Healthy) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import stripe
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from typer.testing import CliRunner
 
+from cli import VERSION
 from cli.errors import NotDoneError, WrongUseError, explain
-from cli.main import PANELS
+from cli.main import PANELS, app
 from tests.cli.conftest import Run
 from tests.integration.world import World
 from usage_reporting.errors import ConfigurationError, NotFoundError, StripeUnavailableError
@@ -23,6 +25,12 @@ COMMANDS = [name for names in PANELS.values() for name in names]
 KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 SILENCE = stripe.APIConnectionError(f"no route for {KEY}")  # type: ignore[no-untyped-call]
 REFUSAL = stripe.InvalidRequestError("Bad price.", "price", http_status=400)  # type: ignore[no-untyped-call]
+
+
+def test_the_version_is_said() -> None:
+    said = CliRunner().invoke(app, ["--version"])
+
+    assert (said.exit_code, said.output) == (0, f"usage-reporter {VERSION}\n")
 
 
 @pytest.mark.parametrize(

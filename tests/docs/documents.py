@@ -80,7 +80,8 @@ def links(document: Path) -> list[str]:
 @cache
 def source() -> str:
     """All code and configuration in which a name may stand."""
-    files = [*(PROJECT / "src").rglob("*.py"), PROJECT / "template.yaml", PROJECT / "Makefile"]
+    own = [PROJECT / "template.yaml", PROJECT / "Makefile", *(PROJECT / ".github" / "workflows").glob("*.yml")]
+    files = [*(PROJECT / "src").rglob("*.py"), *own]
     return "\n".join(file.read_text() for file in files)
 
 

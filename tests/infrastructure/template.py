@@ -45,11 +45,15 @@ class _NoManagedPolicies:
         return {}
 
 
+def read(path: Path) -> Block:
+    """A template, with the long forms of intrinsic functions."""
+    loaded: Block = yaml.load(path.read_text(), Loader=_Loader)
+    return loaded
+
+
 def source() -> Block:
     """template.yaml, with the long forms of intrinsic functions."""
-    text = (PROJECT / "template.yaml").read_text()
-    loaded: Block = yaml.load(text, Loader=_Loader)
-    return loaded
+    return read(PROJECT / "template.yaml")
 
 
 def transformed() -> Block:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import VERSION
 from tests.infrastructure.template import PROJECT, source
 
 LOCKS = sorted(PROJECT.glob("requirements-*.txt"))
@@ -45,6 +46,21 @@ def test_the_layer_carries_what_it_is_asked_to_and_leaves_boto3_to_the_runtime()
 def test_the_layer_is_the_same_on_every_platform() -> None:
     # One hash a requirement: that of its pure wheel. A compiled wheel would have one for each.
     assert LAYER.read_text().count("--hash=") == len(pins(LAYER))
+
+
+def test_the_stack_says_the_version_of_the_command_line() -> None:
+    assert source()["Outputs"]["Version"]["Value"] == VERSION
+    newest = re.search(r"^## \[(\d[^]]*)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == VERSION
+
+
+def test_the_project_file_takes_version_and_licence_from_where_they_are() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "cli.VERSION"}
+    assert project["project"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0" in (PROJECT / "LICENSE").read_text()
 
 
 def test_dev_only_looks_and_prod_sends() -> None:

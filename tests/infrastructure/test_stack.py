@@ -337,6 +337,7 @@ def test_connected_accounts_are_none_all_or_given(right: str) -> None:
 
 def test_outputs_tell_the_webhook_url_first() -> None:
     assert list(source()["Outputs"]) == [
+        "Version",
         "WebhookUrl",
         "SecretArn",
         "LedgerTableName",

@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from cli import VERSION
 from cli.checks.finding import Finding, count, duration, ok, problem, some_of, warning
 from cli.checks.patient import Patient, Side
 from cli.errors import explain
@@ -70,7 +71,16 @@ async def outputs(patient: Patient) -> list[Finding]:
                 "deploy this project's template into it; or check --stack and --region",
             )
         ]
-    return [ok(f"stack {patient.stack.name} in {patient.stack.session.region_name} has all its outputs")]
+    where = f"stack {patient.stack.name} in {patient.stack.session.region_name}"
+    deployed = patient.stack.outputs.get("Version", "before 1.0.0")
+    if deployed != VERSION:
+        return [
+            warning(
+                f"{where} has version {deployed}, and this usage-reporter {VERSION}",
+                "deploy the stack anew, or install the deployed version (docs/upgrade-and-removal.md)",
+            )
+        ]
+    return [ok(f"{where} has all its outputs, and this version, {VERSION}")]
 
 
 async def functions(patient: Patient) -> list[Finding]:
