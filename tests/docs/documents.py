@@ -80,7 +80,8 @@ def links(document: Path) -> list[str]:
 @cache
 def source() -> str:
     """All code and configuration in which a name may stand."""
-    own = [PROJECT / "template.yaml", PROJECT / "Makefile", *(PROJECT / ".github" / "workflows").glob("*.yml")]
+    workflows = (PROJECT / ".github" / "workflows").glob("*.yml")
+    own = [PROJECT / "template.yaml", PROJECT / "Makefile", *workflows]
     files = [*(PROJECT / "src").rglob("*.py"), *own]
     return "\n".join(file.read_text() for file in files)
 
