@@ -57,13 +57,13 @@ def explained(bill: Bill, *, ends_in_billed: bool = True) -> InvoiceEvidence:
 
 
 @pytest.fixture
-def shown() -> list[str]:
+def shown() -> list[tuple[str, bool]]:
     """The versions of OpenMeter's API that stages were set up with."""
     return []
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[str]) -> Play:
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[tuple[str, bool]]) -> Play:
     """Run the command with these bills as the story's outcome, or with this error in its course."""
 
     def run(*arguments: str, outcome: list[Bill] | BaseException) -> Result:
@@ -84,8 +84,8 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[str]) -> P
             environment_file = tmp_path / ".cache" / "demo.env"
             customers: ClassVar = {"Ada": "cus_ada"}
 
-            def __init__(self, openmeter_api: str) -> None:
-                shown.append(openmeter_api)
+            def __init__(self, openmeter_api: str, *, over_event_bridge: bool) -> None:
+                shown.append((openmeter_api, over_event_bridge))
 
             def __enter__(self) -> Self:
                 return self
@@ -100,17 +100,21 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[str]) -> P
     return run
 
 
-def test_openmeters_api_is_that_of_the_option_or_of_the_environment(
-    play: Play, shown: list[str], monkeypatch: pytest.MonkeyPatch
+def test_the_ways_are_those_of_the_options_or_of_the_environment(
+    play: Play, shown: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENMETER_API", raising=False)
+    monkeypatch.delenv("STRIPE_INGRESS", raising=False)
     play(outcome=[EXACT])
-    play("--openmeter-api", "v3", outcome=[EXACT])
+    play("--openmeter-api", "v3", "--ingress", "eventbridge", outcome=[EXACT])
     monkeypatch.setenv("OPENMETER_API", "v3")
     play(outcome=[EXACT])
+    monkeypatch.setenv("STRIPE_INGRESS", "eventbridge")
+    play(outcome=[EXACT])
 
-    assert shown == ["v1", "v3", "v3"]
+    assert shown == [("v1", False), ("v3", True), ("v3", False), ("v3", True)]
     assert play("--openmeter-api", "v2", outcome=[EXACT]).exit_code == 2
+    assert play("--ingress", "sqs", outcome=[EXACT]).exit_code == 2
 
 
 def test_the_last_line_says_exact_when_every_line_is(play: Play) -> None:
