@@ -119,9 +119,14 @@ class Migration:
             )
         with status("reading legacy prices") as say:
             found = await Reader(parts, self.customer, say, self.price).read()
-        if self.price and not found.prices:
+        if self.price and not self.customer and not found.prices:
             raise WrongUseError(
                 f"Stripe shows no legacy metered price {self.price!r} that anybody is on; check --price"
+            )
+        if self.customer and not any(one.items or one.switched or one.begun for one in found.prices):
+            raise WrongUseError(
+                f"Stripe shows customer {self.customer!r} on no legacy metered price, nor on one that took its "
+                "place; check --customer, and --account if it is in a connected one"
             )
         match self.stage:
             case Stage.PLAN:

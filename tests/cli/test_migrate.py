@@ -356,3 +356,10 @@ def without_ids(text: str) -> str:
 
 def metered_prices(world: World) -> list[Any]:
     return list(world.client.v1.prices.list({"recurring": {"usage_type": "metered"}, "limit": 100}).data)
+
+
+def test_a_customer_on_no_legacy_price_is_wrong_use_and_not_nothing_to_do(account: Account) -> None:
+    result = account.migrate("--customer", "cus_nope")
+    assert result.code == 2
+    assert "customer 'cus_nope' on no legacy metered price" in result.err
+    assert account.migrate("--customer", account.customers["ada"]).code == 0
