@@ -125,8 +125,8 @@ class Migration:
             )
         if self.customer and not any(one.items or one.switched or one.begun for one in found.prices):
             raise WrongUseError(
-                f"Stripe shows customer {self.customer!r} on no legacy metered price, nor on one that took its "
-                "place; check --customer, and --account if it is in a connected one"
+                f"Stripe shows customer {self.customer!r} on no legacy metered price, nor on one that took "
+                "its place; check --customer, and --account if it is in a connected one"
             )
         match self.stage:
             case Stage.PLAN:
