@@ -31,7 +31,7 @@ from usage_reporting.pages import (
     read_message,
 )
 from usage_reporting.stripe_api import StripeApi
-from usage_reporting.windows import DAY, HOUR
+from usage_reporting.windows import DAY, HOUR, MINUTE
 
 ACCOUNT = "acct_1One"
 EVENTS = "/v1/billing/meter_events"
@@ -284,7 +284,19 @@ def test_who_has_nothing_to_bill_for_a_day_is_left_out_of_closing_ticks() -> Non
     assert asked(NOON + DAY + 3 * HOUR) == ["acct_8", "acct_7"], "it has to be so for a day again"
 
 
-def test_what_is_known_is_not_noted_again() -> None:
+def test_an_hourly_tick_that_failed_leaves_nobody_out() -> None:
+    """What came since the one before it may be billed before the one after it."""
+    ledger = Ledger(MemoryTable())
+    closing = Cursor(Scope.CLOSING, Part.ACCOUNTS)
+    last = NOON + 25 * HOUR + 3 * MINUTE
+    for at in (NOON, last):
+        asyncio.run(idle(at, ledger).note("acct_8", is_idle=True))
+
+    assert listed("acct_8", closing, known=idle(last + 57 * MINUTE, ledger))[0] == []
+    assert listed("acct_8", closing, known=idle(last + 72 * MINUTE, ledger))[0] == ["acct_8"]
+
+
+def test_only_who_was_idle_is_noted_to_have_something_again() -> None:
     table = MemoryTable()
     ledger = Ledger(table)
 
@@ -293,8 +305,25 @@ def test_what_is_known_is_not_noted_again() -> None:
         return [item["version"] for item in table.get([("acct_8#idle", "idle")])]
 
     assert version(NOON, is_idle=False) == []
-    assert version(NOON, is_idle=True) == [1]
     assert version(NOON + HOUR, is_idle=True) == [1]
-    assert version(NOON + 12 * HOUR, is_idle=True) == [2]
-    assert version(NOON + 13 * HOUR, is_idle=False) == [3]
-    assert version(NOON + 14 * HOUR, is_idle=False) == [3]
+    assert version(NOON + 2 * HOUR, is_idle=True) == [2]
+    assert version(NOON + 3 * HOUR, is_idle=False) == [3]
+    assert version(NOON + 4 * HOUR, is_idle=False) == [3]
+
+
+def test_who_has_something_wins_over_a_listing_that_did_not_see_it_yet() -> None:
+    table = MemoryTable()
+    ledger = Ledger(table)
+    asyncio.run(idle(NOON, ledger).note("acct_8", is_idle=True))
+    seen = ledger.items
+
+    async def late(keys: Any) -> Any:
+        found = await seen(keys)
+        ledger.items = seen  # type: ignore[method-assign]
+        await idle(NOON + DAY, ledger).note("acct_8", is_idle=True)
+        return found
+
+    ledger.items = late  # type: ignore[method-assign]
+    asyncio.run(idle(NOON + DAY, ledger).note("acct_8", is_idle=False))
+
+    assert [item["since"] for item in table.get([("acct_8#idle", "idle")])] == [0]

@@ -1,6 +1,7 @@
 """Connected accounts that bill nothing by usage: closing ticks leave them out, hourly ones look again.
 
 Most accounts of a platform may be like that, and each closing tick asks Stripe three lists of each account.
+Who is left out was found so by the last hourly tick: one that failed, or did not come, leaves nobody out.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from dataclasses import dataclass
 
 from usage_reporting.errors import LedgerUnavailableError, LostRaceError
 from usage_reporting.ledger import Item, Key, Ledger
-from usage_reporting.windows import DAY, HOUR
+from usage_reporting.windows import DAY, HOUR, MINUTE
+
+RACES = 6
 
 IDLE = "idle"
 """The sort key of what is noted of an account."""
 
 LEFT_OUT_AFTER = DAY
 """So long nothing was there to bill: what ended of late still has an invoice to be judged."""
-NOTED_AGAIN_AFTER = 12 * HOUR
-BELIEVED_FOR = 26 * HOUR
-"""Since it was noted last; an hourly tick that does not come any more leaves nobody out for good."""
+BELIEVED_FOR = 70 * MINUTE
+"""Until the next hourly tick, and no longer: what came meanwhile may be billed before the one after that."""
+KEPT_FOR = 26 * HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +33,23 @@ class IdleAccounts:
     clock: Callable[[], int]
 
     async def note(self, account: str, *, is_idle: bool) -> None:
-        """Note what an hourly tick found of an account, if it is news."""
+        """Note what an hourly tick found of an account: that it has nothing to bill, or that it has again."""
         key = _key_of(account)
-        try:
-            before = (await self.ledger.items([key])).get(key, {})
-            if (item := self._noted(before, key, is_idle=is_idle)) is not None:
-                await self.ledger.write_item(item, int(before.get("version", 0)))
-        except (LedgerUnavailableError, LostRaceError):
-            return  # the next hourly tick does
+        for _ in range(1 if is_idle else RACES):
+            try:
+                before = (await self.ledger.items([key])).get(key, {})
+                if (item := self._noted(before, key, is_idle=is_idle)) is not None:
+                    await self.ledger.write_item(item, int(before.get("version", 0)))
+            except LostRaceError:
+                continue
+            except LedgerUnavailableError:
+                pass  # what was noted before is soon believed no more
+            return
 
     def _noted(self, before: Item, key: Key, *, is_idle: bool) -> Item | None:
         """What the ledger is to hold; None: it does, or needs nothing."""
         now, since = self.clock(), int(before.get("since", 0))
         if not is_idle and not since:
-            return None
-        if is_idle and since and now - int(before["noted_at"]) < NOTED_AGAIN_AFTER:
             return None
         return {
             "pk": key[0],
@@ -52,7 +57,7 @@ class IdleAccounts:
             "since": (since or now) if is_idle else 0,
             "noted_at": now,
             "version": int(before.get("version", 0)) + 1,
-            "expires_at": now + BELIEVED_FOR,
+            "expires_at": now + KEPT_FOR,
         }
 
     async def left_out(self, accounts: Sequence[str]) -> set[str]:
