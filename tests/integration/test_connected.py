@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.world import HOUR, MINUTE, NOON, World
 from usage_reporting.accounts import OWN_ACCOUNT, ConnectedAccounts
+from usage_reporting.billing import Finalized
+from usage_reporting.pages import Cursor, Scope, cursor_message, finalized_message, page_message
 from usage_reporting.renewals import DELETED, INVOICE_CREATED, INVOICE_FINALIZED, UPDATED
 from usage_reporting.telemetry import logger
 
@@ -85,6 +87,28 @@ def test_accounts_that_are_not_named_are_left_alone(world: World) -> None:
 
     assert told(world, OTHER) == []
     assert len(told(world, ONE)) == 1
+
+
+def test_messages_of_an_account_that_was_taken_out_since_are_dropped(world: World, warned: list[str]) -> None:
+    """It may be another stack's by now, and a dead letter may be sent again days later."""
+    serving(world, ONE)
+    used(world, subscribed(world, ONE), 1)
+    world.travel(NEXT_HOUR)
+    made = world.container()
+    for message in (
+        page_message(made.run(_found(made.of(ONE)))),
+        cursor_message(Cursor(Scope.ALL, account=ONE)),
+        finalized_message(Finalized("test", ["in_1"], account=ONE)),
+    ):
+        made.queue.send(message)
+    serving(world, OTHER)
+
+    assert world.work() == 0
+
+    assert told(world, ONE) == []
+    assert kept(world, "head") == []
+    dropped = f"dropped a message of {ONE}, which ConnectedAccounts does not name any more"
+    assert warned == [dropped] * 3
 
 
 def test_an_account_that_took_its_permission_back_stops_nobody(

@@ -95,6 +95,10 @@ class SqsQueue:
             raise AskAgainError(f"the page queue takes no message: {error}") from error
 
 
+type Message = list[CustomerMeter] | Cursor | DailyCursor | Finalized
+"""What a message of the queue is about."""
+
+
 def page_message(customer_meters: Sequence[CustomerMeter]) -> dict[str, Any]:
     """The message that carries a page."""
     return {"customer_meters": [one.to_json() for one in customer_meters]}
@@ -122,7 +126,7 @@ def _whose(account: str) -> dict[str, str]:
     return {} if account == OWN_ACCOUNT else {"account": account}
 
 
-def read_message(body: str) -> list[CustomerMeter] | Cursor | DailyCursor | Finalized:
+def read_message(body: str) -> Message:
     """Read a message of the queue. Raises BadRequestError for one that we did not write."""
     try:
         data = loads(body)

@@ -28,6 +28,7 @@ from usage_reporting.judging import record_judged
 from usage_reporting.model import CustomerMeter, Report, Status
 from usage_reporting.pages import (
     Cursor,
+    Message,
     Part,
     Scope,
     cursor_message,
@@ -98,7 +99,9 @@ def work_off(container: Container, event: dict[str, Any], context: LambdaContext
 def _work_off_one(container: Container, body: str, context: LambdaContext | None) -> None:
     """Do what a message asks for. Raises AskAgainError when it may end better later, and BadRequestError."""
     message = read_message(body)
-    if isinstance(message, Cursor):
+    if (account := _no_longer_served(container, message)) is not None:
+        logger.warning("dropped a message of %s, which ConnectedAccounts does not name any more", account)
+    elif isinstance(message, Cursor):
         _list_one(container, message, context)
     elif isinstance(message, DailyCursor):
         _reconcile(container, message, context)
@@ -106,6 +109,18 @@ def _work_off_one(container: Container, body: str, context: LambdaContext | None
         _judge(container, message, context)
     else:
         _report(container, message, context)
+
+
+def _no_longer_served(container: Container, message: Message) -> str | None:
+    """The account of a message that was left on the queue; another stack may bill that account by now.
+
+    A daily reconciliation goes on: it only reads, and the other accounts come after that one.
+    """
+    if isinstance(message, DailyCursor):
+        return None
+    accounts = {one.account for one in message} if isinstance(message, list) else {message.account}
+    serves = container.settings.connected_accounts.serves
+    return next((one for one in sorted(accounts) if not serves(one)), None)
 
 
 def _report(container: Container, message: list[CustomerMeter], context: LambdaContext | None) -> None:
