@@ -133,7 +133,8 @@ def _record_beside(report: Report) -> None:
     """What no invoice bills is in no danger: it is said and counted by itself, and no alarm hears it."""
     if report.reasons:
         outcome = f"{report.status.value} beside its legacy price"
-        problem(report.customer_meter.customer, outcome, report.reason)
+        one = report.customer_meter
+        problem(one.customer, outcome, report.reason, one.account)
     if report.status.is_undelivered:
         count("BesideUndelivered")
 
