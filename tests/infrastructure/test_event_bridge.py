@@ -78,6 +78,15 @@ def test_with_a_source_nothing_of_api_gateway_is_left() -> None:
     assert not gone
 
 
+def test_thin_events_have_no_source_alone() -> None:
+    rule = SOURCE["Rules"]["ThinEventsNotAlone"]
+    is_set = {"Fn::Not": [{"Fn::Equals": [{"Ref": "StripeThinEventSource"}, ""]}]}
+    assert rule["RuleCondition"] == is_set
+    [assertion] = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "StripeEventSource"}, ""]}]}
+    assert "Set both, or leave both empty." in assertion["AssertDescription"]
+
+
 def test_outputs_tell_the_way_in_and_nothing_of_the_other() -> None:
     def shown(**parameters: str) -> set[str]:
         hold = conditions(**parameters)

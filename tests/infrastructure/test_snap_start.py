@@ -87,7 +87,7 @@ def test_other_code_makes_a_new_version() -> None:
 
 def test_a_list_of_accounts_goes_without_snapshots() -> None:
     # It would not fit the description, and what is not in there does not reach a snapshot.
-    (rule,) = source()["Rules"].values()
+    rule = source()["Rules"]["SnapshotsOfAllOrNone"]
     assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "SnapStart"}, "on"]}
     (assertion,) = rule["Assertions"]
     assert assertion["Assert"] == {"Fn::Contains": [["", "all"], {"Ref": "ConnectedAccounts"}]}
