@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.infrastructure.template import Block, source
+from usage_reporting import event_bridge
 from usage_reporting.error_reports import THIN_EVENTS
 from usage_reporting.event_bridge import SOURCES
 from usage_reporting.renewals import HANDLED
@@ -154,6 +155,8 @@ def test_the_queue_gives_an_event_again_for_six_hours_and_then_keeps_it() -> Non
     assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}
     assert redrive["maxReceiveCount"] * queue["VisibilityTimeout"] == 6 * 3600
     webhook = properties("WebhookFunction")
+    assert webhook["Timeout"] >= event_bridge.BUDGET_S + 5
+    assert properties("StripeEventMapping")["BatchSize"] == 1  # all of it is for one event
     assert queue["VisibilityTimeout"] >= 6 * webhook["Timeout"]  # Lambda, "Using Lambda with Amazon SQS"
     # Nothing is dropped for its age while it is still tried, nor before a person has had days to look:
     # SQS counts the age of a dead letter from when it was first sent.

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.layer.builders import FixedCredentials
 from usage_reporting import event_bridge, webhook
+from usage_reporting.budget import Budget
 from usage_reporting.config import Mode, Settings
 from usage_reporting.container import Container
 from usage_reporting.credentials import Secret
@@ -93,8 +94,13 @@ def core(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What reaches the core; it answers as `type` says: done, later, or an error."""
     seen: list[dict[str, Any]] = []
 
-    async def handle(_container: Container, event: dict[str, Any]) -> webhook.Answer:
+    async def handle(
+        _container: Container, event: dict[str, Any], budget: Budget | None = None
+    ) -> webhook.Answer:
         seen.append(event)
+        if event["type"] == "long":
+            assert budget is not None
+            return webhook.Answer(200, f"{budget.seconds_left:.0f} s")
         if event["type"] == "later":
             return webhook.Answer(503, "unknown", "OpenMeter is down")
         if event["type"] == "defect":
@@ -176,6 +182,14 @@ def test_an_event_of_ours_that_is_misshapen_is_a_dead_letter() -> None:
 
 def test_a_dead_letter_that_cannot_be_put_away_is_given_again() -> None:
     assert worked_off(batch("{"), sqs=Sqs(is_broken=True)) == ["0"]
+
+
+def test_there_is_more_time_where_nobody_waits_for_the_answer(core: list[dict[str, Any]]) -> None:
+    made: Any = StubContainer()
+    long: dict[str, Any] = {**SNAPSHOT, "type": "long"}
+    assert event_bridge.invoke(made, envelope(long))["status"] == "18 s"
+    assert webhook.answer_event(made, lambda: long).status == "9 s"
+    assert core == [long, long]
 
 
 def test_an_event_itself_is_answered(core: list[dict[str, Any]]) -> None:

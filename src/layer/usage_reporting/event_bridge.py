@@ -26,6 +26,9 @@ SOURCES = "aws.partner/stripe.com/"
 REASON = "ERROR_MESSAGE"
 """The message attribute that says why, as EventBridge names it on dead letters of its own."""
 
+BUDGET_S = 20.0
+"""Nobody waits at the other end, but what is given back comes five minutes later; the function has 25 s."""
+
 _LONGEST_REASON = 500
 _DETAIL_TYPE = "detail-type"
 _SQS = "aws:sqs"
@@ -79,7 +82,7 @@ def work_off(container: Container, batch: Mapping[str, Any], dead_letters: DeadL
 
 def invoke(container: Container, event: Mapping[str, Any]) -> Json:
     """Do what an event is about; the answer. Raises AskAgainError where it should be given again."""
-    told = answer_event(container, lambda: _read(container, event))
+    told = answer_event(container, lambda: _read(container, event), BUDGET_S)
     if told.code == 503:
         raise AskAgainError(told.reason)
     return {"code": told.code, "status": told.status, "reason": told.reason}
@@ -87,7 +90,7 @@ def invoke(container: Container, event: Mapping[str, Any]) -> Json:
 
 def _is_done(container: Container, record: Mapping[str, Any], dead_letters: DeadLetters) -> bool:
     name, body = str(record.get("messageId", "")), str(record.get("body", ""))
-    told = answer_event(container, lambda: _read(container, _envelope(body)))
+    told = answer_event(container, lambda: _read(container, _envelope(body)), BUDGET_S)
     if told.code == 400:
         fields = {"queue_message": name, "reason": told.reason}
         logger.error("no event of Stripe, to the dead letters: %s", told.reason, extra=fields)

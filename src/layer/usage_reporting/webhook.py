@@ -42,6 +42,7 @@ from usage_reporting.telemetry import logger
 LARGEST_BODY = 1024 * 1024
 TOLERANCE_S = 300
 BUDGET_S = 10.0
+"""Stripe waits for an answer, and asks again."""
 NOT_CONFIGURED = "not_configured"
 
 
@@ -68,14 +69,18 @@ def answer(container: Container, call: object) -> Answer:
     return answer_event(container, lambda: _posted(container, call))
 
 
-def answer_event(container: Container, read: Callable[[], dict[str, Any] | Answer]) -> Answer:
-    """Answer one event, whichever way it came; `read` gives it, or the answer where there is nothing to do.
+def answer_event(
+    container: Container, read: Callable[[], dict[str, Any] | Answer], seconds: float = BUDGET_S
+) -> Answer:
+    """Answer one event, whichever way it came, within so many seconds.
+
+    `read` gives it, or the answer where there is nothing to do.
 
     What `read` raises is answered as well: BadRequestError by 400, AskAgainError and ConfigurationError by
     503.
     """
     about: dict[str, str] = {}
-    told = _answer(container, read, about)
+    told = _answer(container, read, Budget.of(seconds), about)
     is_shadow = container.settings.mode is Mode.SHADOW
     asks_again = told.code == 503 and told.status != NOT_CONFIGURED
     final = replace(told, code=200) if is_shadow and asks_again else told
@@ -84,7 +89,10 @@ def answer_event(container: Container, read: Callable[[], dict[str, Any] | Answe
 
 
 def _answer(
-    container: Container, read: Callable[[], dict[str, Any] | Answer], about: dict[str, str]
+    container: Container,
+    read: Callable[[], dict[str, Any] | Answer],
+    budget: Budget,
+    about: dict[str, str],
 ) -> Answer:
     """The answer; `about` takes the id and the type of the event once it is known to be Stripe's."""
     try:
@@ -92,7 +100,7 @@ def _answer(
         if isinstance(stripe_event, Answer):
             return stripe_event
         about.update(stripe_event=str(stripe_event.get("id", "")), event_type=str(stripe_event["type"]))
-        return container.run(_handled_in_time(container, stripe_event))
+        return container.run(_handled_in_time(container, stripe_event, budget))
     except BadRequestError as error:
         return Answer(400, "bad_request", error.reason)
     except RejectedError as error:
@@ -107,23 +115,24 @@ def _answer(
         return Answer(503, "unavailable", f"unexpected {type(error).__name__}; see the function's log")
 
 
-async def _handled_in_time(container: Container, event: dict[str, Any]) -> Answer:
+async def _handled_in_time(container: Container, event: dict[str, Any], budget: Budget) -> Answer:
     try:
-        async with asyncio.timeout(BUDGET_S):
-            handle = _handle_thin if event.get("object") == THIN_OBJECT else _handle
-            return await handle(container, event)
+        async with asyncio.timeout(budget.seconds_left):
+            if event.get("object") == THIN_OBJECT:
+                return await _handle_thin(container, event)
+            return await _handle(container, event, budget.part(0.9))
     except TimeoutError:
-        return Answer(503, "unavailable", f"not done within {BUDGET_S:.0f} s; ask again")
+        return Answer(503, "unavailable", "not done in time; ask again")
 
 
-async def _handle(container: Container, event: dict[str, Any]) -> Answer:
+async def _handle(container: Container, event: dict[str, Any], budget: Budget) -> Answer:
     if event["type"] not in HANDLED:
         return Answer(200, "ignored", "not an event that ends a billing period")
     if (not_served := _not_served(container, event)) is not None:
         return not_served
     if event["type"] == INVOICE_FINALIZED:
-        return await _judged(container, event)
-    return await _reported(container, event)
+        return await _judged(container, event, budget)
+    return await _reported(container, event, budget)
 
 
 def _not_served(container: Container, event: dict[str, Any]) -> Answer | None:
@@ -135,7 +144,7 @@ def _not_served(container: Container, event: dict[str, Any]) -> Answer | None:
     return Answer(200, "not_ours", reason)
 
 
-async def _reported(container: Container, event: dict[str, Any]) -> Answer:
+async def _reported(container: Container, event: dict[str, Any], budget: Budget) -> Answer:
     parts = container.of(account_of(event))
     try:
         ended = await _ended(parts, event)
@@ -147,16 +156,14 @@ async def _reported(container: Container, event: dict[str, Any]) -> Answer:
     ended = [one for one in ended if one.target is not Target.USAGE_RECORD]
     if not ended:
         return Answer(200, "not_ours", "nothing metered by OpenMeter ended")
-    budget = Budget.of(BUDGET_S * 0.9)
     with telemetry.timed(ended):
         reports = await parts.reporter.report(ended, budget=budget)
     telemetry.record(reports, container.clock())
     return _answer_for(reports)
 
 
-async def _judged(container: Container, event: dict[str, Any]) -> Answer:
+async def _judged(container: Container, event: dict[str, Any], budget: Budget) -> Answer:
     """Judge a final invoice; nothing can be mended any more, so that a bad verdict is no error."""
-    budget = Budget.of(BUDGET_S * 0.9)
     judge = container.of(account_of(event)).judge
     [judged] = await judge.judge([invoice_id(event)], mode_of(event), budget)
     record_judged(judged, container.settings.mode, container.clock())
