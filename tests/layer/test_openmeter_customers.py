@@ -197,6 +197,23 @@ def test_a_customer_deleted_since_it_was_asked_for(sandbox: OpenMeterSandbox) ->
     asked(sandbox, work)
 
 
+def test_what_is_known_may_be_forgotten_while_others_are_asked_for(
+    sandbox: OpenMeterSandbox, api: Version
+) -> None:
+    sandbox.create_customer("cus_1")
+    sandbox.create_customer("cus_2")
+
+    async def work(openmeter: OpenMeter) -> set[str]:
+        known = customers(openmeter)
+        await known.known(["cus_1"])
+        both = asyncio.create_task(known.known(["cus_1", "cus_2"]))
+        await asyncio.sleep(0)
+        known.forget()
+        return {*await both}
+
+    assert asked(sandbox, work, api=api) == {"cus_1", "cus_2"}
+
+
 def test_v3_takes_many_keys_in_one_call(sandbox: OpenMeterSandbox) -> None:
     short = [f"cus_{number}" for number in range(101)]
     odd = ["a,b", " c", "k" * 256, *(f"{number}" + "l" * 200 for number in range(9))]

@@ -36,13 +36,15 @@ class OpenMeterCustomers:
         wanted = list(dict.fromkeys(keys))
         async with self._asking:
             now = self._clock()
-            unknown = [key for key in wanted if not self._is_fresh(key, now)]
+            # A copy: while some are asked for, a query beside this one may `forget` all others.
+            answers = {key: self._answers[key] for key in wanted if self._is_fresh(key, now)}
+            unknown = [key for key in wanted if key not in answers]
             if unknown:
                 found = {one.key: one for one in await self._dialect.customers(unknown)}
-                for key in {*unknown, *found}:
-                    self._answers[key] = _Answer(found.get(key), now)
-        answers = {key: self._answers[key].customer for key in wanted}
-        return {key: customer for key, customer in answers.items() if customer is not None}
+                asked = {key: _Answer(found.get(key), now) for key in {*unknown, *found}}
+                self._answers |= asked
+                answers |= asked
+        return {key: one for key in wanted if (one := answers[key].customer) is not None}
 
     async def every(self, keys: Iterable[str]) -> dict[str, OpenMeterCustomer]:
         """The customers with these keys, by key. Raises RefusedError if one of them is not there."""
