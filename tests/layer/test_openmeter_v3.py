@@ -146,6 +146,21 @@ def test_a_key_is_looked_up_again_in_time_for_a_meter_that_was_made_anew(
     assert len(api.requests) == 5
 
 
+def test_a_meter_that_was_made_anew_is_found_at_once_when_openmeter_says_so() -> None:
+    anew = page(v3_meter("m1", meter_id=OTHER))
+    api = Api([page(v3_meter("m1")), problem(404), anew, found("a"), problem(404), anew])
+
+    async def work(openmeter: OpenMeter) -> None:
+        assert await openmeter.totals("m1", ["a"], *MONTH) == {"a": D(7)}
+        with pytest.raises(RefusedError, match=r"has no meter 'm1' \(404\)"):
+            await openmeter.totals("m1", ["a"], *MONTH)
+
+    v3(api, work)
+    queries = [request.url.path for request in api.requests if request.method == "POST"]
+    assert [OTHER in path for path in queries] == [False, True, True]
+    assert len(api.requests) == 6
+
+
 def test_om_meter_id_may_be_a_ulid() -> None:
     api = Api([httpx.Response(200, json=v3_meter("m1", "latest")), found("a")])
 

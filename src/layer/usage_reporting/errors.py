@@ -5,7 +5,8 @@ UsageReportingError
 │   └── NotConfiguredError        the secret still holds the template's placeholders
 ├── BadRequestError               a webhook call that is not Stripe's, or not readable
 ├── RefusedError                  we will not report this: what, why, what to do
-│   └── UnknownCustomerError      OpenMeter has no customer with an id that it gave before
+│   ├── UnknownCustomerError      OpenMeter has no customer with an id that it gave before
+│   └── UnknownMeterError         OpenMeter has no such meter, or not any more
 ├── HeldError                     something must be looked at by a person before anything is sent
 ├── RejectedError                 Stripe read the request and said no; asking again would not help
 │   ├── NotFoundError             Stripe knows no such object
@@ -50,6 +51,10 @@ class RefusedError(UsageReportingError):
 
 class UnknownCustomerError(RefusedError):
     """OpenMeter has no customer with this id: it was deleted since it was asked for its key."""
+
+
+class UnknownMeterError(RefusedError):
+    """OpenMeter has no such meter, or not any more."""
 
 
 class HeldError(UsageReportingError):

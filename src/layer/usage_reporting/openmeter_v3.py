@@ -16,7 +16,12 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from usage_reporting.errors import OpenMeterUnavailableError, RefusedError, UnknownCustomerError
+from usage_reporting.errors import (
+    OpenMeterUnavailableError,
+    RefusedError,
+    UnknownCustomerError,
+    UnknownMeterError,
+)
 from usage_reporting.openmeter_dialect import NO_NUMBER, OpenMeterCustomer, Query, Row, instant
 from usage_reporting.openmeter_http import OpenMeterHttp, Refusal
 from usage_reporting.windows import rfc3339
@@ -97,21 +102,31 @@ class OpenMeterV3:
         ]
 
     async def _query(self, meter: str, body: dict[str, Any], of_whom: str = "subject") -> list[Row]:
-        url = f"{self._base}/meters/{(await self._meter(meter)).id}/query"
         refusal = _refusal_of(meter) if of_whom == "subject" else _refusal_of_customers(meter)
-        answer = await self._http.json_object("POST", url, refusal, body)
+        known = await self._meter(meter)
+        try:
+            answer = await self._http.json_object("POST", self._query_of(known), refusal, body)
+        except (UnknownMeterError, UnknownCustomerError):
+            # A meter that was deleted and made anew has the same key, and a draft may not have ten minutes.
+            anew = await self._meter(meter, instead_of=known)
+            if anew.id == known.id:
+                raise
+            answer = await self._http.json_object("POST", self._query_of(anew), refusal, body)
         try:
             return [_row(row, of_whom) for row in answer["data"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OpenMeterUnavailableError(f"OpenMeter answered a query with odd data: {error!r}") from error
 
-    async def _meter(self, name: str) -> _Meter:
-        """The meter, asked once by all who want it at the same time."""
+    def _query_of(self, meter: _Meter) -> str:
+        return f"{self._base}/meters/{meter.id}/query"
+
+    async def _meter(self, name: str, *, instead_of: _Meter | None = None) -> _Meter:
+        """The meter, asked once by all who want it at a time; `instead_of` is believed no more."""
         async with self._asking.setdefault(name, asyncio.Lock()):
             known = self._meters.get(name)
             # This goes on while Lambda has stopped the function, as `monotonic` need not.
             now = time.time()
-            if known is None or not 0 <= now - known.read_at < KEPT_FOR_S:
+            if known is None or known is instead_of or not 0 <= now - known.read_at < KEPT_FOR_S:
                 found = await (self._by_id(name) if _ULID.fullmatch(name) else self._by_key(name))
                 aggregation = _text(found, "aggregation").upper()
                 known = self._meters[name] = _Meter(_text(found, "id"), aggregation, now)
@@ -271,7 +286,7 @@ def _refusal_of_customers(meter: str) -> Refusal:
 
 
 def _unknown(meter: str) -> RefusedError:
-    return RefusedError(f"OpenMeter has no meter {meter!r} (404); create it or correct om_meter_id")
+    return UnknownMeterError(f"OpenMeter has no meter {meter!r} (404); create it or correct om_meter_id")
 
 
 def _reason(response: httpx.Response) -> str:
