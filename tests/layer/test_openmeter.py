@@ -243,6 +243,27 @@ def test_a_query_that_openmeter_does_not_take_is_refused_with_its_words(
     assert len(api.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://me:pw@om.example/api?token=1#x", "https://om.example/api"),
+        ("/login", "http://openmeter.test/login"),
+    ],
+)
+def test_openmeter_at_another_address_is_refused_with_it_and_not_followed(
+    form: Form, location: str, shown: str
+) -> None:
+    api = Api([httpx.Response(308, headers={"Location": location})])
+
+    with pytest.raises(RefusedError) as refusal:
+        hours(form, api)
+    assert refusal.value.reason == (
+        f"OpenMeter answers 308, and refers to {shown}, where its key is not sent; correct OPENMETER_URL "
+        "(https, not http?)"
+    )
+    assert len(api.requests) == 1
+
+
 # Asking again
 
 

@@ -95,6 +95,8 @@ class OpenMeterHttp:
                 if await asyncio.to_thread(self._credentials.reread):
                     continue
                 raise OpenMeterUnavailableError(f"{problem}: it does not accept `openmeter_api_key`")
+            if response.next_request is not None:
+                raise _elsewhere(status, response.next_request.url)
             if status not in {408, 429} and status < 500:
                 raise refusal(response)
             wait = max(wait, _retry_after(response))
@@ -113,6 +115,15 @@ def _read(response: httpx.Response) -> Any:
         return loads(response.content)
     except ValueError:
         return None
+
+
+def _elsewhere(status: int, url: httpx.URL) -> RefusedError:
+    """The key goes to nobody but whom OPENMETER_URL names, so that no redirect is followed."""
+    shown = url.copy_with(userinfo=b"", query=None, fragment=None)
+    return RefusedError(
+        f"OpenMeter answers {status}, and refers to {shown}, where its key is not sent; correct "
+        "OPENMETER_URL (https, not http?)"
+    )
 
 
 def _retry_after(response: httpx.Response) -> float:
