@@ -105,6 +105,17 @@ def test_whole_numbers_by_each_mode(mode: str, values: dict[str, int]) -> None:
     }
 
 
+@pytest.mark.parametrize("value", ["1e15", "1e30", "1e400"])
+def test_a_period_total_of_more_digits_than_stripe_takes_is_refused(value: str) -> None:
+    with pytest.raises(RefusedError, match="has more than 15 digits; meter in a larger unit"):
+        round_whole(D(value), "down")
+
+
+def test_what_floats_leave_of_nothing_is_nothing() -> None:
+    for value in ("-2.8e-17", "-0"):
+        assert (round_whole(D(value), "half_up"), round_whole(D(value), "down")) == (0, 0)
+
+
 @pytest.mark.parametrize("value", ["-1", "-0.1", "NaN", "Infinity"])
 def test_a_period_total_that_cannot_be_billed_is_refused(value: str) -> None:
     with pytest.raises(RefusedError, match=rf"^a period's total of {value} cannot be billed"):

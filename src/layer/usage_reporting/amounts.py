@@ -50,10 +50,15 @@ def round_units(value: Decimal) -> Decimal:
 def round_whole(value: Decimal, mode: str) -> int:
     """Round a period's total to the whole number that a legacy usage record takes.
 
-    `mode` is `half_up`, `down` or `up`. Raises RefusedError for NaN, infinity and negative totals.
+    `mode` is `half_up`, `down` or `up`. Raises RefusedError for NaN, infinity, negative totals, and for more
+    than 15 digits. What OpenMeter's floats leave of a sum that is nothing may be below nothing.
     """
-    if not value.is_finite() or value < 0:
+    if not value.is_finite() or (value < 0 and not is_same(value, ZERO)):
         raise RefusedError(f"a period's total of {value} cannot be billed; correct it in OpenMeter")
+    if value.adjusted() >= MAX_DIGITS:
+        raise RefusedError(
+            f"a period's total of {value:.16g} has more than {MAX_DIGITS} digits; meter in a larger unit"
+        )
     return int(value.quantize(Decimal(1), rounding=_WHOLE_NUMBER_MODES[mode]))
 
 
