@@ -178,3 +178,11 @@ def test_no_legacy_price_can_be_made_since_basil(world: World, version: str) -> 
         "recurring": {"interval": "month", "usage_type": "metered"},
     }
     assert world.api.error("POST", "prices", asked, version=version)["status"] == 400
+
+
+def test_a_list_of_prices_is_of_the_active_ones(world: World) -> None:
+    """API reference, "List all prices": active ones; inactive ones by `active` false."""
+    price = world.price["id"]
+    world.api.post(f"prices/{price}", {"active": False})
+    assert price not in {one["id"] for one in world.api.get("prices")["data"]}
+    assert [one["id"] for one in world.api.get("prices", {"active": False})["data"]] == [price]

@@ -36,6 +36,15 @@ class LegacyApi:
             if has_more:
                 query["starting_after"] = page["data"][-1]["id"]
 
+    async def prices(self, params: Mapping[str, Any]) -> list[Json]:
+        """Prices, archived ones too, newest first: Stripe lists one sort at a time ("List all prices")."""
+        found = [
+            one
+            for is_active in (True, False)
+            async for one in self.all("/v1/prices", {**params, "active": is_active})
+        ]
+        return sorted(found, key=lambda one: int(one["created"]), reverse=True)
+
     async def change(self, path: str, params: Mapping[str, Any]) -> Json:
         """Write what may be written twice: it says how an object is to be."""
         return await self._patient("post", path, params, "", API_VERSION)

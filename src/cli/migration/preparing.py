@@ -181,10 +181,9 @@ class Withdrawal:
 
     async def _serves_others(self, meter: str) -> bool:
         """Whether a price is on the meter that was not made here, or that is still to be sold."""
-        query = {"recurring": {"meter": meter}}
         others = [
             one
-            async for one in self.api.all("/v1/prices", query)
+            for one in await self.api.prices({"recurring": {"meter": meter}})
             if not (one.get("metadata") or {}).get(OM_PREDECESSOR_PRICE)
             or (one["active"] and one["id"] not in self._archived)
         ]

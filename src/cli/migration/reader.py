@@ -49,7 +49,7 @@ class Reader:
         """The legacy prices that somebody is on, or was. Raises what `StripeApi` raises."""
         api = LegacyApi(self.parts.billing.api)
         metered = {"type": "recurring", "recurring": {"usage_type": "metered"}}
-        listed = [one async for one in api.all("/v1/prices", metered)]
+        listed = await api.prices(metered)
         successors = {
             (one.get("metadata") or {}).get(OM_PREDECESSOR_PRICE): one
             for one in reversed(listed)  # newest first: should there be several, the oldest counts

@@ -207,13 +207,14 @@ def _is_default(call: Call, price: Price) -> bool:
 
 
 def _list_prices(call: Call) -> Json:
+    """The active prices, unless inactive ones are asked for ("List all prices")."""
     params = call.params
     wanted = params.get("recurring", {})
 
     def matches(row: Price) -> bool:
         part = row.recurring
         return (
-            params.get("active") in (None, row.active)
+            params.get("active", True) is row.active
             and params.get("product") in (None, row.product)
             and params.get("currency") in (None, row.currency)
             and params.get("type") in (None, "recurring" if part else "one_time")
