@@ -53,16 +53,18 @@ PROPERTIES: Block = source()["Resources"]["Dashboard"]["Properties"]
 def parsed(way: int) -> Block:
     """The body, with each reference of the template as <its name>; `way`: API Gateway, or EventBridge."""
     text, variables = PROPERTIES["DashboardBody"]["Fn::Sub"]
-    assert variables.keys() == {"Ledger", "Ingress"}
-    condition, *ways = variables["Ingress"]["Fn::If"]
-    assert condition == "UseWebhookApi"
-    text = text.replace("${Ingress}", ways[way]["Fn::Sub"])
+    assert variables.keys() == {"Ledger", "Ingress", "EventAlarm", "EventLink"}
+    for name in variables.keys() - {"Ledger"}:
+        condition, *ways = variables[name]["Fn::If"]
+        chosen = ways[way] if condition == "UseWebhookApi" else ways[1 - way]
+        assert condition in {"UseWebhookApi", "UseEventBridge"}
+        text = text.replace(f"${{{name}}}", chosen["Fn::Sub"] if chosen else "")
     body: Block = json.loads(re.sub(r"\$\{([\w:.]+)\}", r"<\1>", text))
     return body
 
 
 OVER_API, OVER_EVENT_BRIDGE = (parsed(way)["widgets"] for way in (0, 1))
-# The last two graphs are of how Stripe's events come in; all others are the same.
+# The last two graphs are of how Stripe's events come in; all others are the same, but the two on alarms.
 WIDGETS: list[Block] = [*OVER_API, *OVER_EVENT_BRIDGE[-2:]]
 
 
@@ -134,13 +136,16 @@ def test_other_own_metrics_are_shown_by_the_stack_alone() -> None:
 
 
 def test_every_alarm_is_on_it_and_linked_to_the_runbook() -> None:
-    [status] = [widget["properties"]["alarms"] for widget in WIDGETS if widget["type"] == "alarm"]
-    alarms = sorted(resources("AWS::CloudWatch::Alarm"))
-    assert sorted(status) == [f"<{name}.Arn>" for name in alarms]
-    header = WIDGETS[0]["properties"]["markdown"]
-    assert "<RunbookUrl>" in header
-    for name in alarms:
-        assert f"[{name}](<RunbookUrl>#{name.lower()})" in header
+    alarms = resources("AWS::CloudWatch::Alarm")
+    always = {name for name, one in alarms.items() if "Condition" not in one}
+    assert alarms.keys() - always == {"EventQueueAgeAlarm"}
+    for widgets, there in ((OVER_API, always), (OVER_EVENT_BRIDGE, alarms.keys())):
+        [status] = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
+        assert sorted(status) == [f"<{name}.Arn>" for name in sorted(there)]
+        header = widgets[0]["properties"]["markdown"]
+        assert sorted(re.findall(r"\[(\w+)\]\(<RunbookUrl>#\w+\)", header)) == sorted(there)
+        for name in there:
+            assert f"[{name}](<RunbookUrl>#{name.lower()})" in header
 
 
 @pytest.mark.parametrize(
@@ -168,7 +173,7 @@ def test_what_counts_is_summed_and_what_lasts_is_not() -> None:
 
 
 def test_each_way_in_has_graphs_of_its_own() -> None:
-    assert OVER_API[:-2] == OVER_EVENT_BRIDGE[:-2]
+    assert OVER_API[2:-2] == OVER_EVENT_BRIDGE[2:-2]
     shown = [json.dumps(one) for one in (OVER_API[-2:], OVER_EVENT_BRIDGE[-2:])]
     assert ["WebhookApi" in one for one in shown] == [True, False]
     assert ["StripeEventQueue" in one for one in shown] == [False, True]

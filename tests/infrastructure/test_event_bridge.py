@@ -21,7 +21,7 @@ OF_API = {
 OF_THIN_EVENTS = {"StripeThinEventBus", "StripeThinEventRule"}
 OF_EVENT_BRIDGE = OF_THIN_EVENTS | {
     *("StripeEventBus", "StripeEventRule", "StripeEventQueue", "StripeEventQueuePolicy"),
-    *("StripeEventPolicy", "StripeEventMapping"),
+    *("StripeEventPolicy", "StripeEventMapping", "EventQueueAgeAlarm"),
 }
 SOURCE = source()
 SNAPSHOT, THIN = f"{SOURCES}ed_test_1", f"{SOURCES}ed_test_2"

@@ -185,6 +185,7 @@ def test_alarms_page_on_money() -> None:
         "ClosingTickAlarm": "TickClosing",
         "AllTickAlarm": "TickAll",
         "QueueAgeAlarm": "ApproximateAgeOfOldestMessage",
+        "EventQueueAgeAlarm": "ApproximateAgeOfOldestMessage",
         "DeadLetterAlarm": "ApproximateNumberOfMessagesVisible",
     }
 
@@ -249,6 +250,20 @@ def test_pages_that_wait_are_told_of_before_they_are_dropped() -> None:
     assert longest_without_trouble < alarm["Threshold"] <= queue["MessageRetentionPeriod"] - 900
     assert (alarm["Statistic"], alarm["EvaluationPeriods"] * alarm["Period"]) == ("Maximum", 300)
     assert alarm["TreatMissingData"] == "notBreaching"
+
+
+def test_events_that_nobody_takes_are_told_of() -> None:
+    # They are never received, so that none of them becomes a dead letter.
+    alarm, pages = (ALARMS[name]["Properties"] for name in ("EventQueueAgeAlarm", "QueueAgeAlarm"))
+    queue = {"Fn::GetAtt": ["StripeEventQueue", "QueueName"]}
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": queue}]
+    apart = {"AlarmDescription", "Dimensions"}
+    assert {name: alarm[name] for name in alarm.keys() - apart} == {
+        name: pages[name] for name in pages.keys() - apart
+    }
+    # An event that is given back counts until it was received three times.
+    tried = 3 * resources("AWS::SQS::Queue")["StripeEventQueue"]["Properties"]["VisibilityTimeout"]
+    assert alarm["Threshold"] > tried
 
 
 def test_own_metrics_are_those_of_this_stack() -> None:

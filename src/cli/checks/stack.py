@@ -369,7 +369,10 @@ def _is_of(alarm: Json, patient: Patient) -> bool:
     dimensions = {one["Name"]: one["Value"] for one in alarm.get("Dimensions", [])}
     if alarm.get("Namespace") == NAMESPACE:
         return dimensions.get("service") == patient.stack.name
-    queues = {patient.output(name).rpartition("/")[2] for name in ("QueueUrl", "DeadLetterQueueUrl")}
+    outputs = ("QueueUrl", "DeadLetterQueueUrl", "StripeEventQueueUrl")
+    queues = {
+        patient.stack.outputs[name].rpartition("/")[2] for name in outputs if name in patient.stack.outputs
+    }
     return dimensions.get("QueueName") in queues
 
 
