@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import cast
 
 from tests.layer.builders import NOON, D, customer_meter
-from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
+from usage_reporting.errors import OpenMeterUnavailableError, RefusedError, UnknownMeterError
 from usage_reporting.hour_queries import read_hours
 from usage_reporting.hours import Case
 from usage_reporting.ledger import Head
@@ -38,6 +38,7 @@ class Asked:
     """OpenMeter: a unit in each hour of everybody; one subject may be refused."""
 
     bad: str = ""
+    gone: bool = False
     down: bool = False
     queries: list[tuple[str, int, int, int]] = field(default_factory=list)
 
@@ -47,6 +48,8 @@ class Asked:
         self.queries.append((slug, len(subjects), start, end))
         if self.down:
             raise OpenMeterUnavailableError("down")
+        if self.gone:
+            raise UnknownMeterError("no such meter")
         if self.bad in subjects:
             raise RefusedError("not this one")
         assert len(set(subjects)) == len(subjects)
@@ -105,6 +108,17 @@ def test_nothing_is_asked_before_the_first_hour_is_over() -> None:
 
     assert len(ask(openmeter, Reader("cus_1", start=NOON, until=NOON))) == 1
     assert openmeter.queries == []
+
+
+def test_a_meter_that_is_gone_is_not_asked_for_each_by_itself() -> None:
+    openmeter = Asked(gone=True)
+    readers = [Reader(f"s{number}") for number in range(100)]
+
+    assert ask(openmeter, *readers) == []
+    assert {(reader.report.status, reader.report.reason) for reader in readers} == {
+        (Status.REFUSED, "no such meter")
+    }
+    assert len(openmeter.queries) == 1
 
 
 def test_a_subject_that_is_refused_does_not_stop_its_neighbours() -> None:

@@ -10,7 +10,12 @@ from urllib.parse import urlencode
 
 import httpx
 
-from usage_reporting.errors import OpenMeterUnavailableError, RefusedError, UnknownCustomerError
+from usage_reporting.errors import (
+    OpenMeterUnavailableError,
+    RefusedError,
+    UnknownCustomerError,
+    UnknownMeterError,
+)
 from usage_reporting.openmeter_dialect import NO_NUMBER, OpenMeterCustomer, Query, Row, instant
 from usage_reporting.openmeter_http import OpenMeterHttp, Refusal
 from usage_reporting.windows import rfc3339
@@ -136,7 +141,9 @@ def _refusal_of(meter: str) -> Refusal:
         if response.status_code == 404 and "customer with id" in detail:
             return UnknownCustomerError(f"OpenMeter refuses the query of meter {meter!r} (404): {detail}")
         if response.status_code == 404:
-            return RefusedError(f"OpenMeter has no meter {meter!r} (404); create it or correct om_meter_id")
+            return UnknownMeterError(
+                f"OpenMeter has no meter {meter!r} (404); create it or correct om_meter_id"
+            )
         return RefusedError(
             f"OpenMeter refuses the query of meter {meter!r} ({response.status_code}): {detail}"
         )
