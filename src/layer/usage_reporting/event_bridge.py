@@ -1,7 +1,8 @@
 """Stripe's events as Amazon EventBridge hands them over: bus, rule, queue, webhook function.
 
 They are not signed: nobody but Stripe can put events on the bus of its partner event source, and nobody but
-the stack's rules can put them on the queue (Amazon EventBridge, "Receiving events from a SaaS partner").
+rules on such buses of this AWS account on the queue (Amazon EventBridge, "Receiving events from a SaaS
+partner").
 The bus has taken them for good, so nobody asks again but the queue, and no draft waits for an answer.
 """
 
