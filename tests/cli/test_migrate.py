@@ -54,10 +54,16 @@ class Account:
         return self.prices[kind]
 
     def subscribe(
-        self, name: str, *kinds: str, meter: str = "m1", more: Sequence[Any] = (), **params: Any
+        self,
+        name: str,
+        *kinds: str,
+        meter: str = "m1",
+        more: Sequence[Any] = (),
+        customer: str = "",
+        **params: Any,
     ) -> str:
-        """A customer on legacy prices, from now on."""
-        self.customers[name] = self.world.customer()
+        """A customer, a new one or one of that name, on legacy prices from now on."""
+        self.customers[name] = self.customers[customer] if customer else self.world.customer()
         metadata = {"metadata": {"om_meter_id": meter}} if meter else {}
         self.subscriptions[name] = self.world.client.v1.subscriptions.create(
             {
@@ -344,6 +350,36 @@ def test_a_difference_stops_the_switch_unless_it_is_forced(compared: Account) ->
     assert account.done("switch")["changes"]
 
 
+def test_what_shares_a_meter_and_a_renewal_is_switched_together(account: Account) -> None:
+    """Else the second one's half hour would be on no invoice: the first bills it in the period before."""
+    account.subscribe("bob again", "per unit", customer="bob")
+    account.done("prepare")
+    account.pass_renewal(RENEWAL)
+    both = {account.subscriptions[name].id for name in ("bob", "bob again")}
+    of_bob = ("switch", "--customer", account.customers["bob"])
+    one_price = account.done(*of_bob, "--price", account.prices["per unit"])
+    assert ("together with it" in one_price["left"][0]["reason"], one_price["changes"]) == (True, [])
+    limited = account.done(*of_bob, "--limit", "1")
+    assert ({one["what"] for one in limited["left"]}, limited["changes"]) == (both, [])
+    assert {one["of"] for one in account.done(*of_bob, "--limit", "2")["changes"]} == both
+    account.done(*of_bob, "--undo")
+
+    account.done(*of_bob, "--price", account.prices["per unit"], "--force", "seen by Eve")
+    account.use(NEXT - 10 * MINUTE, bob="100")
+    account.pass_renewal(NEXT)
+    account.use(NEXT + DAY, bob="1")
+    alone = account.done("switch", "--force", "seen by Eve")
+    [why] = [one["reason"] for one in alone["left"] if one["what"] in both]
+    assert "would be on no invoice" in why
+    account.use(NEXT + 30 * DAY - 10 * MINUTE, bob="1000")
+    account.pass_renewal(NEXT + 30 * DAY)
+    account.use(NEXT + 31 * DAY, bob="1")
+    account.pass_renewal(NEXT + 61 * DAY)
+    assert account.billed("bob again") == ["12", "1101", "1"]
+    # A tier's units are a line each.
+    assert account.billed("bob") == ["10", "2", "10", "91", "10", "991"]
+
+
 def check_documented(result: Result) -> None:
     """What the operator's chapter shows is what is printed, but for Stripe's ids."""
     assert result.code == 0, result.out
@@ -355,7 +391,10 @@ def without_ids(text: str) -> str:
 
 
 def metered_prices(world: World) -> list[Any]:
-    return list(world.client.v1.prices.list({"recurring": {"usage_type": "metered"}, "limit": 100}).data)
+    """Archived ones, too."""
+    metered: Any = {"recurring": {"usage_type": "metered"}, "limit": 100}
+    lists = [world.client.v1.prices.list({**metered, "active": one}) for one in (True, False)]
+    return [row for one in lists for row in one.data]
 
 
 def test_a_customer_on_no_legacy_price_is_wrong_use_and_not_nothing_to_do(account: Account) -> None:

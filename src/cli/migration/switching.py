@@ -8,7 +8,7 @@ calls knows its own schedule again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from cli.migration.found import (
     seconds,
 )
 from cli.migration.legacy_api import LegacyApi
+from cli.migration.neighbours import Neighbours
 from cli.migration.periods import cut_of
 from cli.migration.phases import UnreadablePhaseError, put_on, two_phases
 from cli.migration.reader import AT_ONCE
@@ -29,6 +30,7 @@ from cli.migration.step import Step
 from cli.wiring import Operator
 from usage_reporting.customer_meters import id_of
 from usage_reporting.errors import RefusedError
+from usage_reporting.model import Span
 from usage_reporting.usage_since import OM_USAGE_SINCE
 from usage_reporting.windows import MINUTE, rfc3339
 
@@ -57,26 +59,16 @@ class Switch:
     limit: int = 0
     """How many further subscriptions are switched at most; 0: all."""
     api: LegacyApi = field(init=False)
+    neighbours: Neighbours = field(init=False)
 
     def __post_init__(self) -> None:
-        """Wire the part that speaks to Stripe."""
+        """Wire the parts that speak to Stripe."""
         self.api = LegacyApi(self.parts.billing.api)
+        self.neighbours = Neighbours(self.parts)
 
     async def switch(self, found: Found) -> None:
         """Schedule all that can be; one that fails does not stop the others."""
-        ready: list[Pairs] = []
-        new = 0
-        for name, pairs in subscriptions_of(found).items():
-            why = self._refusal(pairs)
-            if why:
-                self.step.left[name] = why
-            elif pairs[0][1].is_scheduled:
-                ready.append(pairs)  # done, or to be gone on with
-            elif not self.limit or new < self.limit:
-                ready.append(pairs)
-                new += 1
-            else:
-                self.step.left[name] = f"--limit {self.limit} is reached"
+        ready = self._within_limit(await self._willing(found))
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(pairs: Pairs) -> None:
@@ -84,6 +76,74 @@ class Switch:
                 await self.step.guarded(pairs[0][1].subscription["id"], self._schedule(pairs))
 
         await asyncio.gather(*(one(pairs) for pairs in ready))
+
+    async def _willing(self, found: Found) -> dict[str, Pairs]:
+        """The subscriptions that are scheduled, and those that can be; why not the others is said."""
+        willing: dict[str, Pairs] = {}
+        for name, pairs in subscriptions_of(found).items():
+            if why := self._refusal(pairs):
+                self.step.left[name] = why
+            else:
+                willing[name] = pairs
+        await self.neighbours.read(pairs[0][1].customer for pairs in willing.values() if _is_new(pairs))
+        self._leave(willing, lambda pairs: next(filter(None, map(self._conflict, pairs)), ""))
+        while not self.reason and self._leave(willing, lambda pairs: self._stray(pairs, willing)):
+            pass  # what goes together with one that is left is left, too
+        return willing
+
+    def _leave(self, willing: dict[str, Pairs], refusal: Callable[[Pairs], str]) -> bool:
+        """Take out what is refused; whether anything was."""
+        new = ((name, refusal(pairs)) for name, pairs in willing.items() if _is_new(pairs))
+        refused = {name: why for name, why in new if why}
+        self.step.left |= refused
+        for name in refused:
+            del willing[name]
+        return bool(refused)
+
+    def _conflict(self, pair: tuple[LegacyPrice, LegacyItem]) -> str:
+        return self.neighbours.conflict(*pair)
+
+    def _stray(self, pairs: Pairs, willing: Mapping[str, Pairs]) -> str:
+        """Why a subscription is not switched by itself: another one would be caught between the two."""
+        covered = {item.id for each in willing.values() for _, item in each}
+        for span in self._together(pairs):
+            if span.item not in covered:
+                return (
+                    f"{span.item} of {span.subscription} has to be switched together with it, for both renew "
+                    "within half an hour and share a Stripe meter; see why that one is left (--price, or a "
+                    "reason of its own); --force with a reason switches this one without it, for good"
+                )
+        return ""
+
+    def _together(self, pairs: Pairs) -> list[Span]:
+        return [span for pair in pairs for span in self.neighbours.together_with(*pair)]
+
+    def _within_limit(self, willing: Mapping[str, Pairs]) -> list[Pairs]:
+        """What was scheduled before, done or to be gone on with, and as much else as the limit lets in."""
+        ready = {name: pairs for name, pairs in willing.items() if not _is_new(pairs)}
+        new = 0
+        for name in willing:
+            if name in ready:
+                continue
+            group = [one for one in self._group(name, willing) if one not in ready]
+            if self.limit and new + len(group) > self.limit:
+                more = f"; {len(group)} subscriptions go together here" if len(group) > 1 else ""
+                self.step.left[name] = f"--limit {self.limit} is reached{more}"
+            else:
+                ready |= {one: willing[one] for one in group}
+                new += len(group)
+        return list(ready.values())
+
+    def _group(self, name: str, willing: Mapping[str, Pairs]) -> list[str]:
+        """A subscription and those that are switched with it."""
+        group = [name]
+        for one in group:
+            group += {
+                span.subscription
+                for span in self._together(willing[one])
+                if span.subscription in willing and span.subscription not in group
+            }
+        return group
 
     def _refusal(self, pairs: Pairs) -> str:
         """Why a subscription is not switched now; empty where it is."""
@@ -218,6 +278,10 @@ def subscriptions_of(found: Found) -> dict[str, list[tuple[LegacyPrice, LegacyIt
         if item.customer_meter is not None and not price.refusal:
             by_subscription.setdefault(item.subscription["id"], []).append((price, item))
     return by_subscription
+
+
+def _is_new(pairs: Pairs) -> bool:
+    return not pairs[0][1].is_scheduled
 
 
 def switched_of(found: Found) -> Collection[Json]:
