@@ -380,6 +380,59 @@ def test_what_shares_a_meter_and_a_renewal_is_switched_together(account: Account
     assert account.billed("bob") == ["10", "2", "10", "91", "10", "991"]
 
 
+def test_what_is_changed_by_hand_between_the_steps(compared: Account) -> None:
+    """Nothing is scheduled that would not be billed, and a schedule is found again whatever became of it."""
+    account, client = compared, compared.world.client
+    old, (ada, cy) = account.prices["per unit"], (account.subscriptions[one].id for one in ("ada", "cy"))
+    new = account.world.client.v1.prices.retrieve(old).metadata["om_successor_price"]
+
+    def left(price: str, wrong: dict[str, Any], right: dict[str, Any]) -> str:
+        """Why Ada is left while a price is otherwise."""
+        client.v1.prices.update(price, wrong)
+        found = account.migrate("switch", "--customer", account.customers["ada"], "--json").json
+        client.v1.prices.update(price, right)
+        assert found["changes"] == []
+        return "".join(one["reason"] for one in found["left"] if one["what"] == ada)
+
+    client.v1.products.update(account.products["per unit"], {"default_price": new})
+    archived, active = {"active": False}, {"active": True}
+    assert f"price {old} is archived" in left(old, archived, active)
+    client.v1.products.update(account.products["per unit"], {"default_price": old})
+    assert f"new price {new} is archived" in left(new, archived, active)
+    named = [{"metadata": {"om_meter_id": one}} for one in ("", "m2", "m1")]
+    [row] = account.item_rows("ada")
+    client.v1.subscription_items.update(row["id"], {"metadata": {"om_meter_id": ""}}, ACACIA)
+    client.v1.prices.update(old, named[-1])
+    assert "names no OpenMeter meter" in left(new, named[0], named[-1])
+    assert "names m2" in left(new, named[1], named[-1])
+
+    recurring = {"interval": "month", "usage_type": "metered"}
+    recurring["meter"] = client.v1.prices.retrieve(new).recurring.meter
+    dear = {"currency": "usd", "product": account.products["per unit"], "unit_amount": 99}
+    dearer = client.v1.prices.create({**dear, "recurring": recurring, "metadata": named[-1]["metadata"]}).id
+    client.v1.prices.update(old, {"metadata": {"om_successor_price": dearer}})
+    last = account.items()["ada"]["last_invoice"]
+    assert (last["old"], last["new"]) == ("0.80", "7.43")
+
+    account.done("switch")
+    [row, _] = account.item_rows("cy")
+    client.v1.subscription_items.update(row["id"], {"metadata": {"om_meter_id": ""}}, ACACIA)
+    assert cy in {one["of"] for one in account.done("switch", "--undo")["changes"]}
+    assert {row.status for row in client.v1.subscription_schedules.list().data} == {"released"}
+
+
+def test_nothing_is_taken_away_while_a_subscription_cannot_be_read(account: Account) -> None:
+    account.subscribe("eve", "seat", "carried", meter="")
+    account.done("prepare")
+    path = f"/v1/products/{account.products['carried']}"
+    account.world.stripe.faults.add("status", "GET", path, status=400, times=9)
+
+    refused = account.migrate("prepare", "--undo", "--apply", "--json")
+
+    assert (refused.code, refused.json["changes"]) == (1, [])
+    assert {account.subscriptions["eve"].id in one["reason"] for one in refused.json["left"]} == {True}
+
+
 def check_documented(result: Result) -> None:
     """What the operator's chapter shows is what is printed, but for Stripe's ids."""
     assert result.code == 0, result.out

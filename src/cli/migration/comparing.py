@@ -151,9 +151,13 @@ def mirrored(found: Found) -> list[tuple[LegacyPrice, LegacyItem]]:
 
 
 def bill_of(price: LegacyPrice, item: LegacyItem, old: Decimal, new: Decimal) -> Bill:
-    """Quantities in money, in the currency of the subscription. Raises RefusedError."""
-    pricing = pricing_of(price.document, str(item.subscription.get("currency") or ""))
-    return Bill(pricing.currency, old, new, pricing.amount(old), pricing.amount(new))
+    """Quantities in money, in the currency of the subscription. Raises RefusedError.
+
+    A successor that was named by hand may charge something else.
+    """
+    currency = str(item.subscription.get("currency") or "")
+    before, after = (pricing_of(one, currency) for one in (price.document, price.successor or price.document))
+    return Bill(before.currency, old, new, before.amount(old), after.amount(new))
 
 
 def pricing_of(price: Mapping[str, Any], currency: str) -> Pricing:

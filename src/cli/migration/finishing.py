@@ -87,7 +87,7 @@ class Finish:
         for price in found.prices:
             if price.successor is None or price.refusal:
                 continue
-            why = self._waits_for(price)
+            why = found.unread or self._waits_for(price)
             if why:
                 self.step.left[price.id] = why
             else:

@@ -151,9 +151,12 @@ class Found:
         """All items, each with its price."""
         return ((price, item) for price in self.prices for item in price.items)
 
-    def of(self, price: str) -> LegacyPrice | None:
-        """The legacy price of an id."""
-        return next((one for one in self.prices if one.id == price), None)
+    @property
+    def unread(self) -> str:
+        """Why nothing is archived: a subscription that could not be read may be on any price."""
+        if not self.unreadable:
+            return ""
+        return f"{', '.join(sorted(self.unreadable)[:3])} could not be read, and may need it"
 
 
 def seconds(text: Any) -> int:

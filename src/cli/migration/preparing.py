@@ -141,7 +141,9 @@ class Withdrawal:
             if price.successor is None:
                 continue
             scheduled = sorted({item.subscription["id"] for item in price.items if item.is_scheduled})
-            if holders := len(price.switched) + price.begun:
+            if found.unread:
+                self.step.left[price.id] = found.unread
+            elif holders := len(price.switched) + price.begun:
                 self.step.left[price.id] = (
                     f"{holders} subscriptions are billed by {price.successor['id']} already; what is "
                     "switched, or was sold, cannot be taken back"

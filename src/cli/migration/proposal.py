@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from cli.migration.found import OM_MIRRORED_SINCE, OM_PREDECESSOR_PRICE, LegacyPrice
-from usage_reporting.customer_meters import OM_METER_ID
+from cli.migration.found import OM_MIRRORED_SINCE, OM_PREDECESSOR_PRICE, LegacyItem, LegacyPrice
+from usage_reporting.customer_meters import OM_METER_ID, named_meter
 from usage_reporting.openmeter import ADDITIVE
 from usage_reporting.successors import OM_SUCCESSOR_PRICE
 
@@ -48,6 +48,38 @@ def price_refusal(price: Json, named: Collection[str]) -> str:
         if unread:
             return f"Stripe does not show its tiers in {', '.join(unread).upper()}; create its price by hand"
     return ""
+
+
+def successor_refusal(price: LegacyPrice, item: LegacyItem) -> str:
+    """Why an item is not put on the price that is named, and what to do; empty where it can be.
+
+    That may have been named, or changed, by hand.
+    """
+    old, new = price.document, price.successor
+    if new is None:
+        return ""
+    name = f"its new price {new['id']}"
+    if not new["active"]:
+        return f"{name} is archived; reactivate it in Stripe"
+    if _rhythm(new) != _rhythm(old):
+        return f"{name} is not billed at the interval of {price.id}; name another one in {OM_SUCCESSOR_PRICE}"
+    if new["currency"] != old["currency"] or _others(old) - _others(new):
+        return f"{name} does not have all currencies of {price.id}; add them"
+    feeds = named_meter({"metadata": item.item.get("metadata"), "price": new})
+    if feeds != price.openmeter_meter:
+        return (
+            f"{name} names {feeds or 'no OpenMeter meter'}; set its {OM_METER_ID} to {price.openmeter_meter}"
+        )
+    return ""
+
+
+def _rhythm(price: Json) -> tuple[Any, Any]:
+    recurring = price["recurring"]
+    return recurring["interval"], recurring["interval_count"]
+
+
+def _others(price: Json) -> set[str]:
+    return set(price.get("currency_options") or {}) - {price["currency"]}
 
 
 def formula_of(aggregation: str) -> str:

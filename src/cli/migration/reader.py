@@ -77,6 +77,7 @@ class Reader:
             price.begun = len(holders) - len(price.switched)
         if price.items or successor is not None:
             price.document = await _whole(api, listed)
+            price.successor = await _whole(api, successor) if successor is not None else None
             await self._judge(price)
         return price
 

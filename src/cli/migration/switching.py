@@ -25,6 +25,7 @@ from cli.migration.legacy_api import LegacyApi
 from cli.migration.neighbours import Neighbours
 from cli.migration.periods import cut_of
 from cli.migration.phases import UnreadablePhaseError, put_on, two_phases
+from cli.migration.proposal import successor_refusal
 from cli.migration.reader import AT_ONCE
 from cli.migration.step import Step
 from cli.wiring import Operator
@@ -149,18 +150,32 @@ class Switch:
         """Why a subscription is not switched now; empty where it is."""
         if pairs[0][1].is_scheduled:
             return ""
-        for price, item in pairs:
-            if item.refusal or price.refusal:
-                return item.refusal or f"{item.id}: {price.refusal}"
-            if not price.is_mirrored:
-                return f"its price {price.id} has no successor yet; first: migrate prepare --apply"
-            compared = self.compared.get(item.id)
-            if (compared is None or not compared.is_exact) and not self.reason:
-                return f"{item.id} {_not_exact(compared)}; --force with a reason switches it all the same"
-        end = pairs[0][1].period[1]
-        if end - self.parts.clock() < TOO_CLOSE:
-            return f"it renews at {rfc3339(end)}, too soon for a schedule; run this again after that"
+        if why := next(filter(None, (self._pair_refusal(*pair) for pair in pairs)), ""):
+            return why
+        archived = [one["price"]["id"] for one in _items(pairs) if not one["price"]["active"]]
+        if archived:
+            return (
+                f"its price {archived[0]} is archived, and a schedule takes active prices alone; reactivate "
+                "it until the switch is planned"
+            )
+        return self._too_close(pairs[0][1].period[1])
+
+    def _pair_refusal(self, price: LegacyPrice, item: LegacyItem) -> str:
+        if item.refusal or price.refusal:
+            return item.refusal or f"{item.id}: {price.refusal}"
+        if not price.is_mirrored:
+            return f"its price {price.id} has no successor yet; first: migrate prepare --apply"
+        if why := successor_refusal(price, item):
+            return why
+        compared = self.compared.get(item.id)
+        if (compared is None or not compared.is_exact) and not self.reason:
+            return f"{item.id} {_not_exact(compared)}; --force with a reason switches it all the same"
         return ""
+
+    def _too_close(self, end: int) -> str:
+        if end - self.parts.clock() >= TOO_CLOSE:
+            return ""
+        return f"it renews at {rfc3339(end)}, too soon for a schedule; run this again after that"
 
     async def _schedule(self, pairs: Pairs) -> None:
         item = pairs[0][1]
@@ -168,6 +183,9 @@ class Switch:
         schedule = id_of(item.subscription.get("schedule"))
         if schedule and await self._is_done(schedule):
             self.step.left[name] = f"it is switched at {rfc3339(end)} already, by {schedule}"
+            return
+        if _is_new(pairs) and (why := self._too_close(end)):
+            self.step.left[name] = why  # others took their time
             return
         mark = {"metadata": {OM_SWITCH_AT: str(end)}}
         if seconds(item.subscription["metadata"].get(OM_SWITCH_AT)) != end:
@@ -253,7 +271,8 @@ class SwitchBack:
             async with slots:
                 await self.step.guarded(item.subscription["id"], self._release(item))
 
-        firsts = [pairs[0][1] for pairs in subscriptions_of(found).values()]
+        # Whatever has become of its price or its metadata since: its schedule would switch it.
+        firsts = {item.subscription["id"]: item for _, item in found.items}.values()
         marked = [one for one in firsts if (one.subscription.get("metadata") or {}).get(OM_SWITCH_AT)]
         await asyncio.gather(*(one(item) for item in marked))
         for subscription in switched_of(found):
@@ -282,6 +301,12 @@ def subscriptions_of(found: Found) -> dict[str, list[tuple[LegacyPrice, LegacyIt
 
 def _is_new(pairs: Pairs) -> bool:
     return not pairs[0][1].is_scheduled
+
+
+def _items(pairs: Pairs) -> Sequence[Json]:
+    """All items of a subscription, also those that stay as they are."""
+    found: Sequence[Json] = pairs[0][1].subscription["items"]["data"]
+    return found
 
 
 def switched_of(found: Found) -> Collection[Json]:
