@@ -58,6 +58,12 @@ _METERS: Final[dict[ApiVersion, list[dict[str, str]]]] = {
     ],
 }
 _UNSIGNED = {"Stripe-Signature": "t=0"}
+_QUEUED = {
+    "messageId": "first",
+    "eventSource": "aws:sqs",
+    "body": '{"detail-type": "invoice.created", "source": "aws.partner/stripe.com/ed_test_first", '
+    '"detail": {"type": "invoice.created"}}',
+}
 _BATCH = 500
 _POLL_SECONDS = 0.2
 _FINAL = {"open", "paid"}
@@ -154,7 +160,7 @@ class Stage:
         webhook = self.outputs["WebhookFunctionName"]
         calls: dict[str, Callable[[], Any]] = {
             "webhook": lambda: (
-                self.cloud.invoke(webhook, {"Records": []})
+                self.cloud.invoke(webhook, {"Records": [_QUEUED]})
                 if self.over_event_bridge
                 else self._http.post(self.webhook_url, json={}, headers=_UNSIGNED).json()
             ),
