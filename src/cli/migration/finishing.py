@@ -144,7 +144,7 @@ class Finish:
         if price.items:
             holders = sorted({item.subscription["id"] for item in price.items})
             more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
-            return f"{', '.join(holders[:3])}{more} still hold it"
+            return f"still held by {', '.join(holders[:3])}{more}"
         own = {one["id"] for one in price.switched}
         waiting = [one for one in self.invoices if one.subscription in own and not one.is_exact]
         if waiting:

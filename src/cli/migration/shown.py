@@ -170,7 +170,9 @@ def print_compared(compared: Collection[Compared]) -> None:
     waiting = [one for one in compared if not one.periods and not one.problem]
     if waiting:
         first = rfc3339(min(one.first_possible for one in waiting))
-        print_line(f"{len(waiting)} items have no ended period yet; the first can be compared after {first}")
+        print_line(
+            f"items without an ended period yet: {len(waiting)}; the first can be compared after {first}"
+        )
     counted = Counter(each.verdict.value for one in compared for each in one.periods)
     said = (
         ", ".join(f"{number} {verdict}" for verdict, number in sorted(counted.items())) or "nothing compared"
