@@ -55,7 +55,7 @@ class Adoption:
     cuts: Cuts = field(default_factory=dict)
     """Where these are cut for each bound."""
     subjects: Subjects | None = None
-    """Where customers are told apart by subjects that their metadata names, and this one is new."""
+    """Where two customers may have one subject, and this one is new."""
 
     async def carry_out(self, ledger: Ledger, now: int) -> None:
         """Write the days, then the head: only that releases what was held.
@@ -80,8 +80,9 @@ async def plan(
     is billed to another customer.
     """
     head = await _head(billing, openmeter, ledger, customer_meter, now)
-    is_named = bool(billing.settings.subject_metadata_key) and not head.version
-    subjects = Subjects(ledger) if is_named else None
+    settings = billing.settings
+    may_collide = settings.subject_metadata_key or settings.connected_accounts
+    subjects = Subjects(ledger) if may_collide and not head.version else None
     if subjects is not None:
         await subjects.check(customer_meter.customer, head, customer_meter.spans)
     planned = await _plan(billing, openmeter, ledger, customer_meter, head, now)

@@ -134,6 +134,27 @@ def test_adopt_all_takes_over_what_was_sent_before_in_any_account(
     assert told(world, ONE) == [2]
 
 
+def test_adopt_takes_one_subject_over_in_one_account_only(world: World, run: Run, stack: str) -> None:
+    """A customer that Stripe copied to another account keeps its id, which is its subject."""
+    world.stripe.change_settings(same_ids=True)
+    for account in (ONE, OTHER):
+        with world.of_account(account):
+            customer = str(world.subscription(world.metered_price()[0]).customer)
+            world.client.v1.billing.meter_events.create(
+                {"event_name": "tokens", "payload": {"stripe_customer_id": customer, "value": "2"}}
+            )
+    world.travel(NOON + 2 * HOUR)
+
+    run("adopt", "--stack", stack, "--all", "--yes")
+    world.use(customer, NOON + MINUTE, 7)
+    result = run("report", "--stack", stack, "--json")
+
+    assert result.code == 1
+    [problem] = result.json["problems"]
+    assert f"the ledger does not know {customer}" in problem["reason"]
+    assert (sum(told(world, ONE)), sum(told(world, OTHER))) in {(7, 2), (2, 7)}
+
+
 def test_explain_follows_a_line_of_a_connected_account(
     world: World, run: Run, stack: str, customers: Customers
 ) -> None:

@@ -240,6 +240,29 @@ def test_one_subject_is_not_billed_in_two_accounts(world: World, warned: list[st
     assert f"--account {refused} --accept" in held
 
 
+def test_one_customer_id_in_two_accounts_is_held_though_the_first_ran_before_there_were_any(
+    world: World, warned: list[str]
+) -> None:
+    """A customer that Stripe copied to another account keeps its id."""
+    world.stripe.change_settings(same_ids=True)
+    customer = used(world, subscribed(world), 5)
+    world.travel(NEXT_HOUR)
+    world.tick()
+    serving(world)
+    world.tick()
+    assert subscribed(world, ONE).customer == customer
+    world.use(customer, NEXT_HOUR + MINUTE, 4)
+    world.travel(NEXT_HOUR + 2 * HOUR)
+
+    world.tick()
+
+    assert told(world, OWN_ACCOUNT) == [(customer, Decimal(4)), (customer, Decimal(5))]
+    assert told(world, ONE) == []
+    [held] = warned
+    assert f"{customer} of {ONE}: held: the subject '{customer}'" in held
+    assert f"is billed to customer {customer} of the own account already, and that one and" in held
+
+
 def test_with_the_account_in_the_subject_both_are_billed_for_their_own(world: World) -> None:
     serving(world, subject_metadata_key="tenant", subject_with_account=True)
     for account in (ONE, OTHER):

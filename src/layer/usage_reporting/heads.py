@@ -95,7 +95,9 @@ class Heads:
             customer_meter, await self._with_unseen_parts(customer_meter, pinned)
         )
         seen = known.sees(customer_meter, self.clock())
-        await self._claim(customer_meter, seen, _not_claimed(seen, stored), options)
+        new = _not_claimed(seen, stored, self.clock())
+        await self._claim(customer_meter, seen, new, options)
+        seen = replace(seen, is_claimed=self.subjects is not None and (stored.is_claimed or bool(new)))
         if seen == stored or options.dry_run:
             return seen
         newest = max(stored.seen_at, customer_meter.seen_at)
@@ -151,7 +153,7 @@ class Heads:
         await self._claim(customer_meter, first, customer_meter.spans, options)
         # A total has its parts told apart when it is sent.
         left = await self.left_unseen(customer_meter) if customer_meter.target is Target.MIRROR else []
-        head = first.with_left(left).sees(customer_meter, now)
+        head = replace(first.with_left(left).sees(customer_meter, now), is_claimed=self.subjects is not None)
         return head if options.dry_run else await self.ledger.write_head(head, now)
 
     async def _claim(
@@ -250,10 +252,15 @@ def _pinned(customer_meter: CustomerMeter, head: Head, openmeter_customer: str) 
     return head.of_usage(subject, customer_meter.openmeter_meter or head.openmeter_meter, openmeter_customer)
 
 
-def _not_claimed(seen: Head, stored: Head) -> list[Span]:
-    """The spans that are new to the ledger; all, where they are billed for another subject or meter now."""
+def _not_claimed(seen: Head, stored: Head, now: int) -> list[Span]:
+    """The spans that are new to the ledger; all, where they are billed for another subject or meter now.
+
+    Where there were no claims when they began: those that run at `now`, UTC seconds.
+    """
     if (seen.subject, seen.openmeter_meter) != (stored.subject, stored.openmeter_meter):
         return list(seen.spans)
+    if not stored.is_claimed:
+        return [span for span in seen.spans if span.end > now]
     latest = max((span.start for span in stored.spans), default=0)
     return [span for span in seen.spans if span.start > latest]
 

@@ -161,6 +161,8 @@ class Head:
     """What the brake compares hours with; empty where it is off."""
     openmeter_customer: str = ""
     """The id of the OpenMeter customer whose key the subject is; empty where subjects are just subjects."""
+    is_claimed: bool = False
+    """Whether the ledger notes whom its subject's usage is billed to; False: nobody else could claim it."""
     version: int = 0
 
     @classmethod
@@ -261,6 +263,7 @@ class Head:
             **{name: value for name, value in doubts.items() if value},
             **usual,
             **({"openmeter_customer": self.openmeter_customer} if self.openmeter_customer else {}),
+            **({"claimed": True} if self.is_claimed else {}),
             "version": self.version + 1,
             "expires_at": now + KEPT_FOR,
         }
@@ -283,6 +286,7 @@ class Head:
             doubtful=frozenset(item.get("doubtful", ())),
             usual=Usual.from_item(item.get("usual", {})),
             openmeter_customer=item.get("openmeter_customer", ""),
+            is_claimed=bool(item.get("claimed", False)),
             version=int(item["version"]),
         )
 
