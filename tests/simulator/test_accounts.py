@@ -86,6 +86,13 @@ def test_the_platforms_own_account_is_the_same_world_with_and_without_others() -
     }
 
 
+def test_with_the_brake_no_account_fails_in_the_minutes_before_a_deadline() -> None:
+    """What was held until then is lost in truth: no bill could show whether the product is wrong."""
+    braked = history_of("5", ACCOUNT_FAULTS, accounts=3, brake=True)
+    assert [fault for one in (braked, *braked.connected) for fault in one.faults] == []
+    assert any(one.faults for one in history_of("5", ACCOUNT_FAULTS, accounts=3).connected)
+
+
 def test_accounts_are_left_out_when_a_history_is_made_shorter() -> None:
     made = history_of("5", (), accounts=3)
     wanted = made.connected[1].usage[0]

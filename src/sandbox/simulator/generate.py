@@ -71,7 +71,8 @@ def history_of(
     """A random world; only the named kinds of fault and of ending are in it.
 
     `meter_stream`: whether usage goes through Stripe's stream; None: in half of the worlds. `brake`: usage
-    that doubles is held until its deadline; what ends unforeseen, or has no deadline, is then not in it.
+    that doubles is held until its deadline; what ends unforeseen, or has no deadline, is then not in it, nor
+    does an account fail for the twenty minutes in which that usage is sent, after which it is lost.
     `accounts`: how many of them there are, the platform's own and connected ones.
     """
     possible = frozenset(endings) - (_UNFORESEEN | {"pause_collection"} if brake else set())
@@ -79,7 +80,7 @@ def history_of(
     world = first.history(seed)
     if accounts > 1:
         names = [f"{seed} account {number}" for number in range(1, accounts)]
-        alone = [kind for kind in faults if kind in ACCOUNT_FAULTS]
+        alone = [] if brake else [kind for kind in faults if kind in ACCOUNT_FAULTS]
         connected = (first.beside(world, name).history(name) for name in names)
         others = tuple(_with_account_faults(one, alone) for one in connected)
         world = replace(_with_account_faults(world, alone), connected=others)
