@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from tests.integration.world import HOUR, MINUTE, NOON, World
+from usage_reporting import event_bridge
 from usage_reporting.accounts import OWN_ACCOUNT, ConnectedAccounts
 from usage_reporting.billing import Finalized
 from usage_reporting.pages import Cursor, Scope, cursor_message, finalized_message, page_message
@@ -178,6 +180,30 @@ def test_a_renewal_in_a_connected_account_is_reported_by_its_webhook(world: Worl
     assert "EXACT" in judged.reason
     [pk] = kept(world, "verdict")
     assert pk.startswith(f"{ONE}#test#in_")
+
+
+def test_an_event_of_a_connected_account_over_eventbridge_is_of_that_account(world: World) -> None:
+    """No stack asks for them, but an operator may let them onto the queue."""
+    serving(world, ONE)
+    world.listen(enabled_events=[INVOICE_CREATED], connect=True)
+    bills = {each: subscribed(world, each) for each in (ONE, OTHER)}
+    end = bills[ONE]["items"].data[0].current_period_end
+    for one in bills.values():
+        world.use(str(one.customer), end - MINUTE, 4)
+    world.travel(end + 16)
+    events = [json.loads(body) for body in world.inbox]
+    made = world.container()
+
+    answers = {
+        event["account"]: event_bridge.invoke(
+            made, {"detail-type": event["type"], "source": "aws.partner/stripe.com/ed_1", "detail": event}
+        )["status"]
+        for event in events
+    }
+
+    assert answers == {ONE: "sent", OTHER: "not_ours"}
+    assert told(world, ONE) == [(str(bills[ONE].customer), Decimal(4))]
+    assert told(world, OTHER) == told(world, OWN_ACCOUNT) == []
 
 
 def test_an_event_of_an_account_that_took_its_permission_back_is_not_asked_for_again(
