@@ -121,13 +121,19 @@ def test_a_hundred_subjects_are_fine(form: Form) -> None:
 
 
 def test_subjects_that_were_not_asked_for_are_left_out(form: Form) -> None:
-    api = Api([form.rows(("b", NOON, "1"), (None, NOON, "2"), ("A", NOON, "3"), ("a", NOON, "4"))])
+    api = Api([form.rows(("b", NOON, "1"), ("A", NOON, "3"), ("a", NOON, "4"))])
 
     assert hours(form, api, "a") == {"a": {NOON: D(4)}}
 
 
-def test_no_subject_is_not_the_subject_none(form: Form) -> None:
-    assert hours(form, Api([form.rows((None, NOON, "1"))]), "None") == {}
+@pytest.mark.parametrize("subject", [None, ""])
+def test_usage_of_nobody_is_not_taken_for_no_usage_of_those_asked_for(
+    form: Form, subject: str | None
+) -> None:
+    api = Api([form.rows(("a", NOON, "1"), (subject, NOON, "5"))])
+
+    with pytest.raises(OpenMeterUnavailableError, match="a query of subjects with usage that names none"):
+        hours(form, api, "a", "None")
 
 
 @pytest.mark.parametrize("bad", ["null", "true", "false", '"7"', "NaN", "Infinity", "[1]", "{}"])

@@ -146,7 +146,7 @@ class OpenMeter:
         if self.customers is not None:
             return await self._rows_of_customers(query, self.customers)
         wanted = set(query.subjects)
-        return [row for row in await self._dialect.rows(query) if row.subject in wanted]
+        return [row for row in _named(await self._dialect.rows(query)) if row.subject in wanted]
 
     async def _rows_of_customers(self, query: Query, customers: OpenMeterCustomers) -> list[Row]:
         """A query whose subjects are keys of customers: OpenMeter knows them by their ids."""
@@ -157,7 +157,18 @@ class OpenMeter:
         except UnknownCustomerError:
             customers.forget()
             raise
-        return [replace(row, subject=key_of[row.subject]) for row in rows if row.subject in key_of]
+        return [replace(row, subject=key_of[row.subject]) for row in _named(rows) if row.subject in key_of]
+
+
+def _named(rows: list[Row]) -> list[Row]:
+    """The rows. Raises OpenMeterUnavailableError where one is of nobody.
+
+    OpenMeter answers so where it did not take the subjects from the query: the usage of everybody in one
+    row, and of each of them, it would seem, none.
+    """
+    if any(not row.subject for row in rows):
+        raise OpenMeterUnavailableError("OpenMeter answered a query of subjects with usage that names none")
+    return rows
 
 
 def _parts(start: int, end: int) -> Iterator[_Part]:
