@@ -151,6 +151,14 @@ def test_numbers_are_exactly_those_of_the_answer(form: Form, number: str) -> Non
     assert hours(form, Api([form.rows(("a", NOON, number))])) == {"a": {NOON: D(number)}}
 
 
+def test_a_total_in_parts_is_not_the_last_of_them(form: Form) -> None:
+    """Of a UNIQUE_COUNT the parts do not add up either."""
+    api = form.served(Api([form.rows(("a", NOON, "1"), ("a", NOON + HOUR, "2"))]))
+
+    with pytest.raises(OpenMeterUnavailableError, match="answered a query of totals with parts of them"):
+        asked(api, lambda openmeter: openmeter.totals("m1", ["a"], NOON, NOON + 2 * HOUR), version=form.api)
+
+
 def test_other_time_zones_are_the_same_instants() -> None:
     text = '{"data":[{"subject":"a","windowStart":"2026-07-15T14:00:00+02:00","value":1}]}'
 

@@ -125,7 +125,10 @@ class OpenMeter:
     async def totals(self, slug: str, subjects: Sequence[str], start: int, end: int) -> dict[str, Decimal]:
         """Usage by subject in exactly [start, end); a subject without usage is missing."""
         rows = await self._rows(Query(slug, subjects, start, end, by_hour=False))
-        return {row.subject: row.value for row in rows}
+        found = {row.subject: row.value for row in rows}
+        if len(found) < len(rows):
+            raise OpenMeterUnavailableError("OpenMeter answered a query of totals with parts of them")
+        return found
 
     async def serves(self, api: str) -> bool:
         """Whether the address answers to that version of the API, with the key that there is."""
