@@ -292,6 +292,7 @@ def test_the_whole_way_killed_after_every_write(account: Account, kill: Callable
     assert (standard.id, standard.nickname) == (account.price_now("ada"), "Standard")
     assert account.billed("ada") == ["12", "100", "1.5"]
     assert account.billed("cy") == ["67", "100", "63"]
+    assert account.billed("dora") == ["3"]  # not again in the periods without usage
 
 
 def test_each_stage_can_be_taken_back(compared: Account, kill: Callable[..., int]) -> None:

@@ -95,6 +95,18 @@ class World:
         return self.stripe.records
 
 
+def test_a_period_without_usage_after_one_with_usage_is_set_to_nothing() -> None:
+    """Else a price with aggregate_usage `last_ever` would bill the earlier period's record again."""
+    world = World(customer_meter=legacy(span(MONTH_START - 30 * DAY, MONTH_START)))
+    world.clock.now = MONTH_START - DAY
+    world.report("5")
+    world.customer_meter, world.clock.now = legacy(LATER), NOON + 30 * MINUTE
+
+    assert world.report("0").status is Status.SENT
+    assert world.billed[RECORDS, MONTH_START + 1] == 0
+    assert world.report("0").status is Status.UNCHANGED
+
+
 def test_the_total_so_far_is_set() -> None:
     world = World()
     report = world.report("10.5")

@@ -130,7 +130,8 @@ class Recording:
         held = _held(entry)
         if options.dry_run:
             report.prospects.append(Prospect(span, metered=send.value, held=held, since=span.start))
-        if is_same(send.value, held) and (span.end <= now or _knows(head, span, entry)):
+        is_known = _knows(head, span, entry) and not _is_billed_again(span, entry)
+        if is_same(send.value, held) and (span.end <= now or is_known):
             return None
         if span.end <= head.known_from:
             return None  # the ledger cannot know what Stripe was told
@@ -224,6 +225,15 @@ def _knows(head: Head, span: Span, entry: Entry) -> bool:
     """Whether the ledger can know what Stripe holds of a period: one that was lost or restored may not."""
     told = max((send.intended_at for send in entry.sends.values()), default=0)
     return max(span.start, told) >= head.known_from
+
+
+def _is_billed_again(span: Span, entry: Entry) -> bool:
+    """Whether an earlier period's record may be billed again: by `last_ever`, where a period has none.
+
+    Which `aggregate_usage` a price has is not shown since API version 2025-03-31.basil; to set 0 is right
+    for each.
+    """
+    return span.state is SpanState.CURRENT and not entry.sends and entry.usual > ZERO
 
 
 def _newest_only(entry: Entry) -> Entry:
