@@ -354,10 +354,14 @@ def test_a_difference_stops_the_switch_unless_it_is_forced(compared: Account) ->
 def test_what_shares_a_meter_and_a_renewal_is_switched_together(account: Account) -> None:
     """Else the second one's half hour would be on no invoice: the first bills it in the period before."""
     account.subscribe("bob again", "per unit", customer="bob")
+    account.world.travel(ANCHOR + 10 * MINUTE)
+    account.subscribe("cy again", "per unit", customer="cy")
     account.done("prepare")
     account.pass_renewal(RENEWAL)
     both = {account.subscriptions[name].id for name in ("bob", "bob again")}
     of_bob = ("switch", "--customer", account.customers["bob"])
+    near = account.done("switch", "--customer", account.customers["cy"], "--force", "seen by Eve")
+    assert ["within half an hour" in one["reason"] for one in near["left"]] == [True, True]
     one_price = account.done(*of_bob, "--price", account.prices["per unit"])
     assert ("together with it" in one_price["left"][0]["reason"], one_price["changes"]) == (True, [])
     limited = account.done(*of_bob, "--limit", "1")

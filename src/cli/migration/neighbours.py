@@ -45,6 +45,13 @@ class Neighbours:
         if item.span is None:
             return ""
         start, end = item.period
+        for one in self._overlapping(price, item):
+            if one.end != end:
+                return (
+                    f"{one.item} of {one.subscription} renews within half an hour of it, at "
+                    f"{rfc3339(one.end)}, and shares its Stripe meter, which cannot tell the two half hours "
+                    "apart; give one of the two the other's billing date, or switch them by hand"
+                )
         (_, cut), setting = cut_of(self.parts, item.span), self.parts.settings.period_bounds
         for one in self._others(price, item):
             if one.state is SpanState.BESIDE:
@@ -67,7 +74,10 @@ class Neighbours:
         return ""
 
     def together_with(self, price: LegacyPrice, item: LegacyItem) -> Collection[Span]:
-        """The legacy items that have to be switched with one, for their half hours overlap with its own."""
+        """The legacy items that have to be switched with one, for their half hour is the same."""
+        return self._overlapping(price, item)
+
+    def _overlapping(self, price: LegacyPrice, item: LegacyItem) -> list[Span]:
         if item.span is None:
             return []
         end, (_, cut) = item.period[1], cut_of(self.parts, item.span)

@@ -111,7 +111,7 @@ class Switch:
             if span.item not in covered:
                 return (
                     f"{span.item} of {span.subscription} has to be switched together with it, for both renew "
-                    "within half an hour and share a Stripe meter; see why that one is left (--price, or a "
+                    "at the same time and share a Stripe meter; see why that one is left (--price, or a "
                     "reason of its own); --force with a reason switches this one without it, for good"
                 )
         return ""
