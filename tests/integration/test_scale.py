@@ -75,7 +75,8 @@ def test_several_ranges_of_creation_time_list_every_subscription_once(world: Wor
     queued, rest = made.run(made.lister.queue_pages(Cursor(Scope.ALL), Steps(3).budget))
 
     assert queued < 600
-    assert len(rest) > 2
+    # How far each range came depends on the machine's load, but not that it goes on as a range.
+    assert any(not cursor.range.is_whole for cursor in rest)
     for cursor in rest:
         read = read_message(json.dumps(cursor_message(cursor)))
         assert isinstance(read, Cursor)
