@@ -216,7 +216,10 @@ class Workshop:
 
     def _open_price(self, key: str, version: str, params: Json) -> Json:
         product = self.product()
-        found = self.get("prices", lookup_keys=[key], product=product["id"])["data"]
+        wanted = {"lookup_keys": [key], "product": product["id"]}
+        # A run before put it away, and Stripe lists archived prices to nobody who does not ask for them.
+        pages = [self.get("prices", active=active, **wanted) for active in (False, True)]
+        found = [one for page in pages for one in page["data"]]
         if found:
             return self.post(f"prices/{found[0]['id']}", version, active=True)
         return self.post(
