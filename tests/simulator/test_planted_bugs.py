@@ -49,25 +49,28 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
             await self.api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key + ".2")
 """,
         "OVER",
-        recorded=1,
+        recorded=10,
     ),
     "the whole value instead of the difference": Bug(
         "model.py",
         "        return self.value - self.accounted\n",
         "        return self.value\n",
         "OVER",
+        recorded=25,
     ),
     "a bound ignored": Bug(
         "windows.py",
         "    at = dict(cuts) if isinstance(cuts, Mapping) else {bound: bound for bound in cuts}\n",
         "    at = dict[int, int]()\n",
         "OVER|SHORT",
+        recorded=25,
     ),
     "a stamp at the bound": Bug(
         "windows.py",
         "    stamp = (piece.closes if until >= piece.end else min(piece.closes, until)) - 1\n",
         "    stamp = piece.closes if until >= piece.end else min(piece.closes, until)\n",
         "OVER|SHORT",
+        recorded=25,
     ),
     "no pagination": Bug(
         "stripe_api.py",
@@ -105,6 +108,7 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
         '        return f"{self.identifier}.{self.attempt}"\n',
         '        return "usage"\n',
         "SHORT",
+        recorded=25,
     ),
     "the same key after an answered error": Bug(
         "sender.py",
@@ -112,7 +116,7 @@ api.call("post", "/v1/billing/meter_events", event, idempotency_key=send.key)
         "                    pass\n",
         "SHORT|unknown",
         kind="stripe_500_stored",
-        recorded=1,
+        recorded=8,
     ),
     "the account left off where usage is sent": Bug(
         "stripe_api.py",

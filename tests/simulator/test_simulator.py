@@ -147,7 +147,7 @@ def test_worlds_hold_every_ending_and_every_fault() -> None:
 
 
 def test_worlds_without_faults_are_played_in_another_process_alike() -> None:
-    here, there = (campaign(7, 1, Worlds(()), processes=processes) for processes in (1, 2))
+    here, there = (campaign(4, 1, Worlds(()), processes=processes) for processes in (1, 2))
 
     assert here == there
     assert (here.worlds, here.wrong) == (1, [])
