@@ -208,7 +208,7 @@ class KilledError(BaseException):
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run a step again and again, killed after its first write each time, until it writes nothing more."""
     call = StripeApi.call
-    monkeypatch.setattr("cli.migration.switching.AT_ONCE", 1)
+    monkeypatch.setattr("cli.migration.few_at_once.AT_ONCE", 1)
 
     def kill(account: Account, *arguments: str) -> int:
         is_dead = False

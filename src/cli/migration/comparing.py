@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import Found, LegacyItem, LegacyPrice
 from cli.migration.periods import LegacyPeriod, ended_periods
-from cli.migration.reader import AT_ONCE
 from cli.wiring import Operator
 from usage_reporting.amounts import ZERO, round_whole
 from usage_reporting.errors import UsageReportingError
@@ -104,14 +103,11 @@ class Comparer:
 
     async def compare(self, found: Found, done: Callable[[], None] = lambda: None) -> None:
         """Compare all items that are being mirrored; `done` is called after each."""
-        slots = asyncio.Semaphore(AT_ONCE)
 
-        async def one(price: LegacyPrice, item: LegacyItem) -> None:
-            async with slots:
-                self.compared[item.id] = await self._compare(price, item)
-            done()
+        async def one(pair: tuple[LegacyPrice, LegacyItem]) -> None:
+            self.compared[pair[1].id] = await self._compare(*pair)
 
-        await asyncio.gather(*(one(*each) for each in mirrored(found)))
+        await few_at_once(mirrored(found), one, done)
 
     async def _compare(self, price: LegacyPrice, item: LegacyItem) -> Compared:
         try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import OM_SWITCH_AT, Found, LegacyPrice, switched_since
 from cli.migration.legacy_api import LegacyApi
-from cli.migration.reader import AT_ONCE
 from cli.migration.step import Step
 from cli.migration.switching import switched_of
 from cli.wiring import Operator
@@ -75,15 +74,11 @@ class Finish:
 
     async def finish(self, found: Found, done: Callable[[], None] = lambda: None) -> None:
         """Look at all that were switched, `done` is called after each; then archive what can be."""
-        slots = asyncio.Semaphore(AT_ONCE)
 
         async def first(subscription: Json) -> FirstInvoice:
-            async with slots:
-                judged = await self._first(subscription, found)
-            done()
-            return judged
+            return await self._first(subscription, found)
 
-        self.invoices = await asyncio.gather(*(first(one) for one in switched_of(found)))
+        self.invoices = await few_at_once(switched_of(found), first, done)
         for price in found.prices:
             if price.successor is None or price.refusal:
                 continue

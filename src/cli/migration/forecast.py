@@ -5,16 +5,15 @@ The prices are the same; a bill differs where whole numbers were billed of usage
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from cli.migration.comparing import Bill, bill_of
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import Found, LegacyItem, LegacyPrice
 from cli.migration.periods import cut_of, newest_period
-from cli.migration.reader import AT_ONCE
 from cli.wiring import Operator
 from usage_reporting.amounts import ZERO, round_units, round_whole
 from usage_reporting.errors import UsageReportingError
@@ -55,14 +54,11 @@ class Forecaster:
 
     async def forecast(self, found: Found, done: Callable[[], None] = lambda: None) -> None:
         """Price all items that can be migrated; `done` is called after each."""
-        slots = asyncio.Semaphore(AT_ONCE)
 
-        async def one(price: LegacyPrice, item: LegacyItem) -> None:
-            async with slots:
-                self.forecasts[item.id] = await self._forecast(price, item)
-            done()
+        async def one(pair: tuple[LegacyPrice, LegacyItem]) -> None:
+            self.forecasts[pair[1].id] = await self._forecast(*pair)
 
-        await asyncio.gather(*(one(*each) for each in priced(found)))
+        await few_at_once(priced(found), one, done)
 
     async def _forecast(self, price: LegacyPrice, item: LegacyItem) -> Forecast:
         try:

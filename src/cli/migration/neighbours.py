@@ -7,13 +7,12 @@ instant, so that items whose half hours overlap are switched together, or not at
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import LegacyItem, LegacyPrice
 from cli.migration.periods import cut_of
-from cli.migration.reader import AT_ONCE
 from cli.wiring import Operator
 from usage_reporting.model import Span, SpanState
 from usage_reporting.windows import rfc3339
@@ -29,16 +28,14 @@ class Neighbours:
 
     async def read(self, customers: Iterable[str]) -> None:
         """Ask Stripe for all that these customers have. Raises what `StripeApi` raises."""
-        slots = asyncio.Semaphore(AT_ONCE)
 
         async def read(customer: str) -> None:
-            async with slots:
-                async for page in self.parts.billing.subscriptions({"customer": customer}):
-                    for one in page.customer_meters:
-                        if one.meter is not None:
-                            self._spans.setdefault((customer, one.meter.id), []).extend(one.spans)
+            async for page in self.parts.billing.subscriptions({"customer": customer}):
+                for one in page.customer_meters:
+                    if one.meter is not None:
+                        self._spans.setdefault((customer, one.meter.id), []).extend(one.spans)
 
-        await asyncio.gather(*(read(one) for one in set(customers)))
+        await few_at_once(set(customers), read)
 
     def conflict(self, price: LegacyPrice, item: LegacyItem) -> str:
         """Why an item cannot be switched at its renewal, and what to do; empty where it can."""

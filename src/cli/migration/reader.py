@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import (
     OM_PREDECESSOR_PRICE,
     Found,
@@ -26,9 +26,6 @@ from usage_reporting.model import CustomerMeter, Target
 from usage_reporting.successors import OM_SUCCESSOR_PRICE
 
 Json = dict[str, Any]
-
-AT_ONCE = 8
-"""Subscriptions that are read side by side; the pacer keeps them within Stripe's rate limits."""
 
 _ODD = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
 
@@ -108,14 +105,12 @@ class Reader:
         if billing.settings.subject_metadata_key:
             query["expand"] = ["data.customer"]
         listed = [one async for page in billing.api.pages("/v1/subscriptions", query) for one in page]
-        slots = asyncio.Semaphore(AT_ONCE)
 
         async def read(subscription: Json) -> None:
             if subscription["id"] not in self._seen:
-                async with slots:
-                    self._seen[subscription["id"]] = await self._read(subscription)
+                self._seen[subscription["id"]] = await self._read(subscription)
 
-        await asyncio.gather(*(read(one) for one in listed))
+        await few_at_once(listed, read)
         return [self._seen[one["id"]] for one in listed]
 
     async def _read(self, subscription: Json) -> tuple[Json, list[LegacyItem]]:

@@ -7,12 +7,12 @@ calls knows its own schedule again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cli.migration.comparing import Compared
+from cli.migration.few_at_once import few_at_once
 from cli.migration.found import (
     OM_SWITCH_AT,
     OM_SWITCH_REASON,
@@ -26,7 +26,6 @@ from cli.migration.neighbours import Neighbours
 from cli.migration.periods import cut_of
 from cli.migration.phases import UnreadablePhaseError, put_on, two_phases
 from cli.migration.proposal import successor_refusal
-from cli.migration.reader import AT_ONCE
 from cli.migration.step import Step
 from cli.wiring import Operator
 from usage_reporting.customer_meters import id_of
@@ -70,13 +69,11 @@ class Switch:
     async def switch(self, found: Found) -> None:
         """Schedule all that can be; one that fails does not stop the others."""
         ready = self._within_limit(await self._willing(found))
-        slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(pairs: Pairs) -> None:
-            async with slots:
-                await self.step.guarded(pairs[0][1].subscription["id"], self._schedule(pairs))
+            await self.step.guarded(pairs[0][1].subscription["id"], self._schedule(pairs))
 
-        await asyncio.gather(*(one(pairs) for pairs in ready))
+        await few_at_once(ready, one)
 
     async def _willing(self, found: Found) -> dict[str, Pairs]:
         """The subscriptions that are scheduled, and those that can be; why not the others is said."""
@@ -265,16 +262,14 @@ class SwitchBack:
 
     async def undo(self, found: Found) -> None:
         """Release every schedule of a migration whose renewal is ahead, and take its mark away."""
-        slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(item: LegacyItem) -> None:
-            async with slots:
-                await self.step.guarded(item.subscription["id"], self._release(item))
+            await self.step.guarded(item.subscription["id"], self._release(item))
 
         # Whatever has become of its price or its metadata since: its schedule would switch it.
         firsts = {item.subscription["id"]: item for _, item in found.items}.values()
         marked = [one for one in firsts if (one.subscription.get("metadata") or {}).get(OM_SWITCH_AT)]
-        await asyncio.gather(*(one(item) for item in marked))
+        await few_at_once(marked, one)
         for subscription in switched_of(found):
             self.step.left[subscription["id"]] = (
                 "it is switched, and billed by its meter; that cannot be undone"
