@@ -5,35 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
 
+from tests.layer.answers_in_turn import AnswersInTurn
 from tests.layer.builders import NOON, FixedCredentials, Sleeps
 from usage_reporting.openmeter import OpenMeter
 from usage_reporting.windows import DAY, HOUR, rfc3339
 
-Answer = httpx.Response | Exception
 Found = tuple[str | None, int, str]
 """A row: subject, start of its window, value as it is to stand in the answer."""
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 
-@dataclass
-class Api:
-    """Gives the answers in turn, the last one for ever, and remembers what it was asked."""
-
-    answers: list[Answer]
-    requests: list[httpx.Request] = field(default_factory=list)
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+class Api(AnswersInTurn):
+    """A server of OpenMeter."""
 
     def body(self, number: int = 0) -> dict[str, Any]:
         read: dict[str, Any] = json.loads(self.requests[number].content)

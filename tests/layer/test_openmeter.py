@@ -8,8 +8,9 @@ import contextlib
 import httpx
 import pytest
 
+from tests.layer.answers_in_turn import Answer
 from tests.layer.builders import NOON, D, FixedCredentials, Sleeps
-from tests.layer.openmeter_forms import V1, V3, Answer, Api, Form, asked, hours, problem
+from tests.layer.openmeter_forms import V1, V3, Api, Form, asked, hours, problem
 from usage_reporting.backoff import LONGEST_PAUSE_S
 from usage_reporting.errors import OpenMeterUnavailableError, RefusedError
 from usage_reporting.openmeter import OpenMeter, OpenMeterMeter

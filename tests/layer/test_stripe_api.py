@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from sandbox.simulator.machine import VirtualClock, VirtualLoop
+from tests.layer.answers_in_turn import Answer, AnswersInTurn
 from tests.layer.builders import (
     D,
     FixedCredentials,
@@ -36,24 +36,11 @@ from usage_reporting.stripe_api import (
 )
 from usage_reporting.ticks import KEPT_FOR_ANSWER_S, KEPT_FOR_HAND_OVER_S
 
-Answer = httpx.Response | Exception
-
 FINE = httpx.Response(200, text='{"id": "x", "value": 0.1}')
 
 
-@dataclass
-class Stripe:
-    """Gives the answers in turn, the last one for ever."""
-
-    answers: list[Answer]
-    requests: list[httpx.Request] = field(default_factory=list)
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+class Stripe(AnswersInTurn):
+    """Stripe's API."""
 
 
 def asked[T](
